@@ -1,0 +1,269 @@
+"""Every setting, its default and its bounds: the one place where a default lives.
+
+Hydra composes YAML and command-line overrides into a tree; `build` turns the tree into these frozen
+dataclasses and refuses what does not fit. Names follow PEFT (`r`, `lora_alpha`, `target_modules`), TRL and
+`TrainingArguments` (`learning_rate`, `max_length`, `assistant_only_loss`) wherever they have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} above 0, not {value}")
+
+
+def _within(low: float, high: float, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name} between {low} and {high}, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The base model: frozen, identical at every site."""
+
+    source: str
+    """A folder with safetensors, a `.gguf` file, or `package:NAME/FILE` for a file inside an installed package."""
+    task: Literal["causal_lm", "classification"] = "causal_lm"
+    """`classification` puts a frozen head from a public seed on an encoder; labels come from `data.labels`."""
+    sha256: str | None = None
+    """Expected SHA-256 of the weights; another one stops the run. None: computed and recorded."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the base weights. auto: float32 on CPU, bfloat16 on GPU. Adapters are always float32."""
+    quantization: Literal["none", "nf4"] = "none"
+    """nf4: 4-bit base (QLoRA) through bitsandbytes."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    gradient_checkpointing: bool = False
+    """Trade time for memory in the backward pass."""
+    threads: int | None = None
+    """CPU threads of torch; None leaves torch's own choice."""
+
+    def __post_init__(self) -> None:
+        _positive(threads=self.threads)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """Where records are and how their fields are called."""
+
+    path: str | None = None
+    """One dataset that is split over `sites`, or a folder with one dataset per site, named after it."""
+    held_out: str | None = None
+    """A dataset for evaluation that no site trains on."""
+    builtin: Literal["icd10", "iso18245"] | None = None
+    """Real text out of an installed package instead of `path`: its own sites and its own held-out set."""
+    format: Literal["auto", "jsonl", "csv", "parquet", "dataset"] = "auto"
+    """auto goes by the ending; `dataset` is a folder written by Hugging Face `save_to_disk`."""
+    messages_field: str = "messages"
+    prompt_field: str = "prompt"
+    completion_field: str = "completion"
+    text_field: str = "text"
+    label_field: str = "label"
+    unit_field: str | None = None
+    """Column that says whose record it is (a patient id); reported, and the privacy unit where asked for."""
+    labels: tuple[str, ...] = ()
+    """Closed, public list of classes. Never collected from private records."""
+    max_length: int = 512
+    """Longest sequence in tokens; what is cut off is counted and reported."""
+    assistant_only_loss: bool = True
+    """Chat records: only what the assistant says is learned."""
+    completion_only_loss: bool = True
+    """Prompt and completion: only the completion is learned."""
+    chat_template_path: str | None = None
+    """A Jinja file used instead of the tokenizer's own chat template."""
+    packing: bool = False
+    """Several records in one sequence. Refused under differential privacy."""
+
+    def __post_init__(self) -> None:
+        _within(2, 1_000_000, max_length=self.max_length)
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels without repeats")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterConfig:
+    """What is trained and sent: LoRA."""
+
+    method: Literal["ffa", "fedit"] = "ffa"
+    """ffa: A is frozen and drawn from a public seed, B is trained and averaged; the mean of the products is exact.
+    fedit: A and B are averaged each on its own, the plain FedAvg baseline; not exact."""
+    r: int = 8
+    lora_alpha: float = 16.0
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    last_layers: int | None = None
+    """Adapters in the last N layers only: the layers before them run without gradients. None: all layers."""
+    a_init: Literal["kaiming", "orthonormal"] = "orthonormal"
+    seed: int = 0
+    """Public seed of A (and of a classification head)."""
+    peft: Mapping[str, Any] = field(default_factory=dict)
+    """Further options of `peft.LoraConfig`, passed through."""
+
+    def __post_init__(self) -> None:
+        _positive(r=self.r, lora_alpha=self.lora_alpha, last_layers=self.last_layers)
+        if not self.target_modules:
+            raise ValueError("target_modules with at least one name")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrivacyConfig:
+    """Differential privacy at each site. Closed by default: leaving it off has to be asked for by name."""
+
+    mode: Literal["dp", "none"] = "dp"
+    """none: no clipping, no noise, no guarantee; every output of the run says so."""
+    unit: Literal["record"] = "record"
+    """Whose presence is hidden (add or remove one)."""
+    epsilon: float = 8.0
+    """Bound for the whole run at each site."""
+    delta: float = 1e-5
+    """One value for the federation; each site checks that it is below 1 / its number of records."""
+    sampling_rate: float = 0.05
+    """Poisson sampling rate q of each step."""
+    clip_norm: float = 1.0
+    """L2 bound of one record's gradient."""
+    clipping: Literal["abadi", "autos"] = "abadi"
+    """abadi: min(1, C/n). autos: C/(n + 0.01), which needs no tuning of C."""
+    noise_multiplier: float | None = None
+    """Noise standard deviation / clip_norm. None: the smallest that keeps `epsilon`."""
+    loss_clip: float = 8.0
+    """One record's loss counts as at most this in the released loss."""
+    loss_noise_ratio: float = 4.0
+    """Noise multiplier of the released loss / noise multiplier of the gradient."""
+    engine: Literal["hooks", "flat"] = "hooks"
+    """Where per-record gradients come from: Opacus hooks, or the flat buffer of this package."""
+
+    def __post_init__(self) -> None:
+        _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
+        _positive(noise_multiplier=self.noise_multiplier, loss_noise_ratio=self.loss_noise_ratio)
+        _within(1e-12, 1 - 1e-12, delta=self.delta)
+        _within(1e-9, 1.0, sampling_rate=self.sampling_rate)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """One site's part of a round."""
+
+    steps_per_round: int = 4
+    """Optimizer steps, each on one Poisson sample."""
+    learning_rate: float = 1e-2
+    """Constant. Under differential privacy 3 to 10 times what is usual without."""
+    optim: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    per_device_train_batch_size: int = 16
+    """Records per forward pass. Halved by itself when memory runs out; the Poisson sample is not changed."""
+    per_device_eval_batch_size: int = 64
+    group_by_length: bool = True
+    """Sort a drawn sample by length before it is cut into passes: less padding, same gradient."""
+
+    def __post_init__(self) -> None:
+        _positive(steps_per_round=self.steps_per_round, learning_rate=self.learning_rate)
+        _positive(per_device_train_batch_size=self.per_device_train_batch_size)
+        _positive(per_device_eval_batch_size=self.per_device_eval_batch_size)
+        _within(0, 0.9999999, adam_beta1=self.adam_beta1, adam_beta2=self.adam_beta2)
+        _within(0, 10, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerOptimizerConfig:
+    """What the coordinator does with the mean of the updates."""
+
+    name: Literal["fedavg", "fedavgm", "fedadam", "nesterov"] = "fedavg"
+    learning_rate: float = 1.0
+    momentum: float = 0.9
+    """fedavgm, nesterov; beta 1 of fedadam."""
+    beta2: float = 0.99
+    """fedadam."""
+    tau: float = 1e-3
+    """fedadam: added to the root of the second moment."""
+
+    def __post_init__(self) -> None:
+        _positive(learning_rate=self.learning_rate, tau=self.tau)
+        _within(0, 0.9999999, momentum=self.momentum, beta2=self.beta2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CohortConfig:
+    """Who must answer for a round to count."""
+
+    minimum: int = 3
+    """Fewest sites a sum may be made of; a round with fewer is aborted and its updates are lost."""
+    report_timeout_s: float = 3600.0
+    """How long a phase of a round waits for its sites."""
+
+    def __post_init__(self) -> None:
+        _positive(minimum=self.minimum, report_timeout_s=self.report_timeout_s)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecureSumConfig:
+    """How an update becomes words that add up."""
+
+    field_bits: int = 21
+    """Width of one number in the sum; 64 // field_bits numbers share a word."""
+    update_clip: float | None = None
+    """L2 bound of a site's whole update. None: follows from learning rate, steps and size."""
+
+    def __post_init__(self) -> None:
+        _within(8, 32, field_bits=self.field_bits)
+        _positive(update_clip=self.update_clip)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartitionConfig:
+    """How one dataset becomes several sites, in a simulation."""
+
+    kind: Literal["natural", "iid", "dirichlet", "column"] = "natural"
+    """natural: as the data comes (one file or one built-in site each)."""
+    alpha: float = 0.5
+    """dirichlet: small is skewed."""
+    column: str | None = None
+    """column: one site per value of this field."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(alpha=self.alpha)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulationConfig:
+    """A whole federation on one machine."""
+
+    model: ModelConfig
+    data: DataConfig
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
+    cohort: CohortConfig = field(default_factory=CohortConfig)
+    secure_sum: SecureSumConfig = field(default_factory=SecureSumConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    study: str = "simulation"
+    """Name of the run's folder, with the time appended."""
+    rounds: int = 5
+    sites: int | None = None
+    """How many sites to split the data over; None: as many as the data has by itself."""
+    drop: tuple[str, ...] = ()
+    """Scripted drop-outs: `SITE@ROUND:train` (before READY) or `SITE@ROUND:report` (after it, the default)."""
+    evaluate_every: int = 1
+    """Rounds between evaluations of the held-out set by the simulator; 0: only at the end."""
+    evaluate_limit: int | None = None
+    """At most this many held-out records."""
+    seed: int | None = None
+    """Makes sampling repeatable, for tests. Refused with privacy.mode=dp; marks the run."""
+    run_dir: str = "runs"
+
+    def __post_init__(self) -> None:
+        _positive(rounds=self.rounds, sites=self.sites, evaluate_limit=self.evaluate_limit)
+        _within(0, 1_000_000, evaluate_every=self.evaluate_every)
+        if self.seed is not None and self.privacy.mode == "dp":
+            raise ValueError("no seed under privacy.mode=dp: a guessed sample or noise voids the guarantee")
+        if self.data.packing and self.privacy.mode == "dp":
+            raise ValueError("data.packing=false under privacy.mode=dp: one sequence must hold one record")

@@ -1,0 +1,1 @@
+"""The coordinator's side: opens rounds, adds sealed vectors up, steps the global adapter."""
