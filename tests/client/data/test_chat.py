@@ -46,6 +46,20 @@ def test_what_the_assistant_says_and_the_end_of_its_turn_are_learned(bpe: Any) -
     assert encoded.report.truncated == encoded.report.without_loss == 0
 
 
+def test_a_space_that_closes_the_header_is_not_learned(bpe: Any, tmp_path: Path) -> None:
+    """A token of spaces alone has an empty place just where the answer starts."""
+    path = tmp_path / "chat.jinja"
+    path.write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+
+    encoded = chat([("user", "x"), ("assistant", "\nthe")], bpe, replace(PLAIN, chat_template_path=str(path)))
+
+    assert learned(encoded, bpe) == "\nthe<|im_end|>"
+    assert bpe.decode(encoded.records[0].input_ids).endswith("assistant: \nthe<|im_end|>")
+
+
 def test_everything_but_the_first_token_is_learned_when_asked_for(bpe: Any) -> None:
     """`assistant_only_loss=false` learns the whole rendering."""
     encoded = chat(TALK, bpe, replace(PLAIN, assistant_only_loss=False))

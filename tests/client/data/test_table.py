@@ -95,6 +95,18 @@ def test_stored_class_numbers_come_back_as_names(tmp_path: Path) -> None:
     assert [row.parts[1][1] for row in table.rows] == ["bone", "lung"]
 
 
+def test_a_format_stored_with_a_dataset_does_not_change_its_records(tmp_path: Path) -> None:
+    """A dataset saved for numpy holds the same texts and numbers as a plain one."""
+    datasets = pytest.importorskip("datasets")
+    stored = datasets.Dataset.from_dict({"text": ["x"], "u": [7]}).with_format("numpy")
+    stored.save_to_disk(str(tmp_path / "d"))
+
+    table = read_table(tmp_path / "d", DataConfig(unit_field="u"))
+
+    assert table.units == ("7",)
+    assert type(table.rows[0].parts[0][1]) is str
+
+
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [
