@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizer
 
 from partsong.client.data.encode import Encoded, encode
 from partsong.client.data.table import table_from_rows
@@ -72,6 +73,7 @@ def test_everything_but_the_first_token_is_learned_when_asked_for(bpe: Any) -> N
 contents = st.text(alphabet="ab the\n.é😀", min_size=1, max_size=15).filter(lambda t: t.strip() and t == t.lstrip())
 
 
+@settings(deadline=None)
 @given(st.sampled_from([[], [("system", "be brief")]]), st.lists(st.tuples(contents, contents), min_size=1, max_size=4))
 def test_both_ways_find_the_same_tokens(
     bpe: Any, marked: DataConfig, system: list[tuple[str, str]], pairs: list[tuple[str, str]]
@@ -145,6 +147,34 @@ def test_what_a_template_raises_is_not_repeated(bpe: Any, tmp_path: Path) -> Non
     assert "Smith" not in str(caught.value)
     assert caught.value.__suppress_context__
     assert "Smith" in str(caught.value.__context__)
+
+
+class Letters(PreTrainedTokenizer):
+    """A tokenizer in Python, which keeps no character positions."""
+
+    @property
+    def vocab_size(self) -> int:
+        return 0x110000
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+    def _tokenize(self, text: str, **_: Any) -> list[str]:
+        return list(text)
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return ord(token)
+
+
+def test_assistant_turns_need_a_tokenizer_with_character_positions(bpe: Any) -> None:
+    """Without them there is no telling which token belongs to whom; the whole chat can still be learned."""
+    letters = Letters()
+    letters.chat_template = bpe.chat_template
+
+    with pytest.raises(ModelError, match="no character positions"):
+        chat(TALK, letters)
+
+    assert len(chat(TALK, letters, replace(PLAIN, assistant_only_loss=False)).records[0].input_ids) > 100
 
 
 def test_a_missing_template_is_answered_with_the_setting(bpe: Any, bert: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.client.data.table import Table, read_table, table_from_rows
@@ -163,6 +163,7 @@ def test_a_selection_keeps_row_numbers_and_order() -> None:
 texts = st.text(alphabet='ab,"]ü', min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=6))
 def test_the_fingerprint_tells_apart_what_a_plain_join_would_not(pairs: list[tuple[str, str]]) -> None:
     """Moving text over a field border, swapping records, or naming a unit each changes the hash."""
@@ -181,6 +182,7 @@ def test_the_fingerprint_tells_apart_what_a_plain_join_would_not(pairs: list[tup
         assert of(pairs) != of(pairs[::-1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=12).filter(str.strip), min_size=1, max_size=5))
 def test_any_text_survives_json_and_parquet(values: list[str]) -> None:
     """Every string that UTF-8 can carry comes back unchanged through a JSONL line and through Parquet."""
