@@ -147,8 +147,8 @@ def _spans(chat: _Chat, whole: str) -> list[Span]:
 def _inside(offsets: list[Span], spans: list[Span]) -> BoolVec:
     """Mark tokens that lie wholly in a span.
 
-    A byte-level tokenizer that trims offsets gives a token of white space alone an empty place at its end; asking
-    for an end behind the start of the span keeps the line end of a turn's header out.
+    A byte-level tokenizer that trims offsets gives a token of spaces alone an empty place at its end; asking for an
+    end behind the start of the span keeps a space that closes the header of a turn out.
     """
     places_T2 = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
     learned_T = np.zeros(len(places_T2), dtype=np.bool_)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.client.data.batch import by_length, pad
@@ -26,6 +26,7 @@ def test_short_records_are_filled_on_the_right() -> None:
     assert {a.dtype for a in (batch.input_ids, batch.attention_mask, batch.labels, batch.label)} == {np.dtype(np.int64)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), max_size=8), st.integers(1, 16), st.integers(0, 50))
 def test_padding_can_be_taken_off_again(sizes: list[int], multiple_of: int, pad_id: int) -> None:
     """Each row holds its record and nothing else under the mask; the width is the smallest allowed one."""
@@ -53,6 +54,7 @@ def test_no_record_is_an_empty_batch() -> None:
     assert by_length([], [3, 4], batch_size=2) == []
 
 
+@settings(deadline=None)
 @given(st.data(), st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 7))
 def test_every_index_is_in_one_pass_and_lengths_never_rise(data: st.DataObject, lengths: list[int], size: int) -> None:
     """The sample is the same, only its order is not; equal lengths keep theirs."""

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizer
 
 from partsong.client.data.encode import Encoded, encode
 from partsong.client.data.table import table_from_rows
@@ -46,6 +47,20 @@ def test_what_the_assistant_says_and_the_end_of_its_turn_are_learned(bpe: Any) -
     assert encoded.report.truncated == encoded.report.without_loss == 0
 
 
+def test_a_space_that_closes_the_header_is_not_learned(bpe: Any, tmp_path: Path) -> None:
+    """A token of spaces alone has an empty place just where the answer starts."""
+    path = tmp_path / "chat.jinja"
+    path.write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+
+    encoded = chat([("user", "x"), ("assistant", "\nthe")], bpe, replace(PLAIN, chat_template_path=str(path)))
+
+    assert learned(encoded, bpe) == "\nthe<|im_end|>"
+    assert bpe.decode(encoded.records[0].input_ids).endswith("assistant: \nthe<|im_end|>")
+
+
 def test_everything_but_the_first_token_is_learned_when_asked_for(bpe: Any) -> None:
     """`assistant_only_loss=false` learns the whole rendering."""
     encoded = chat(TALK, bpe, replace(PLAIN, assistant_only_loss=False))
@@ -58,6 +73,7 @@ def test_everything_but_the_first_token_is_learned_when_asked_for(bpe: Any) -> N
 contents = st.text(alphabet="ab the\n.é😀", min_size=1, max_size=15).filter(lambda t: t.strip() and t == t.lstrip())
 
 
+@settings(deadline=None)
 @given(st.sampled_from([[], [("system", "be brief")]]), st.lists(st.tuples(contents, contents), min_size=1, max_size=4))
 def test_both_ways_find_the_same_tokens(
     bpe: Any, marked: DataConfig, system: list[tuple[str, str]], pairs: list[tuple[str, str]]
@@ -131,6 +147,34 @@ def test_what_a_template_raises_is_not_repeated(bpe: Any, tmp_path: Path) -> Non
     assert "Smith" not in str(caught.value)
     assert caught.value.__suppress_context__
     assert "Smith" in str(caught.value.__context__)
+
+
+class Letters(PreTrainedTokenizer):
+    """A tokenizer in Python, which keeps no character positions."""
+
+    @property
+    def vocab_size(self) -> int:
+        return 0x110000
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+    def _tokenize(self, text: str, **_: Any) -> list[str]:
+        return list(text)
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return ord(token)
+
+
+def test_assistant_turns_need_a_tokenizer_with_character_positions(bpe: Any) -> None:
+    """Without them there is no telling which token belongs to whom; the whole chat can still be learned."""
+    letters = Letters()
+    letters.chat_template = bpe.chat_template
+
+    with pytest.raises(ModelError, match="no character positions"):
+        chat(TALK, letters)
+
+    assert len(chat(TALK, letters, replace(PLAIN, assistant_only_loss=False)).records[0].input_ids) > 100
 
 
 def test_a_missing_template_is_answered_with_the_setting(bpe: Any, bert: Any, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, processors
 from transformers import PreTrainedTokenizerFast
 
 from partsong.client.data.encode import encode
@@ -90,6 +90,7 @@ def test_the_prompt_gives_way_from_its_left_then_the_completion_from_its_right(
     assert encoded.report.without_loss == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=5), st.integers(2, 40), st.sampled_from([0, 1]))
 def test_what_is_kept_and_what_is_cut_add_up(
     bpe: Any, opening: Any, pairs: list[tuple[str, str]], max_length: int, opened: int
@@ -116,6 +117,7 @@ def test_what_is_kept_and_what_is_cut_add_up(
         assert answer == c[first : max_length - opened]
 
 
+@settings(deadline=None)
 @given(st.lists(texts, min_size=1, max_size=5), st.integers(2, 20))
 def test_a_text_too_long_loses_its_end(bpe: Any, values: list[str], max_length: int) -> None:
     """The record is a prefix of the uncut one, its end-of-sequence token gone with the rest."""
@@ -132,6 +134,7 @@ CLASSES = DataConfig(labels=("lung", "bone", "3"))
 words = st.lists(st.sampled_from(["the", "chest", "heart", "odd", "left"]), min_size=1, max_size=12).map(" ".join)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(words, st.sampled_from(["lung", "bone", 3])), min_size=1, max_size=5), st.integers(3, 16))
 def test_a_classified_text_is_what_the_tokenizer_itself_would_cut(
     bert: Any, rows: list[tuple[str, str | int]], max_length: int
@@ -178,6 +181,19 @@ def test_a_task_that_does_not_fit_is_refused(bpe: Any, bert: Any) -> None:
     with pytest.raises(ModelError, match="no end-of-sequence token"):
         encode(text, bert, PLAIN, task="causal_lm")
     assert encode(labelled, bpe, PLAIN, task="causal_lm").records[0].label == -1
+
+
+def test_a_length_that_opening_tokens_fill_is_refused(bpe: Any) -> None:
+    """Records of nothing but what stands before each of them would teach nothing."""
+    inner = Tokenizer.from_str(bpe.backend_tokenizer.to_str())
+    inner.post_processor = processors.TemplateProcessing(single="<s> <s> $A", special_tokens=[("<s>", 0)])
+    twice = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="<|im_end|>")
+    table = table_from_rows([{"text": "chest"}], PLAIN, "memory")
+
+    with pytest.raises(ConfigError, match=r"data\.max_length: found 2, expected more than 2"):
+        encode(table, twice, replace(PLAIN, max_length=2), task="causal_lm")
+
+    assert len(encode(table, twice, replace(PLAIN, max_length=3), task="causal_lm").records[0].input_ids) == 3
 
 
 def test_packing_is_refused_by_name(bpe: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.client.data.table import read_table
@@ -161,6 +161,10 @@ def test_damaged_parquet_is_told_from_bad_text_in_it(tmp_path: Path) -> None:
     assert "damaged or not Parquet" in refused(tmp_path / "a.parquet", b"Smith" * 100)
     pq.write_table(pa.table({"text": ["x" * 50] * 100}), tmp_path / "b.parquet")
     assert "damaged or not Parquet" in refused(tmp_path / "b.parquet", (tmp_path / "b.parquet").read_bytes()[:-20])
+    pq.write_table(pa.table({"text": [f"{i} Smith" for i in range(1000)]}), tmp_path / "f.parquet")
+    torn = bytearray((tmp_path / "f.parquet").read_bytes())
+    torn[4:204] = b"Smith" * 40
+    assert "it may be damaged" in refused(tmp_path / "f.parquet", bytes(torn))
     pq.write_table(pa.table([["x"], ["y"]], names=["text", "text"]), tmp_path / "c.parquet")
     assert "a column name given twice" in refused(tmp_path / "c.parquet")
     crooked = pa.array([b"fine"] * 2000 + [b"Sm\xefth", b"fine"]).cast(pa.string(), safe=False)
@@ -237,6 +241,7 @@ def test_every_record_belongs_to_a_unit_once_a_column_is_named(tmp_path: Path, u
     assert message.startswith(f"FILE, row 1, field patient: found {says}")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["a.jsonl", "a.csv", "a.parquet"]))
 def test_no_bytes_whatever_end_in_anything_but_a_table_or_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.client.data.table import Table, read_table, table_from_rows
@@ -95,6 +95,18 @@ def test_stored_class_numbers_come_back_as_names(tmp_path: Path) -> None:
     assert [row.parts[1][1] for row in table.rows] == ["bone", "lung"]
 
 
+def test_a_format_stored_with_a_dataset_does_not_change_its_records(tmp_path: Path) -> None:
+    """A dataset saved for numpy holds the same texts and numbers as a plain one."""
+    datasets = pytest.importorskip("datasets")
+    stored = datasets.Dataset.from_dict({"text": ["x"], "u": [7]}).with_format("numpy")
+    stored.save_to_disk(str(tmp_path / "d"))
+
+    table = read_table(tmp_path / "d", DataConfig(unit_field="u"))
+
+    assert table.units == ("7",)
+    assert type(table.rows[0].parts[0][1]) is str
+
+
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [
@@ -151,6 +163,7 @@ def test_a_selection_keeps_row_numbers_and_order() -> None:
 texts = st.text(alphabet='ab,"]ü', min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=6))
 def test_the_fingerprint_tells_apart_what_a_plain_join_would_not(pairs: list[tuple[str, str]]) -> None:
     """Moving text over a field border, swapping records, or naming a unit each changes the hash."""
@@ -169,6 +182,7 @@ def test_the_fingerprint_tells_apart_what_a_plain_join_would_not(pairs: list[tup
         assert of(pairs) != of(pairs[::-1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=12).filter(str.strip), min_size=1, max_size=5))
 def test_any_text_survives_json_and_parquet(values: list[str]) -> None:
     """Every string that UTF-8 can carry comes back unchanged through a JSONL line and through Parquet."""
