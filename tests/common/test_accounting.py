@@ -121,7 +121,7 @@ def test_the_largest_batch_is_possible_and_hardly_ever_reached(records: int, rat
     cap = largest_batch(records=records, sampling_rate=rate)
 
     assert 1 <= cap <= records
-    assert stats.binom.sf(cap, records, rate) < 1e-4
+    assert stats.binom.sf(cap, records, rate) < 3e-4  # worst where the cap is one record: mean .02, mean**2 / 2
 
 
 @pytest.mark.parametrize(("budget", "printed"), [(1.0, 3.327), (3.0, 1.454), (8.0, 0.853)])
