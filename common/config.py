@@ -250,6 +250,7 @@ class SimulationConfig:
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5
+    """Queries the coordinator asks; under differential privacy the budget is spread over all of them."""
     sites: int | None = None
     """How many sites to split the data over; None: as many as the data has by itself."""
     drop: tuple[str, ...] = ()
@@ -261,6 +262,7 @@ class SimulationConfig:
     seed: int | None = None
     """Makes sampling repeatable, for tests. Refused with privacy.mode=dp; marks the run."""
     run_dir: str = "runs"
+    """Folder in which the run gets a folder of its own."""
 
     def __post_init__(self) -> None:
         _positive(rounds=self.rounds, sites=self.sites, evaluate_limit=self.evaluate_limit)
