@@ -7,7 +7,7 @@ update waits at the site until the roster is known; it is sealed once and then g
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from partsong.common import wire
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.errors import WireError
 from partsong.common.files import append_line, read_lines
-from partsong.common.plan import LOSS, UPDATE, Plan
+from partsong.common.plan import LOSS, UPDATE, Plan, learning_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,11 +135,12 @@ class Site:
             raise AssertionError("a plan is only ever stored together with its frozen part")
         self._host.put(self._frozen_F, trained=False)
         self._host.put(adapter_P)
+        rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
         update = train_round(
             self._host,
             self._records,
             sampling_rate=plan.sampling_rate,
-            training=plan.training,
+            training=replace(plan.training, learning_rate=rate),
             dp=plan.dp,
             randomness=self._chance(plan, number).samples,
             on_step=lambda p: self._on_step(number, p),

@@ -152,7 +152,9 @@ class TrainingConfig:
     steps_per_round: int = 4
     """Optimizer steps, each on one Poisson sample."""
     learning_rate: float = 1e-2
-    """Constant. Under differential privacy 3 to 10 times what is usual without."""
+    """Of the first round. Under differential privacy 3 to 10 times what is usual without."""
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls over the rounds of a run; constant within a round."""
     optim: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = 0.0
     adam_beta1: float = 0.9

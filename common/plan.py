@@ -87,6 +87,19 @@ def rotation_seed(plan_sha256: str, *, number: int, attempt: int) -> bytes:
     return hashlib.sha256(f"partsong rotation\0{plan_sha256}\0{number}\0{attempt}".encode()).digest()
 
 
+def learning_rate(training: TrainingConfig, *, number: int, rounds: int) -> float:
+    """Give the rate of round `number`: linear and cosine fall from the full rate in round 1 towards 0 after the last.
+
+    Args:
+        training: rate of the first round and schedule.
+        number: of the round, 1 to `rounds`.
+        rounds: of the run.
+    """
+    done = (number - 1) / rounds
+    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return training.learning_rate * factor[training.lr_scheduler_type]
+
+
 def largest_update(training: TrainingConfig, dp: DpPlan | None, *, size: int) -> float:
     """Give a public bound that the L2 norm of a site's update practically never exceeds: the clip of a sealed vector.
 
