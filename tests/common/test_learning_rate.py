@@ -1,6 +1,7 @@
 """The learning rate over the rounds of a run."""
 
 import pytest
+
 from partsong.common.config import TrainingConfig
 from partsong.common.plan import learning_rate
 
