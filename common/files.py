@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     except OSError as err:
         part.unlink(missing_ok=True)
-        if err.errno in _FULL:
+        if is_full(err):
             raise TryAgain(
                 f"{path.name}: no space left to write it; the file is as it was; free space, then resume"
             ) from err
@@ -79,7 +79,7 @@ def append_line(path: Path, value: Any) -> None:
         if is_new:
             sync_folder(path.parent)
     except OSError as err:
-        if err.errno in _FULL:
+        if is_full(err):
             raise TryAgain(f"{path.name}: no space left to append to it; free space, then resume") from err
         raise
 
@@ -97,6 +97,13 @@ def read_lines(path: Path) -> list[Any]:
         return [json.loads(line) for line in whole]
     except ValueError as err:
         raise DataError(path.name, found="a line that is not JSON", expected="one JSON object a line") from err
+
+
+def is_full(err: BaseException) -> bool:
+    """Whether an error says that the disk is full, also where a library has only kept the text of it."""
+    if isinstance(err, OSError) and err.errno in _FULL:
+        return True
+    return any(os.strerror(code).lower() in str(err).lower() for code in _FULL)
 
 
 def sha256_file(path: Path) -> str:
