@@ -256,7 +256,7 @@ class SimulationConfig:
     drop: tuple[str, ...] = ()
     """Scripted drop-outs: `SITE@ROUND:train` (before READY) or `SITE@ROUND:report` (after it, the default)."""
     evaluate_every: int = 1
-    """Rounds between evaluations of the held-out set by the simulator; 0: only at the end."""
+    """Rounds between evaluations of the held-out set by the simulator, the last round included; 0: none."""
     evaluate_limit: int | None = None
     """At most this many held-out records."""
     seed: int | None = None
