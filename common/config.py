@@ -135,8 +135,9 @@ class PrivacyConfig:
     """One record's loss counts as at most this in the released loss."""
     loss_noise_ratio: float = 4.0
     """Noise multiplier of the released loss / noise multiplier of the gradient."""
-    engine: Literal["hooks", "flat"] = "hooks"
-    """Where per-record gradients come from: Opacus hooks, or the flat buffer of this package."""
+    engine: Literal["flat", "hooks"] = "flat"
+    """Where per-record gradients come from: one flat buffer written in the backward pass, or Opacus' hooks, which are
+    slower and know more kinds of layers."""
 
     def __post_init__(self) -> None:
         _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
