@@ -61,8 +61,9 @@ def test_an_aborted_round_changes_nothing_and_is_kept() -> None:
 
 @pytest.mark.parametrize(("spend", "expected"), [(False, [(2, 3, 0.0), (3, 1, 2.0)]), (True, [(3, 1, 0.0)])])
 def test_a_round_that_was_opened_before_a_crash_is_repeated_or_spent(
+    *,
     spend: bool,
-    expected: list[tuple[int, int, float]],  # noqa: FBT001
+    expected: list[tuple[int, int, float]],
 ) -> None:
     """Without privacy it is asked again as a new attempt; under privacy its records were read and it is over."""
     asked, _, _ = run({2: 2.0, 3: 4.0}, first=2, attempts={1: 1, 2: 2}, spend=spend)
