@@ -106,13 +106,16 @@ class Spend:
 def largest_batch(*, records: int, sampling_rate: float) -> int:
     """Give the size above which a Poisson sample is cut: mean + 7 standard deviations, at most `records`.
 
+    A deviation below 1 counts as 1: the tail of so small a sample is longer than a normal one's.
+
     Args:
         records: >= 1.
         sampling_rate: (0, 1].
     Source: Ganesh et al. 2025 (arXiv 2508.15089) for the accounting of the cut; the 7 is measured, see `TAIL_SDS`.
     """
     mean = records * sampling_rate
-    return min(records, math.ceil(mean + TAIL_SDS * math.sqrt(mean * (1 - sampling_rate))))
+    deviation = math.sqrt(mean * (1 - sampling_rate))
+    return min(records, math.ceil(mean + TAIL_SDS * max(deviation, 1.0)))
 
 
 def joint_multiplier(gradient: float, loss: float) -> float:
@@ -158,6 +161,7 @@ def epsilon(events: Sequence[StepEvents], *, delta: float) -> Spend:
     return Spend(epsilon=_rdp_epsilon(merged, delta=delta), delta=delta, accountant="rdp")
 
 
+@functools.lru_cache(maxsize=32)
 def calibrate(
     *, sampling_rate: float, steps: int, epsilon: float, delta: float, loss_noise_ratio: float | None
 ) -> float:

@@ -250,17 +250,19 @@ class SimulationConfig:
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5
+    """Queries the coordinator asks; under differential privacy the budget is spread over all of them."""
     sites: int | None = None
     """How many sites to split the data over; None: as many as the data has by itself."""
     drop: tuple[str, ...] = ()
     """Scripted drop-outs: `SITE@ROUND:train` (before READY) or `SITE@ROUND:report` (after it, the default)."""
     evaluate_every: int = 1
-    """Rounds between evaluations of the held-out set by the simulator; 0: only at the end."""
+    """Rounds between evaluations of the held-out set by the simulator, the last round included; 0: none."""
     evaluate_limit: int | None = None
     """At most this many held-out records."""
     seed: int | None = None
     """Makes sampling repeatable, for tests. Refused with privacy.mode=dp; marks the run."""
     run_dir: str = "runs"
+    """Folder in which the run gets a folder of its own."""
 
     def __post_init__(self) -> None:
         _positive(rounds=self.rounds, sites=self.sites, evaluate_limit=self.evaluate_limit)

@@ -26,6 +26,9 @@ _QUIET = {
 }
 """No telemetry, no update checks, no downloads: set before the libraries that read them are imported."""
 
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C: 128 and the number of the signal, as shells count."""
+
 app = typer.Typer(
     name="partsong",
     no_args_is_help=True,
@@ -47,9 +50,10 @@ def main() -> None:
     except PartsongError as err:
         Console(stderr=True).print(f"error: {err}", highlight=False, soft_wrap=True, markup=False)
         sys.exit(err.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; `partsong simulate --resume RUN` continues a run")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            Console(stderr=True).print("interrupted; `partsong simulate --resume RUN` continues a run")
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -79,7 +83,10 @@ def simulate(
     if resume is not None and overrides:
         raise typer.BadParameter("a resumed run keeps its configuration: give --resume alone", param_hint="KEY=VALUE")
     if cfg == "job":
-        typer.echo(to_yaml(compose_simulation(overrides or [])), nl=False)
+        from partsong.simulations.run_dir import RunDir
+
+        config = compose_simulation(overrides or []) if resume is None else RunDir.reopen(resume)[1]
+        typer.echo(to_yaml(config), nl=False)
         return
     from partsong.simulations import simulate as runs
 
@@ -142,10 +149,13 @@ def export(
 
 
 def _facts(done: Any) -> dict[str, Any]:
+    from partsong.simulations.marks import marks
+
     return {
         "run": str(done.run.path),
         "adapter": str(done.run.adapter),
         "report": str(done.run.report),
+        "marks": list(marks(done.config)),
         "epsilon": done.result.epsilon,
         "rounds": done.result.history,
     }

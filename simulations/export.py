@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from peft import PeftModel
+from safetensors import SafetensorError, safe_open
 
 from partsong.client.model.source import locate
-from partsong.common.errors import DataError
+from partsong.common.errors import DataError, TryAgain
 from partsong.simulations.run_dir import RunDir
 
 
@@ -20,9 +23,11 @@ def export_adapter(run_path: Path, out: Path) -> Path:
 
     Raises:
         DataError: the run has no adapter, or `out` exists; nothing was written.
+        TryAgain: `out` cannot be written; nothing is left of it.
     """
     run, _ = _finished(run_path, out)
-    shutil.copytree(run.adapter, out)
+    with _whole(out) as part:
+        shutil.copytree(run.adapter, part)
     return out
 
 
@@ -32,6 +37,7 @@ def export_merged(run_path: Path, out: Path) -> Path:
     Raises:
         DataError: the run has no adapter, or `out` exists; nothing was written.
         ModelError: the base model is gone or another one.
+        TryAgain: `out` cannot be written; nothing is left of it.
     """
     run, config = _finished(run_path, out)
     files = locate(config.model.source, expected_sha256=config.model.sha256)
@@ -42,17 +48,27 @@ def export_merged(run_path: Path, out: Path) -> Path:
         kind, more = head, {"num_labels": _num_labels(run), "ignore_mismatched_sizes": True}
     base = kind.from_pretrained(files.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **more)
     merged = PeftModel.from_pretrained(base, run.adapter).merge_and_unload()
-    scratch = out.with_name(f".{out.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        merged.save_pretrained(scratch)
-        transformers.AutoTokenizer.from_pretrained(files.folder, local_files_only=True).save_pretrained(scratch)
+    with _whole(out) as part:
+        merged.save_pretrained(part)
+        transformers.AutoTokenizer.from_pretrained(files.folder, local_files_only=True).save_pretrained(part)
         for name in ("privacy.json", "provenance.json", "README.md"):
-            shutil.copy(run.adapter / name, scratch / name)
-        scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            shutil.copy(run.adapter / name, part / name)
     return out
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """Give a folder's temporary path; on success it becomes `out`, otherwise nothing of it is left."""
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.rename(out)
+    except (OSError, shutil.Error, SafetensorError) as err:
+        raise TryAgain(f"{out}: could not be written ({type(err).__name__}); nothing of it is left") from err
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _finished(run_path: Path, out: Path) -> tuple[RunDir, Any]:
@@ -70,8 +86,6 @@ def _finished(run_path: Path, out: Path) -> tuple[RunDir, Any]:
 
 
 def _num_labels(run: RunDir) -> int:
-    from safetensors import safe_open
-
     with safe_open(run.adapter / "adapter_model.safetensors", "np") as tensors:
         name = next(k for k in tensors.keys() if k.endswith(("classifier.weight", "score.weight")))  # noqa: SIM118  # not a dict
         return int(tensors.get_slice(name).get_shape()[0])

@@ -18,7 +18,8 @@ def clip_weights(norm_B: torch.Tensor, *, clip_norm: float, clipping: Clipping) 
 
     Guarantees:
         - weight * norm <= clip_norm, up to float32 rounding;
-        - a record with a NaN or infinite norm gets exactly 0, one with norm 0 a finite factor.
+        - exactly 0 for a record whose norm is NaN or infinite, or so large that the factor would be subnormal and
+          too coarse to keep the bound; finite for one of norm 0.
     Args:
         norm_B: (B,) float32, >= 0 or not finite.
         clip_norm: > 0.
@@ -27,4 +28,6 @@ def clip_weights(norm_B: torch.Tensor, *, clip_norm: float, clipping: Clipping) 
         AUTO-S, scaled by `clip_norm`.
     """
     divisor_B = norm_B.clamp(min=clip_norm) if clipping == "abadi" else norm_B + AUTOS_GAMMA
-    return torch.where(norm_B.isfinite(), clip_norm / divisor_B, torch.zeros_like(norm_B))
+    weight_B = clip_norm / divisor_B
+    usable_B = norm_B.isfinite() & (weight_B >= torch.finfo(torch.float32).tiny)
+    return torch.where(usable_B, weight_B, torch.zeros_like(norm_B))

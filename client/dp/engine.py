@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from partsong.client.dp.accountant import make_accountant
-from partsong.client.dp.flat import FlatGradients
 from partsong.client.dp.gradients import HookGradients, PerRecordGradients
 from partsong.client.dp.guards import (
     require_clippable,
@@ -17,6 +16,7 @@ from partsong.client.dp.guards import (
     require_same_parameters,
     require_train_mode,
 )
+from partsong.client.dp.linear_gradients import BUFFER_LIMIT_BYTES, LinearGradients
 from partsong.client.dp.optimizer import ReleasingOptimizer
 from partsong.client.dp.settings import DpSettings, Stepper, StepResult
 from partsong.client.dp.tally import Tally
@@ -26,7 +26,13 @@ from partsong.common.errors import Refused
 __all__ = ["DpSettings", "StepResult", "Stepper", "plain_stepper", "private_stepper"]
 
 
-def private_stepper(model: nn.Module, optimizer: torch.optim.Optimizer, settings: DpSettings) -> Stepper:
+def private_stepper(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: DpSettings,
+    *,
+    buffer_limit_bytes: int = BUFFER_LIMIT_BYTES,
+) -> Stepper:
     """Attach differentially private steps to a model.
 
     Guarantees: `Stepper`'s and `ReleasingOptimizer`'s; what `events` lists is what was released.
@@ -34,14 +40,19 @@ def private_stepper(model: nn.Module, optimizer: torch.optim.Optimizer, settings
         model: on its device, adapter attached, in train mode; losses must be per record.
         optimizer: over exactly the trainable parameters.
         settings: clips, noise and sampling.
+        buffer_limit_bytes: flat engine: a larger buffer of gradients is replaced by book-keeping.
     Raises:
         Refused: the model or optimizer does not allow it, by rule; the model is as before.
     """
     require_clippable(model)
     require_same_parameters(model, optimizer)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    source = HookGradients if settings.engine == "hooks" else FlatGradients
-    return _PrivateStepper(model, optimizer, settings, source(model, parameters))
+    gradients: PerRecordGradients
+    if settings.engine == "flat":
+        gradients = LinearGradients(model, parameters, buffer_limit_bytes=buffer_limit_bytes)
+    else:
+        gradients = HookGradients(model, parameters)
+    return _PrivateStepper(model, optimizer, settings, gradients)
 
 
 def plain_stepper(model: nn.Module, optimizer: torch.optim.Optimizer, *, expected_batch: float) -> Stepper:
@@ -78,7 +89,8 @@ class _PrivateStepper:
             with torch.autocast(loss_B.device.type, enabled=False):
                 torch.autograd.backward(loss_B.sum())
             loss_B = loss_B.detach().float()
-            norm_B, alive_B = self._optimizer.clip_and_accumulate(loss_B)
+            with torch.no_grad():
+                norm_B, alive_B = self._optimizer.clip_and_accumulate(loss_B)
         finally:
             self.discard_partial()
         self._tally.add(loss_B, norm_B, alive_B)

@@ -67,10 +67,13 @@ class HookGradients:
     def weighted_sum(self, weight_B: torch.Tensor) -> torch.Tensor:
         """Sum over records of weight times gradient, (P,) float32."""
         dead_B = weight_B == 0
-        if dead_B.any():
-            for parameter in self._parameters:
-                self._rows(parameter)[dead_B] = 0.0
-        return torch.cat([weight_B @ self._rows(p) for p in self._parameters])
+        sums = []
+        for parameter in self._parameters:
+            rows = self._rows(parameter)
+            if dead_B.any():
+                rows[dead_B] = 0.0
+            sums.append(weight_B @ rows)
+        return torch.cat(sums)
 
     def reset(self) -> None:
         """Forget the pass, complete or not, and every captured activation."""
@@ -106,7 +109,7 @@ class HookGradients:
                 remedy="train only layers that every record passes through once per forward pass",
             )
         require_rows(len(rows), expected=self._records)
-        return rows.view(len(rows), -1)
+        return rows.view(len(rows), -1).float()
 
 
 def _owners(model: nn.Module) -> Iterator[nn.Module]:

@@ -95,10 +95,8 @@ class ReleasingOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no 
         self.sum_P.zero_()
         self.loss_sum = 0.0
 
-    def pre_step(self, closure: Callable[[], float] | None = None) -> bool:
+    def pre_step(self, closure: Callable[[], float] | None = None) -> bool:  # noqa: ARG002 - Opacus' signature
         """Release, divide by the expected batch, account; Opacus then steps the wrapped optimizer."""
-        if closure is not None:
-            raise ValueError("no closure: it would see records that no step accounts for")
         self.add_noise()
         self.scale_grad()
         if self.step_hook is not None:

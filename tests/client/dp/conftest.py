@@ -89,7 +89,7 @@ def unequal(lengths: tuple[int, ...] = (9, 3, 6, 2, 7), *, side: str = "right") 
 
 def losses(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Mean token loss of each record, (B,)."""
-    logits = model(input_ids=batch.tokens, attention_mask=batch.mask).logits.float()
+    logits = model(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False).logits.float()
     token_loss = nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=-100, reduction="none"
     ).view(len(batch), -1)
@@ -104,8 +104,9 @@ def loop(model: nn.Module, batch: Batch, loss: Callable[..., torch.Tensor] = los
     """Gradients of each record by itself, (B, P): the reference."""
     rows = []
     for index in range(len(batch)):
-        grads = torch.autograd.grad(loss(model, batch.take([index])).sum(), trainable(model))
-        rows.append(torch.cat([g.flatten().float() for g in grads]))
+        loss(model, batch.take([index])).sum().backward()
+        rows.append(torch.cat([p.grad.flatten().float() for p in trainable(model)]))
+        model.zero_grad()
     return torch.stack(rows)
 
 
