@@ -42,16 +42,20 @@ def logits(model: torch.nn.Module, folder: Path) -> torch.Tensor:
         return model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).logits
 
 
-def test_stdout_holds_results_and_stderr_talk(call: Call, usual: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("privacy", [(), PRIVATE], ids=["plain", "private"])
+@pytest.mark.parametrize("task", ["causal_lm", "classification"])
+def test_stdout_holds_results_and_stderr_talk(
+    call: Call, usual: list[str], encoder: list[str], tmp_path: Path, task: str, privacy: tuple[str, ...]
+) -> None:
     """The report and the two paths on one, progress on the other; no library says a word."""
-    ran = call("simulate", *usual, *SHORT)
+    ran = call("simulate", *usual, *(encoder if task == "classification" else []), *SHORT, *privacy)
 
     run = only_run(tmp_path)
     assert ran.code == 0
     assert (
         ran.out == (run / "report.txt").read_text() + f"\nadapter: {run / 'adapter'}\nreport:  {run / 'report.txt'}\n"
     )
-    allowed = ("tokenising", "run directory:", "! ", "  site-", "simulation: round")
+    allowed = ("tokenising", "run directory:", "! ", "  site-", "simulation: round", "  held-out loss")
     assert [line for line in ran.err.splitlines() if not line.startswith(allowed)] == []
 
 
