@@ -61,6 +61,7 @@ def test_a_new_round_starts_with_waiting_sites_and_what_they_sent_so_far() -> No
 
     assert "round 2 of 3" in text
     assert "waits" in text
+    assert "round 2: 1 sites ready, 3 needed; no sum was opened" in text
     assert "silent" not in text
     assert "4.25" not in text
     assert "12,369" in text
