@@ -37,6 +37,21 @@ print("\\n" + json.dumps([name for name in heavy if name in sys.modules]))
     assert json.loads(python(code).splitlines()[-1]) == []
 
 
+def test_a_mistake_in_an_argument_is_answered_before_torch_is_loaded() -> None:
+    """Composition comes first."""
+    code = """
+import sys
+from partsong.simulations import cli
+sys.argv = ["partsong", "simulate", "privacy.epsilom=3"]
+try:
+    cli.main()
+except SystemExit as end:
+    assert end.code == 2
+print("torch" in sys.modules)
+"""
+    assert python(code).splitlines()[-1] == "False"
+
+
 def test_the_switches_against_telemetry_and_downloads_are_set_before_anything_is_imported() -> None:
     """flwr, the hub client and tokenizers read the environment when they are imported."""
     code = """
