@@ -182,6 +182,7 @@ def test_a_replayed_or_earlier_query_is_refused(
 ) -> None:
     """Each place in the protocol gives one update; a new attempt at the newest round is a new place."""
     assert ask(make_plan(), opened, round=number, attempt=attempt) == code
+    assert ask(make_plan(seed=1), opened, round=number, attempt=attempt) == ""  # repeats itself, for tests
 
 
 def test_under_privacy_every_attempt_counts(make_plan: MakePlan, make_dp: MakeDp) -> None:
