@@ -4,7 +4,7 @@ Covers: an observer of everything that is released, who knows the code and all e
     machines and resumed processes (each release has a key of its own); attacks on the gaps between floating-point
     Gaussians.
 Does not cover: an observer of the machine's memory or of its timing; arithmetic in real numbers is approximated
-    with 53 bits, not proven (a discrete Gaussian on the grid of the secure sum would close that gap).
+    with 53 bits, not proven (`partsong.client.dp.discrete` closes that gap, at ten times the time).
 
 There is no seed, no state and no argument for either: a key lives for one call.
 
