@@ -18,7 +18,7 @@ from typing import Literal
 
 from partsong.common.build import build, canonical_json
 from partsong.common.derive import digest
-from partsong.common.errors import ConfigError, InputError
+from partsong.common.errors import ConfigError, InputError, Refused
 from partsong.common.keys import Signer, signature_fits
 from partsong.common.thresholds import Floors
 
@@ -218,6 +218,23 @@ def check_successor(new: Charter, *, pinned: Charter) -> None:
         raise CharterError("charter", found=f"version {new.version} after another one", expected=expected)
     if not set(pinned.revoked) <= set(new.revoked):
         raise CharterError("charter", found="a revocation taken back", expected="all earlier revocations")
+
+
+def effective_floors(charter: Charter, *, policy: Floors) -> Floors:
+    """Combine the charter's floors with those of a site's own policy, the stricter of each.
+
+    Raises:
+        Refused: the policy tolerates more corrupt sites than the charter. Shares are made with the charter's
+            number, so the site could not keep its own alone.
+    """
+    if policy.corrupt_tolerance > charter.corrupt_tolerance:
+        raise Refused(
+            "corrupt_tolerance",
+            reason=f"the charter tolerates {charter.corrupt_tolerance} corrupt sites, the policy "
+            f"{policy.corrupt_tolerance}",
+            remedy="agree on a charter version with the higher number",
+        )
+    return charter.floors.stricter(policy)
 
 
 def _site_message(charter: Charter, site_id: str) -> bytes:
