@@ -129,7 +129,7 @@ class SecureSumSite:
 
         Raises:
             WireError: not an OPEN of this run's coordinator; it was dropped.
-            Refused: an old round, a leap of more than 64, a past deadline, or a history that is not this site's.
+            Refused: an old round, a past deadline, or a history that is not this site's.
             RoundAborted: a leap of more than 64 rounds.
         """
         opened = unpack(Open, message)

@@ -18,11 +18,10 @@ import numpy as np
 
 from partsong.common import transcript
 from partsong.common.codec import pack, unpack
-from partsong.common.derive import derive, digest
+from partsong.common.derive import digest
 from partsong.common.errors import WireError
 from partsong.common.fixed_point import add_into
 from partsong.common.keys import Signer
-from partsong.common.masks import apply_masks
 from partsong.common.merkle import root_of
 from partsong.common.messages import (
     Confirm,
@@ -40,8 +39,8 @@ from partsong.common.messages import (
     Unmask,
     sign,
 )
+from partsong.common.opening import read_unmasks, seeds_of, take_masks_off
 from partsong.common.result import OpenedSum, read_result, words_from_bytes, words_to_bytes
-from partsong.common.shamir import SHARE_BYTES, combine
 from partsong.common.tag import TAG_WORDS
 from partsong.common.thresholds import share_threshold
 from partsong.common.transcript import RunFacts
@@ -215,12 +214,10 @@ class SumRound:
             WireError: not of this context, not signed by a survivor, or other shares than asked for; dropped.
         """
         self._require(bool(self._confirms), "unmask")
-        (unmask,) = transcript.read_from_sites(Unmask, [unpack(Signed, message)], self._run)
-        seeds = 1 + len(self._roster) - len(self._survivors)
-        right = unmask.context == self._context and unmask.site in self._survivors
-        sizes = {len(share) for share in unmask.shares}
-        if not right or len(unmask.shares) != len(self._survivors) - 1 or sizes != {seeds * SHARE_BYTES}:
-            raise WireError("message unmask: found other shares than asked for; it was dropped")
+        signed = unpack(Signed, message)
+        (unmask,) = read_unmasks(
+            [signed], context=self._context, roster=self._roster, survivors=self._survivors, run=self._run
+        )
         _add_once(self._unmasks, unmask.site, unmask)
         return unmask.site
 
@@ -230,16 +227,14 @@ class SumRound:
         Raises:
             BadShares: too few shares yet, or shares that contradict each other; nothing was opened.
         """
-        plus: list[bytes] = []
-        minus: list[bytes] = []
-        dropped = [site for site in self._roster if site not in self._survivors]
-        for owner in self._survivors:
-            own_seed, *pair_seeds = self._seeds_of(owner)
-            minus.append(derive(own_seed, "own mask", self._context))
-            for site, seed in zip(dropped, pair_seeds, strict=True):
-                (minus if site > owner else plus).append(seed)
+        seeds = seeds_of(
+            list(self._unmasks.values()),
+            roster=self._roster,
+            survivors=self._survivors,
+            threshold=share_threshold(roster=len(self._roster), corrupt=self._floors.corrupt_tolerance),
+        )
         opened_W = self._total_W.copy()
-        apply_masks(opened_W, plus=plus, minus=minus, threads=self._threads)
+        take_masks_off(opened_W, seeds, context=self._context, threads=self._threads)
         data = words_to_bytes(opened_W)
         statement = Statement(context=self._context, survivors=self._survivors_hash, sum=root_of(data))
         result = pack(
@@ -253,15 +248,6 @@ class SumRound:
             )
         )
         return result, read_result(result, run=self._run, floors=self._floors)
-
-    def _seeds_of(self, owner: int) -> list[bytes]:
-        shares = {
-            site + 1: unmask.shares[[s for s in self._survivors if s != site].index(owner)]
-            for site, unmask in self._unmasks.items()
-            if site != owner
-        }
-        threshold = share_threshold(roster=len(self._roster), corrupt=self._floors.corrupt_tolerance)
-        return combine(shares, threshold=threshold)
 
     def _bundle(self, owner: int, holder: int) -> bytes:
         return self._bundles[owner][[site for site in self._roster if site != owner].index(holder)]

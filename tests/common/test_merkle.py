@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from partsong.common.merkle import LEAF_BYTES, root_of
+from partsong.common.merkle import LEAF_BYTES, belongs, leaves_of, prove, root_of
 
 
 def by_definition(leaves: list[bytes]) -> bytes:
@@ -38,3 +38,28 @@ def test_one_bit_anywhere_is_another_root() -> None:
         roots.add(root_of(bytes(changed)))
 
     assert len(roots) == 6
+
+
+@pytest.mark.parametrize("leaves", [1, 2, 3, 5, 8, 11])
+def test_every_leaf_is_shown_to_belong_and_nothing_else_is(leaves: int) -> None:
+    """The right part at the right place with the whole path; any other part, place, path or root fails."""
+    size = leaves * LEAF_BYTES - 100
+    data = os.urandom(size)
+    root = root_of(data)
+    assert leaves_of(size) == leaves
+    for leaf in range(leaves):
+        part = data[leaf * LEAF_BYTES : (leaf + 1) * LEAF_BYTES]
+        good = {"leaf": leaf, "size": size, "path": prove(data, leaf=leaf), "root": root}
+
+        assert belongs(part, **good)
+        assert not belongs(bytes([part[0] ^ 1]) + part[1:], **good)
+        assert not belongs(part[:-1], **good)
+        assert not belongs(part + b"x", **good)
+        for change in (
+            {"leaf": leaf + 1},
+            {"leaf": leaf - 1},
+            {"root": bytes(32)},
+            {"path": (*good["path"], bytes(32))},
+            {"path": (bytes(32), *good["path"])[:-1] if leaves > 1 else (b"",)},
+        ):
+            assert not belongs(part, **(good | change))
