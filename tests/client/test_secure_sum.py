@@ -1,5 +1,6 @@
 """Rounds of any size with any drop-outs, and crashes at every write."""
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -282,6 +283,43 @@ def round_with_restarts(made: Federation, unlucky: Restarting) -> tuple[list[int
         desk.add_unmask(sites[number].unmask(quorum_of))
     _, opened = desk.open_sum()
     return list(opened.sites), opened.words, reports
+
+
+class StickyVault(FailingVault):
+    """Dies before it can erase."""
+
+    def erase(self, name: str) -> None:
+        raise Crash
+
+
+def test_a_report_of_an_earlier_round_is_not_sent_for_a_later_one() -> None:
+    """A crash left the old report in the journal, another came between masking and the new one: nothing is sent."""
+    made = federation(3)
+    vault = StickyVault()
+    vault._records = dict(made.consortium.vaults[0]._records)
+    object.__setattr__(made.consortium, "vaults", (vault, *made.consortium.vaults[1:]))
+    for number in (1, 2):
+        made.sites[0] = wake(made.consortium, 0)
+        desk = SumRound(run=made.run, signer=made.consortium.coordinator, header=next_header(made, words=WORDS))
+        made.rounds += 1
+        with contextlib.suppress(Crash):
+            made.sites[0].open(desk.open(result=b""))
+        made.sites[0] = wake(made.consortium, 0)
+        for other in (1, 2):
+            made.sites[other].open(desk.open(result=b""))
+        for site in made.sites.values():
+            desk.add_ready(site.ready(verdict=True))
+        made.sites[0].enter(desk.close_roster())
+        vault.dies_at = vault.writes + 2 if number == 2 else -1
+        with contextlib.suppress(Crash):
+            made.sites[0].report(vector(0, number))
+
+    again = wake(made.consortium, 0)
+
+    assert again.stage == Stage.MASKING
+    assert vault.read("report") is not None
+    with pytest.raises(Refused, match="unfinished_report"):
+        again.report(vector(0, 2))
 
 
 def test_a_failed_masking_uses_the_context_up() -> None:
