@@ -210,8 +210,8 @@ class SecureSumSite:
             Refused: no roster was entered, the deadline has passed, or a crash came between masking and the
                 journal: this site drops out of the round.
         """
-        if self._state.stage in (Stage.MASKING, Stage.CONFIRMED):
-            return self._own_report()
+        if self._state.stage in (Stage.MASKING, Stage.REPORTED, Stage.CONFIRMED):
+            return self._stored_report()
         self._require_stage(Stage.ENTERED)
         header = self._header()
         if words.shape != (header.words,) or words.dtype != np.uint64:
@@ -236,8 +236,11 @@ class SecureSumSite:
             vector=root_of(data),
             bundles=digest("bundles", *bundles),
         )
-        self._vault.write(_REPORT, pack(Report(header=sign(report_header, self._signer), bundles=bundles, words=data)))
-        return self._own_report()
+        signed = sign(report_header, self._signer)
+        report = pack(Report(header=signed, bundles=bundles, words=data))
+        self._vault.write(_REPORT, report)
+        self._keep(replace(self._state, stage=Stage.REPORTED, report=signed))
+        return report
 
     def confirm(self, message: bytes) -> bytes:
         """Take the survivors and give a CONFIRM, for one survivor set only.
@@ -247,8 +250,11 @@ class SecureSumSite:
             Refused: this site is missing, too few survivors, another set than the one it signed, or a bundle that
                 does not open; nothing was signed.
         """
-        if self._state.stage not in (Stage.MASKING, Stage.CONFIRMED):
-            self._require_stage(Stage.MASKING)
+        if self._state.stage == Stage.MASKING:
+            # After a crash: the report may be whole although the state does not say so.
+            self._stored_report()
+        if self._state.stage != Stage.CONFIRMED:
+            self._require_stage(Stage.REPORTED)
         survivors = self._survivor_set(message)
         if self._state.stage == Stage.CONFIRMED:
             if survivors.hash != self._state.survivors:
@@ -256,7 +262,7 @@ class SecureSumSite:
                     "second_survivor_set", reason="another set was confirmed", remedy="send the confirmed set"
                 )
             return self._state.reply
-        if unpack(Report, self._own_report()).header.body not in survivors.reports:
+        if self._state.report.body not in survivors.reports:
             raise Refused(
                 "own_report", reason="this site's report is missing or changed", remedy="include it unchanged"
             )
@@ -333,15 +339,20 @@ class SecureSumSite:
             message, state=self._state, roster=self._roster(), header=self._header(), run=self._run, floors=self._floors
         )
 
-    def _own_report(self) -> bytes:
+    def _stored_report(self) -> bytes:
+        """Give the report of this context from the vault, and note that it is whole."""
         stored = self._vault.read(_REPORT)
-        # A report of an earlier round is left there if a crash came before it was erased.
-        if stored is None or unpack(ReportHeader, unpack(Report, stored).header.body).context != self._state.context:
-            raise Refused(
-                "unfinished_report",
-                reason="masking was begun before a crash and its result is not complete",
-                remedy="go on without this site; nothing is masked twice",
-            )
+        if self._state.stage == Stage.MASKING:
+            signed = None if stored is None else unpack(Report, stored).header
+            # A report of an earlier round is left there if a crash came before it was erased.
+            if signed is None or unpack(ReportHeader, signed.body).context != self._state.context:
+                raise Refused(
+                    "unfinished_report",
+                    reason="masking was begun before a crash and its result is not complete",
+                    remedy="go on without this site; nothing is masked twice",
+                )
+            self._keep(replace(self._state, stage=Stage.REPORTED, report=signed))
+        assert stored is not None  # noqa: S101 - written before the stage that leads here
         return stored
 
     def _require_time(self, header: Header) -> None:

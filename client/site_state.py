@@ -29,15 +29,17 @@ class Stage(IntEnum):
     """A roster was accepted; there is a context."""
     MASKING = 4
     """The context is used up: a vector may have been masked under it."""
-    CONFIRMED = 5
+    REPORTED = 5
+    """The report is whole in the vault and may have been sent."""
+    CONFIRMED = 6
     """One survivor set may have been signed."""
-    DONE = 6
+    DONE = 7
     """Shares may have been sent, and the round's keys are gone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class SiteState:
-    """Everything but the sealed report and the survivors, which are records of their own."""
+    """Everything but the report and the request for CONFIRM, which are records of their own."""
 
     LABEL: ClassVar[str] = "site state"
     charter: Hash
@@ -63,6 +65,8 @@ class SiteState:
     """From here on: of the current round."""
     readys: tuple[Signed, ...] = ()
     context: Hash = bytes(32)
+    report: Signed = _UNSIGNED
+    """Header of the report in the vault."""
     survivors: Hash = bytes(32)
     reply: bytes = b""
     """The last small message sent, for sending again."""

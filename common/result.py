@@ -8,6 +8,7 @@ Specification: PROTOCOL.md section 8.
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +54,13 @@ class OpenedSum:
 
 
 def words_to_bytes(words_W: WordVec) -> bytes:
-    """Encode words for a message: 8 bytes each, little-endian."""
-    return words_W.astype(STREAM_WORD, copy=False).tobytes()
+    """Encode words for a message: 8 bytes each, little-endian.
+
+    Long vectors are not copied: the result is a view of the words where their order in memory allows it.
+    """
+    view = words_W.astype(STREAM_WORD, copy=False).view(np.uint8).data
+    # Typed as bytes: everything that reads a message's bytes takes a view as well.
+    return typing.cast(bytes, view)
 
 
 def words_from_bytes(data: bytes, *, words: int) -> WordVec:

@@ -235,7 +235,7 @@ class Restarting:
 def test_a_crash_at_any_write_loses_at_most_the_site_and_never_a_secret(after: str) -> None:
     """At each write of a round: the sum stays exact, with the site or without it, and no report is made twice."""
     outcomes = []
-    for dies_at in range(1, 10):
+    for dies_at in range(1, 11):
         made = federation(5)
         vault = FailingVault()
         vault._records = dict(made.consortium.vaults[2]._records)
@@ -249,9 +249,9 @@ def test_a_crash_at_any_write_loses_at_most_the_site_and_never_a_secret(after: s
         assert (total == sum(vector(i, 1) for i in survivors)).all()
         assert len(set(reports)) <= 1
         outcomes.append((vault.writes >= dies_at, 2 in survivors))
-    # Eight writes. Lost is the site only between "the context is used" (4) and "the report is whole" (5).
+    # Nine writes. Lost is the site only between "the context is used" (4) and "the report is whole" (5).
     lost = 4 if after == "after" else 5
-    assert outcomes == [(True, dies_at != lost) for dies_at in range(1, 9)] + [(False, True)]
+    assert outcomes == [(True, dies_at != lost) for dies_at in range(1, 10)] + [(False, True)]
 
 
 def round_with_restarts(made: Federation, unlucky: Restarting) -> tuple[list[int], np.ndarray, list[bytes]]:

@@ -73,11 +73,9 @@ def clipped(values: np.ndarray, block: Block) -> np.ndarray:
 
 def fields(words: np.ndarray, encoding: Encoding, block: Block) -> list[int]:
     """The integers of the one block of `encoding`, read with Python's own numbers."""
-    mask = 2**encoding.field_bits - 1
-    lanes = [
-        [int(w) >> (lane * encoding.field_bits) & mask for w in words] for lane in range(64 // encoding.field_bits)
-    ]
-    return [field for lane in lanes for field in lane][: block.coordinates]
+    per_word, mask = 64 // encoding.field_bits, 2**encoding.field_bits - 1
+    found = [int(w) >> (field * encoding.field_bits) & mask for w in words for field in range(per_word)]
+    return found[: block.coordinates]
 
 
 def total_of(parts: list[np.ndarray], encoding: Encoding) -> np.ndarray:
