@@ -152,7 +152,9 @@ class TrainingConfig:
     steps_per_round: int = 4
     """Optimizer steps, each on one Poisson sample."""
     learning_rate: float = 1e-2
-    """Constant. Under differential privacy 3 to 10 times what is usual without."""
+    """Of the first round. Under differential privacy 3 to 10 times what is usual without."""
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls over the rounds of a run; constant within a round."""
     optim: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
@@ -248,17 +250,19 @@ class SimulationConfig:
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5
+    """Queries the coordinator asks; under differential privacy the budget is spread over all of them."""
     sites: int | None = None
     """How many sites to split the data over; None: as many as the data has by itself."""
     drop: tuple[str, ...] = ()
     """Scripted drop-outs: `SITE@ROUND:train` (before READY) or `SITE@ROUND:report` (after it, the default)."""
     evaluate_every: int = 1
-    """Rounds between evaluations of the held-out set by the simulator; 0: only at the end."""
+    """Rounds between evaluations of the held-out set by the simulator, the last round included; 0: none."""
     evaluate_limit: int | None = None
     """At most this many held-out records."""
     seed: int | None = None
     """Makes sampling repeatable, for tests. Refused with privacy.mode=dp; marks the run."""
     run_dir: str = "runs"
+    """Folder in which the run gets a folder of its own."""
 
     def __post_init__(self) -> None:
         _positive(rounds=self.rounds, sites=self.sites, evaluate_limit=self.evaluate_limit)

@@ -1,0 +1,106 @@
+"""The site decides: a plan and each of its queries are checked against the site's own rules before a record is read.
+
+Covers: the plan's privacy terms, its base model, its shapes and its floor; the number of rounds it may ask for.
+Does not cover: budgets across plans (the ledger's business).
+
+Pure: facts and rules come in, a refusal or nothing comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from partsong.common.accounting import StepEvents, epsilon, joint_multiplier
+from partsong.common.adapter import AdapterLayout
+from partsong.common.errors import PartsongError
+from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
+from partsong.common.wire import Open, RefusalCode
+
+
+class NotAgreed(PartsongError):
+    """The site refuses; `code` is all that the coordinator learns."""
+
+    def __init__(self, code: RefusalCode, reason: str) -> None:
+        """Keep the reason for the operator and the code for the coordinator."""
+        super().__init__(f"refused ({code}): {reason}; nothing was read or sent")
+        self.code: RefusalCode = code
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rules:
+    """What a site allows. Closed by default."""
+
+    max_epsilon: float = 8.0
+    """Most that one plan may spend."""
+    allow_without_privacy: bool = False
+    """Whether a plan without differential privacy is acceptable at all."""
+    minimum_cohort: int = 3
+    """Fewest sites a sum may be made of."""
+    minimum_records: int = 100
+    """Fewest records to train on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What the site knows of itself."""
+
+    records: int
+    base_sha256: str
+    layout: AdapterLayout
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+
+
+def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
+    """Accept a plan by returning.
+
+    Raises:
+        NotAgreed: the first rule that the plan breaks; nothing was read.
+    """
+    if plan.base_sha256 != facts.base_sha256:
+        raise NotAgreed("model", "the plan is for another base model than the one installed here")
+    if plan.layout != facts.layout or plan.lora != facts.lora or plan.labels != facts.labels:
+        raise NotAgreed("model", "the plan's adapter or labels are not those configured here")
+    if plan.minimum_cohort < rules.minimum_cohort:
+        raise NotAgreed("policy", f"minimum cohort {plan.minimum_cohort}, {rules.minimum_cohort} required here")
+    if facts.records < rules.minimum_records:
+        raise NotAgreed("data", f"{facts.records} records, {rules.minimum_records} required here")
+    if {b.name: b.size for b in plan.encoding.blocks} != {UPDATE: plan.layout.size(trained=True), LOSS: 1}:
+        raise NotAgreed("plan", "the encoding is not that of a training query")
+    if plan.dp is not None:
+        _check_privacy(plan, plan.dp, rules, facts)
+    elif not rules.allow_without_privacy:
+        raise NotAgreed("policy", "the plan has no differential privacy, which has to be allowed here by name")
+
+
+def check_query(query: Open, plan: Plan, *, opened: int) -> None:
+    """Accept a round's query by returning.
+
+    Args:
+        query: what the coordinator asks.
+        plan: the accepted plan.
+        opened: queries of this plan that were accepted here before, answered or not.
+
+    Raises:
+        NotAgreed: the query lies outside the plan; nothing was read.
+    """
+    if query.plan_sha256 != plan.sha256:
+        raise NotAgreed("plan", "the query names another plan than the accepted one")
+    if not 1 <= query.round <= plan.rounds or query.attempt < 1:
+        raise NotAgreed("plan", f"round {query.round} of {plan.rounds}")
+    if plan.dp is not None and opened >= plan.rounds:
+        raise NotAgreed("budget", f"{opened} of {plan.rounds} rounds are spent")
+
+
+def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
+    if dp.delta * facts.records >= 1:
+        raise NotAgreed("policy", "delta is not below 1 / number of records")
+    if dp.epsilon > rules.max_epsilon:
+        raise NotAgreed("policy", f"epsilon {dp.epsilon}, at most {rules.max_epsilon} here")
+    sigma = joint_multiplier(gradient=dp.noise_multiplier, loss=dp.loss_noise_multiplier)
+    events = StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=sigma, steps=plan.steps, max_batch=None)
+    spent = epsilon([events], delta=dp.delta).epsilon
+    if spent > dp.epsilon * (1 + 1e-3):
+        raise NotAgreed("policy", f"the plan's noise gives epsilon {spent:.3f}, not {dp.epsilon}")

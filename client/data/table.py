@@ -1,0 +1,105 @@
+"""One source of checked records, whatever file it came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from partsong.client.data.files import read_rows
+from partsong.client.data.schema import Kind, RawRow, Row, check_row, schema_of, wanted_fields
+from partsong.common.build import canonical_json
+from partsong.common.config import DataConfig
+from partsong.common.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Records of one kind, in the order of their source."""
+
+    kind: Kind
+    source: str
+    """Path, or a name for rows that came from memory; error texts start with it."""
+    rows: tuple[Row, ...]
+    kept_names: tuple[str, ...] = ()
+    """Further columns that every row holds in `kept`."""
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return len(self.rows)
+
+    @property
+    def units(self) -> tuple[str, ...] | None:
+        """Whose record each one is; None where no unit column was named."""
+        found = tuple(row.unit for row in self.rows if row.unit is not None)
+        return found if self.rows and len(found) == len(self.rows) else None
+
+    def kept(self, name: str) -> tuple[str, ...]:
+        """Return a column that was asked for with `keep`.
+
+        Raises:
+            KeyError: it was not asked for.
+        """
+        if name not in self.kept_names:
+            raise KeyError(name)
+        index = self.kept_names.index(name)
+        return tuple(row.kept[index] for row in self.rows)
+
+    def select(self, indices: Iterable[int]) -> Table:
+        """Return the records at `indices`, in that order; they keep their row numbers. May be empty."""
+        return replace(self, rows=tuple(self.rows[i] for i in indices))
+
+    def fingerprint(self) -> str:
+        """Hash what would be learned from, and whose it is: SHA-256 in hex.
+
+        Guarantees: equal for equal records in equal order, whatever the file format, the column names, the row
+            numbers or the columns that are not used; different otherwise, up to collisions of SHA-256.
+        """
+        digest = hashlib.sha256(canonical_json(["partsong table 1", self.kind]))
+        for row in self.rows:
+            digest.update(b"\n" + canonical_json([row.parts, row.unit]))
+        return digest.hexdigest()
+
+
+def read_table(path: Path, config: DataConfig, *, keep: Sequence[str] = ()) -> Table:
+    """Read and check one dataset.
+
+    The kind follows from the columns of the first row: `messages`, then `prompt` and `completion`, then `text` and
+    `label`, then `text`, each under the name that `config` gives it. Other columns are not read or are dropped.
+
+    Guarantees: all rows are of the same kind and pass `check_row`, or none is returned.
+    Args:
+        path: see `partsong.client.data.files.read_rows`.
+        config: format and column names.
+        keep: further columns to carry along, of text or whole numbers (to split by hospital, for example).
+    Raises:
+        DataError: names source, row, field, what was found and what was expected; never quotes a record.
+    """
+    with closing(read_rows(path, config, wanted=wanted_fields(config, keep))) as raw:
+        return _table(raw, config, source=str(path), keep=tuple(keep))
+
+
+def table_from_rows(
+    rows: Iterable[Mapping[str, object]], config: DataConfig, source: str, *, keep: Sequence[str] = ()
+) -> Table:
+    """Check rows that are in memory, as `read_table` checks those of a file; they are numbered from 1.
+
+    Raises:
+        DataError: as `read_table`.
+    """
+    raw = (RawRow(number=n, fields=fields, names=fields.keys()) for n, fields in enumerate(rows, start=1))
+    return _table(raw, config, source=source, keep=tuple(keep))
+
+
+def _table(raw: Iterable[RawRow], config: DataConfig, *, source: str, keep: tuple[str, ...]) -> Table:
+    schema = None
+    checked: list[Row] = []
+    for row in raw:
+        if schema is None:
+            schema = schema_of(row, config, source=source, keep=keep)
+        checked.append(check_row(row, schema))
+    if schema is None:
+        raise DataError(source, found="no rows", expected="at least one record")
+    return Table(kind=schema.kind, source=source, rows=tuple(checked), kept_names=keep)

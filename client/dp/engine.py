@@ -1,0 +1,170 @@
+"""Optimizer steps on losses per record: with differential privacy, or plainly without.
+
+B records of a physical batch, P trainable parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from partsong.client.dp.accountant import make_accountant
+from partsong.client.dp.gradients import HookGradients, PerRecordGradients
+from partsong.client.dp.guards import (
+    require_clippable,
+    require_loss_per_record,
+    require_same_parameters,
+    require_train_mode,
+)
+from partsong.client.dp.linear_gradients import BUFFER_LIMIT_BYTES, LinearGradients
+from partsong.client.dp.optimizer import ReleasingOptimizer
+from partsong.client.dp.settings import DpSettings, Stepper, StepResult
+from partsong.client.dp.tally import Tally
+from partsong.common.accounting import StepEvents
+from partsong.common.errors import Refused
+
+__all__ = ["DpSettings", "StepResult", "Stepper", "plain_stepper", "private_stepper"]
+
+
+def private_stepper(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: DpSettings,
+    *,
+    buffer_limit_bytes: int = BUFFER_LIMIT_BYTES,
+) -> Stepper:
+    """Attach differentially private steps to a model.
+
+    Guarantees: `Stepper`'s and `ReleasingOptimizer`'s; what `events` lists is what was released.
+    Args:
+        model: on its device, adapter attached, in train mode; losses must be per record.
+        optimizer: over exactly the trainable parameters.
+        settings: clips, noise and sampling.
+        buffer_limit_bytes: flat engine: a larger buffer of gradients is replaced by book-keeping.
+    Raises:
+        Refused: the model or optimizer does not allow it, by rule; the model is as before.
+    """
+    require_clippable(model)
+    require_same_parameters(model, optimizer)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients: PerRecordGradients
+    if settings.engine == "flat":
+        gradients = LinearGradients(model, parameters, buffer_limit_bytes=buffer_limit_bytes)
+    else:
+        gradients = HookGradients(model, parameters)
+    return _PrivateStepper(model, optimizer, settings, gradients)
+
+
+def plain_stepper(model: nn.Module, optimizer: torch.optim.Optimizer, *, expected_batch: float) -> Stepper:
+    """Attach steps without clipping and noise. They promise nothing, and their `events` are empty.
+
+    Args:
+        model: as for `private_stepper`.
+        optimizer: as for `private_stepper`.
+        expected_batch: records that the gradient sum is divided by, so that learning rates carry over, > 0.
+    """
+    require_same_parameters(model, optimizer)
+    return _PlainStepper(optimizer, expected_batch)
+
+
+class _PrivateStepper:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: DpSettings,
+        gradients: PerRecordGradients,
+    ) -> None:
+        self._model, self._settings, self._gradients = model, settings, gradients
+        self._optimizer = ReleasingOptimizer(optimizer, settings=settings, gradients=gradients)
+        self._accountant = make_accountant()
+        self._optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(settings.sampling_rate))
+        self._tally = Tally(clip_norm=settings.clip_norm)
+
+    def accumulate(self, loss_B: torch.Tensor) -> None:
+        try:
+            require_loss_per_record(loss_B)
+            require_train_mode(self._model)
+            self._gradients.begin(len(loss_B))
+            with torch.autocast(loss_B.device.type, enabled=False):
+                torch.autograd.backward(loss_B.sum())
+            loss_B = loss_B.detach().float()
+            with torch.no_grad():
+                norm_B, alive_B = self._optimizer.clip_and_accumulate(loss_B)
+        finally:
+            self.discard_partial()
+        self._tally.add(loss_B, norm_B, alive_B)
+
+    def discard_partial(self) -> None:
+        self._gradients.reset()
+        self._optimizer.zero_grad()
+
+    def step(self) -> StepResult:
+        before = self._snapshot() if len(self._accountant) == 0 else None
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if before is not None:
+            self._require_moved(before)
+        noisy_loss_mean = self._optimizer.released_loss / self._settings.expected_batch
+        return StepResult(noisy_loss_mean=noisy_loss_mean, local=self._tally.close())
+
+    def close(self) -> None:
+        self.discard_partial()
+        self._gradients.detach()
+        self._optimizer.detach()
+
+    @property
+    def events(self) -> tuple[StepEvents, ...]:
+        return self._accountant.events
+
+    def _snapshot(self) -> list[torch.Tensor]:
+        return [p.detach().clone() for p in self._optimizer.params]
+
+    def _require_moved(self, before: list[torch.Tensor]) -> None:
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        moved = any(not torch.equal(old, p) for old, p in zip(before, self._optimizer.params, strict=True))
+        if not moved and any(rate > 0 for rate in rates):
+            raise Refused(
+                "adapter_did_not_move",
+                reason="a noisy step changed no weight: the optimizer holds other tensors than the model",
+                remedy="move the model, attach the adapter, then make the optimizer",
+            )
+
+
+class _PlainStepper:
+    def __init__(self, optimizer: torch.optim.Optimizer, expected_batch: float) -> None:
+        self._optimizer, self._expected_batch = optimizer, expected_batch
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._sums = [torch.zeros_like(p) for p in self._parameters]
+        self._tally = Tally(clip_norm=None)
+
+    def accumulate(self, loss_B: torch.Tensor) -> None:
+        try:
+            require_loss_per_record(loss_B)
+            torch.autograd.backward(loss_B.sum())
+            for total, parameter in zip(self._sums, self._parameters, strict=True):
+                if parameter.grad is not None:
+                    total.add_(parameter.grad)
+        finally:
+            self.discard_partial()
+        loss_B = loss_B.detach().float()
+        self._tally.add(loss_B, torch.zeros_like(loss_B), loss_B.isfinite())
+
+    def discard_partial(self) -> None:
+        self._optimizer.zero_grad()
+
+    def step(self) -> StepResult:
+        for total, parameter in zip(self._sums, self._parameters, strict=True):
+            parameter.grad = total / self._expected_batch
+            total.zero_()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        local = self._tally.close()
+        return StepResult(noisy_loss_mean=local.loss_mean, local=local)
+
+    def close(self) -> None:
+        self.discard_partial()
+
+    @property
+    def events(self) -> tuple[StepEvents, ...]:
+        return ()

@@ -1,0 +1,108 @@
+"""What a private step is told, what it answers, and the face that every kind of step shows to training.
+
+B records of a physical batch, P trainable parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from partsong.client.dp.guards import refuse_choice
+from partsong.common.accounting import StepEvents, joint_multiplier
+
+Clipping = Literal["abadi", "autos"]
+Engine = Literal["hooks", "flat"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DpSettings:
+    """Clips, noise and sampling of one run at one site; together they are the accounting event of a step."""
+
+    clip_norm: float
+    """L2 bound C of one record's gradient, > 0."""
+    clipping: Clipping
+    """abadi: scaled by min(1, C/n). autos: by C/(n + 0.01)."""
+    noise_multiplier: float
+    """Standard deviation of the noise on the gradient sum / `clip_norm`, > 0."""
+    sampling_rate: float
+    """Poisson rate of the sampler, (0, 1]; only recorded."""
+    expected_batch: float
+    """Records that a step is divided by: rate times number of records, never the size of the sample."""
+    loss_clip: float
+    """One record's loss counts as between 0 and this in the released loss, > 0."""
+    loss_noise_multiplier: float
+    """Standard deviation of the noise on the loss sum / `loss_clip`, > 0."""
+    engine: Engine
+    """Where per-record gradients come from: Opacus hooks, or one flat buffer."""
+
+    def __post_init__(self) -> None:
+        refuse_choice(self.clipping, self.engine)
+        numbers = (self.clip_norm, self.noise_multiplier, self.expected_batch, self.loss_clip)
+        if not all(math.isfinite(x) and x > 0 for x in (*numbers, self.loss_noise_multiplier)):
+            raise ValueError("clips, noise multipliers and expected batch above 0 and finite")
+        if not 0 < self.sampling_rate <= 1:
+            raise ValueError(f"sampling_rate in (0, 1], not {self.sampling_rate}")
+        if self.clipping not in ("abadi", "autos") or self.engine not in ("hooks", "flat"):
+            raise ValueError("clipping one of abadi, autos and engine one of hooks, flat")
+
+    @property
+    def step_multiplier(self) -> float:
+        """Noise multiplier of everything that one step releases."""
+        return joint_multiplier(self.noise_multiplier, self.loss_noise_multiplier)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalStats:
+    """Exact figures about one logical batch. They are not private and never leave the site."""
+
+    records: int
+    nonfinite_records: int
+    """Records whose gradient or loss was NaN, infinite or too large to square; they counted as zero."""
+    loss_mean: float
+    """Unclipped mean over the finite losses; 0 for an empty batch."""
+    norm_mean: float
+    """Mean gradient norm of the finite records before clipping; 0 for an empty batch or where not measured."""
+    clipped_fraction: float
+    """Part of the records whose gradient norm exceeded the clip; 0 for an empty batch or without clipping."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepResult:
+    """One optimizer step."""
+
+    noisy_loss_mean: float
+    """Clipped, noised sum of losses / expected batch: part of the step's release, accounted with it.
+
+    A step without privacy gives the exact mean over its records instead."""
+    local: LocalStats
+
+
+class Stepper(Protocol):
+    """Turns losses per record into optimizer steps; one logical batch is any number of `accumulate`, one `step`."""
+
+    def accumulate(self, loss_B: torch.Tensor) -> None:
+        """Add one physical batch to the logical batch.
+
+        Guarantees: all of the physical batch is added, or, if this raises, nothing.
+        Args:
+            loss_B: (B,) loss of each record with its graph; entry b depends on record b alone.
+        Raises:
+            Refused: the loss is coupled over records, or a trainable parameter escaped the clipping.
+        """
+
+    def discard_partial(self) -> None:
+        """Forget what an interrupted forward or backward pass left behind; the logical batch so far is kept."""
+
+    def step(self) -> StepResult:
+        """Release the logical batch, empty or not, step the optimizer, and begin the next logical batch."""
+
+    def close(self) -> None:
+        """Take everything off the model that was put on it; the model is as before, its weights trained."""
+
+    @property
+    def events(self) -> tuple[StepEvents, ...]:
+        """What was released so far, as the accountant recorded it at each step."""

@@ -1,0 +1,1 @@
+"""The base model: found, checked, loaded once, and dressed with an adapter."""

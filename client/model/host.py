@@ -1,0 +1,160 @@
+"""One resident base model and one set of adapter tensors that are swapped in place.
+
+Shape letters: B records of a pass, T tokens, K kept positions, V vocabulary, P trained and F frozen adapter parameters.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from partsong.client.data.batch import Batch
+from partsong.client.model.lora import layout_of, public_parameters
+from partsong.client.model.source import BaseFiles
+from partsong.common.adapter import AdapterLayout, FloatVec, flatten, unflatten
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """What the model makes of some records, record by record. Stays where the records are."""
+
+    loss_N: NDArray[np.float64]
+    """Mean over a record's loss positions [nats]."""
+    hit_N: NDArray[np.bool_]
+    """Every predicted token is right under teacher forcing (so greedy decoding gives exactly the completion), or
+    the class is right. A record with nothing to predict is no hit."""
+
+
+class ModelHost:
+    """The base model of this process, with an adapter on it.
+
+    Guarantees:
+        - the base weights never require gradients and never change;
+        - dropout is off in every mode: what a record contributes does not depend on chance;
+        - `loss_B` of a record does not depend on the other records of its pass.
+    """
+
+    def __init__(
+        self, *, model: nn.Module, tokenizer: Any, files: BaseFiles, device: torch.device, options: dict[str, Any]
+    ) -> None:
+        """Take over a model that `load` has prepared."""
+        self.model, self.tokenizer, self.files, self.device, self.lora_options = (
+            model,
+            tokenizer,
+            files,
+            device,
+            options,
+        )
+        self.layout: AdapterLayout = layout_of(model)
+        self._tensors = public_parameters(model)
+        config: Any = model.config
+        self.is_classifier = options["task_type"] == "SEQ_CLS"
+        self._keeps_logits = "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
+        self.name, self.num_layers = files.name, int(getattr(config, "num_hidden_layers", 0))
+
+    @property
+    def pad_id(self) -> int:
+        """Token that fills a pass to its longest record."""
+        return int(self.tokenizer.pad_token_id)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters of an update, in layout order."""
+        return [self._tensors[t.name] for t in self.layout.trained]
+
+    def take(self, *, trained: bool = True) -> FloatVec:
+        """Read the adapter as a vector of P (or F) float32 numbers."""
+        specs = self.layout.trained if trained else self.layout.frozen
+        return flatten({s.name: self._tensors[s.name].detach().float().cpu().numpy() for s in specs}, specs)
+
+    def put(self, vector: FloatVec, *, trained: bool = True) -> None:
+        """Write the adapter from a vector of P (or F) numbers; the inverse of `take`."""
+        specs = self.layout.trained if trained else self.layout.frozen
+        with torch.no_grad():
+            for name, value in unflatten(vector, specs).items():
+                self._tensors[name].copy_(torch.from_numpy(value))
+
+    @contextmanager
+    def training(self) -> Iterator[nn.Module]:
+        """The model in training mode, for the time of a block."""
+        self.model.train()
+        try:
+            yield self.model
+        finally:
+            self.model.eval()
+
+    def loss_B(self, batch: Batch) -> Tensor:
+        """Loss of each record of a pass, (B,) float32 with its graph.
+
+        Causal: mean over the record's own loss positions, never over the pass (a mean over the pass would make one
+        record's gradient depend on the lengths of the others). A record without loss positions has loss 0.
+        """
+        if self.is_classifier:
+            label_B = torch.from_numpy(batch.label).to(self.device)
+            return functional.cross_entropy(self._logits(batch).float(), label_B, reduction="none")
+        logits_BKV, target_BK = self._kept(batch)
+        return _mean_per_record(logits_BKV, target_BK)
+
+    @torch.no_grad()
+    def scores(self, batch: Batch) -> Scores:
+        """Loss and hit of each record of a pass."""
+        if self.is_classifier:
+            logits, label = self._logits(batch).float(), torch.from_numpy(batch.label).to(self.device)
+            loss_B, hit_B = functional.cross_entropy(logits, label, reduction="none"), logits.argmax(-1) == label
+        else:
+            logits_BKV, target_BK = self._kept(batch)
+            loss_B = _mean_per_record(logits_BKV, target_BK)
+            ignored_BK = target_BK == IGNORED
+            hit_B = ((logits_BKV.argmax(-1) == target_BK) | ignored_BK).all(1) & ~ignored_BK.all(1)
+        return Scores(loss_N=loss_B.double().cpu().numpy(), hit_N=hit_B.cpu().numpy())
+
+    @torch.no_grad()
+    def answer(self, prompt: str, *, max_new_tokens: int = 16) -> str:
+        """Greedy continuation of a prompt, for people to read."""
+        ids = self.tokenizer(prompt, return_tensors="pt", add_special_tokens=False).to(self.device)
+        out = _inner(self.model).generate(
+            **ids, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.pad_id
+        )
+        return str(self.tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+
+    def _logits(self, batch: Batch) -> Tensor:
+        ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
+        out = self.model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device))
+        return out.logits  # type: ignore[no-any-return]  # transformers is untyped here
+
+    def _kept(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits at the positions where any record of the pass has a loss, and the tokens they should predict.
+
+        The vocabulary projection is a fifth of a small model's work; prompts do not need it.
+        """
+        target_BT = functional.pad(torch.from_numpy(batch.labels)[:, 1:], (0, 1), value=IGNORED)
+        kept_K = (target_BT != IGNORED).any(0).nonzero().squeeze(1)
+        if not len(kept_K):
+            kept_K = torch.zeros(1, dtype=torch.long)
+        target_BK = target_BT[:, kept_K].to(self.device)
+        ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
+        more: dict[str, Any] = {"logits_to_keep": kept_K.to(self.device)} if self._keeps_logits else {}
+        out = self.model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False, **more)
+        return (out.logits if self._keeps_logits else out.logits[:, kept_K]), target_BK
+
+
+def _mean_per_record(logits_BKV: Tensor, target_BK: Tensor) -> Tensor:
+    loss_BK = functional.cross_entropy(
+        logits_BKV.float().transpose(1, 2), target_BK, reduction="none", ignore_index=IGNORED
+    )
+    return loss_BK.sum(1) / (target_BK != IGNORED).sum(1).clamp(min=1)
+
+
+def _inner(model: Any) -> Any:
+    """Unwrap PEFT's model."""
+    return model.get_base_model()

@@ -1,0 +1,49 @@
+"""The only door out of a site: from an update to the words that are sent.
+
+Covers: every value that leaves is a coordinate of the sealed vector; a block that was not released under
+differential privacy, when the plan has it, is refused; nothing that is not finite leaves.
+Does not cover: hiding the words from who adds them. They are encoded, not masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partsong.common.adapter import FloatVec
+from partsong.common.errors import Refused
+from partsong.common.fixed_point import encode
+from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+
+_ACCOUNTED = {UPDATE, LOSS}
+"""Blocks with an accounting event of their own: the noised gradient's descendants, and the noised loss."""
+
+
+def seal(
+    blocks: Mapping[str, FloatVec], plan: Plan, *, number: int, attempt: int, rng: np.random.Generator
+) -> NDArray[np.uint64]:
+    """Clip, rotate, round and pack what a query asked for.
+
+    Guarantees:
+        - the result has exactly the plan's number of words and adds up to `plan.encoding.max_sites` others;
+        - what was DP before stays DP: everything here is post-processing with public constants.
+    Args:
+        blocks: for each block of the plan its values.
+        plan: the accepted plan.
+        number: of the round.
+        attempt: of the round.
+        rng: of the stochastic rounding; concerns precision, not secrecy.
+    Raises:
+        Refused: a block without an accounting event, in a plan with differential privacy.
+        NotFinite: a value is NaN or infinite. In both cases nothing left the site.
+    """
+    if plan.dp is not None and (loose := sorted(set(blocks) - _ACCOUNTED)):
+        raise Refused(
+            "unaccounted_release",
+            reason=f"block {loose[0]!r} has no accounting event",
+            remedy="give it its own clip, noise and event, or leave it out",
+        )
+    seed = rotation_seed(plan.sha256, number=number, attempt=attempt)
+    return encode(blocks, plan.encoding, rotation_seed=seed, rng=rng)

@@ -1,0 +1,106 @@
+"""What a run tells those who watch it. Events hold names, counts and released numbers, never a site's own values,
+except `SiteProgress`, which is shown at the site (or in a simulation, where one process plays them all).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStarted:
+    """The sites have accepted the plan."""
+
+    run: str
+    sites: tuple[str, ...]
+    rounds: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundOpened:
+    """The query went out."""
+
+    round: int
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteProgress:
+    """Local: a step of training at a site."""
+
+    site: str
+    round: int
+    step: int
+    steps: int
+    local_loss: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteReady:
+    """A site has its update."""
+
+    round: int
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteReported:
+    """A sealed vector arrived and was added to the sum."""
+
+    round: int
+    site: str
+    bytes_out: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteLost:
+    """A site is not in the sum of this round."""
+
+    round: int
+    site: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundSummed:
+    """A round ended with a sum."""
+
+    round: int
+    sites: tuple[str, ...]
+    loss: float
+    """Mean over the sites of the released loss."""
+    epsilon: float | None
+    """Spent at each site so far; None without differential privacy."""
+    update_norm: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundAbandoned:
+    """A round ended without a sum."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated:
+    """The simulator scored the held-out records. Only possible where one process holds them all."""
+
+    round: int
+    loss: float
+    exact: float
+
+
+Event = (
+    RunStarted
+    | RoundOpened
+    | SiteProgress
+    | SiteReady
+    | SiteReported
+    | SiteLost
+    | RoundSummed
+    | RoundAbandoned
+    | Evaluated
+)
+Listener = Callable[[Event], None]

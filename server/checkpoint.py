@@ -1,0 +1,109 @@
+"""The state of a run after each round, on disk: what `--resume` continues from.
+
+    checkpoint/round-0003.safetensors   adapter and optimizer memory, float64
+    checkpoint/latest.json              which file counts, its digest, the rounds so far
+    opened.jsonl                        rounds whose query went out, written before it did
+
+Guarantees:
+    - `latest.json` names a whole file, or there is none; a kill at any moment loses at most the round in flight;
+    - a query that went out is on record before it did, so budget that a crash wasted is never forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from partsong.common.errors import DataError
+from partsong.common.files import append_line, read_lines, replacing, write_json
+from partsong.common.methods import ServerState
+
+_LATEST, _OPENED = "latest.json", "opened.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saved:
+    """What a checkpoint holds."""
+
+    round: int
+    """Last round that is finished; 0 before the first."""
+    state: ServerState
+    facts: dict[str, Any]
+    """Whatever the run wants back: its history so far."""
+
+
+class Checkpoints:
+    """The checkpoints of one run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Use `run_dir`, which need not exist yet."""
+        self._folder, self._opened = run_dir / "checkpoint", run_dir / _OPENED
+
+    def save(self, saved: Saved) -> None:
+        """Write a checkpoint; once this returns, it survives a power cut.
+
+        Raises:
+            TryAgain: the disk is full; the previous checkpoint still counts.
+        """
+        data = save({"adapter": saved.state.adapter_P, **saved.state.memory})
+        name = f"round-{saved.round:04d}.safetensors"
+        with replacing(self._folder / name) as part:
+            part.write_bytes(data)
+        latest = {
+            "round": saved.round,
+            "file": name,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "steps": saved.state.steps,
+            "facts": saved.facts,
+        }
+        write_json(self._folder / _LATEST, latest)
+
+    def load(self) -> Saved | None:
+        """Read the newest checkpoint; None where there is none.
+
+        Raises:
+            DataError: the file is not the one that was saved; nothing is resumed from it.
+        """
+        pointer = self._folder / _LATEST
+        if not pointer.exists():
+            return None
+        latest = json.loads(pointer.read_text())
+        file = self._folder / latest["file"]
+        data = file.read_bytes() if file.exists() else b""
+        if hashlib.sha256(data).hexdigest() != latest["sha256"]:
+            raise DataError(
+                file.name,
+                found="a damaged file",
+                expected="the checkpoint that latest.json names",
+                remedy="restore the run directory, or start a new run",
+            )
+        return Saved(round=latest["round"], state=_state(data, latest), facts=latest["facts"])
+
+    def note_opened(self, *, number: int, attempt: int) -> None:
+        """Record that a round's query is about to go out."""
+        append_line(self._opened, {"round": number, "attempt": attempt})
+
+    def attempts(self) -> Mapping[int, int]:
+        """How often each round was opened."""
+        counts: dict[int, int] = {}
+        for line in read_lines(self._opened):
+            counts[line["round"]] = counts.get(line["round"], 0) + 1
+        return counts
+
+
+def _state(data: bytes, latest: dict[str, Any]) -> ServerState:
+    try:
+        tensors = load(data)
+    except SafetensorError as err:
+        raise DataError(latest["file"], found="no safetensors", expected="a checkpoint") from err
+    adapter_P = tensors.pop("adapter")
+    memory = {name: value.astype(np.float64) for name, value in tensors.items()}
+    return ServerState(adapter_P=adapter_P.astype(np.float64), memory=memory, steps=latest["steps"])

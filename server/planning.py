@@ -1,0 +1,124 @@
+"""From a configuration to a plan: noise for the budget, clips, the shape of the sealed vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from partsong.common.accounting import StepEvents, calibrate, epsilon, joint_multiplier
+from partsong.common.adapter import AdapterLayout, FloatVec, digest
+from partsong.common.config import PrivacyConfig, SimulationConfig
+from partsong.common.errors import ConfigError
+from partsong.common.fixed_point import Block, Encoding
+from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, largest_update
+
+_LOSS_RANGE = 4.0
+"""The released loss is clipped before it is noised, so noise may carry it beyond its clip; this many times the clip
+leaves room for five standard deviations at the noise and sample sizes in use, and costs two bits of its precision."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Base:
+    """What a plan needs to know of the base model."""
+
+    sha256: str
+    lora: Mapping[str, Any]
+    """LoRA's options as PEFT takes them."""
+    layout: AdapterLayout
+    """Of the adapter's tensors."""
+
+
+def make_plan(
+    config: SimulationConfig, *, run: str, max_sites: int, base: Base, labels: tuple[str, ...], frozen_F: FloatVec
+) -> Plan:
+    """Fix everything about a run.
+
+    Args:
+        config: the run as configured.
+        run: its unique name.
+        max_sites: most sites a sum may hold.
+        base: what the loaded base model says of itself.
+        labels: the closed list of classes; empty for a language model.
+        frozen_F: the adapter's frozen part.
+    Raises:
+        ConfigError: noise that was asked for does not keep the epsilon that was asked for.
+    """
+    privacy, training = config.privacy, config.training
+    dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=config.rounds * training.steps_per_round)
+    size = base.layout.size(trained=True)
+    clip = config.secure_sum.update_clip or largest_update(training, dp, size=size)
+    encoding = Encoding(
+        blocks=(
+            Block(name=UPDATE, size=size, clip=clip, norm="l2", rotate=True),
+            Block(name=LOSS, size=1, clip=_LOSS_RANGE * privacy.loss_clip, norm="linf", rotate=False),
+        ),
+        field_bits=config.secure_sum.field_bits,
+        max_sites=max_sites,
+    )
+    return Plan(
+        run=run,
+        study="train",
+        task=config.model.task,
+        rounds=config.rounds,
+        base_sha256=base.sha256,
+        method=config.adapter.method,
+        lora=dict(base.lora),
+        layout=base.layout,
+        frozen_sha256=digest(frozen_F),
+        training=training,
+        sampling_rate=privacy.sampling_rate,
+        dp=dp,
+        encoding=encoding,
+        minimum_cohort=config.cohort.minimum,
+        labels=labels,
+        max_length=config.data.max_length,
+        seed=config.seed,
+    )
+
+
+def epsilon_after(plan: Plan, rounds: int) -> float | None:
+    """Epsilon that `rounds` rounds of a plan cost each site; None without differential privacy."""
+    if plan.dp is None:
+        return None
+    if rounds == 0:
+        return 0.0
+    sigma = joint_multiplier(gradient=plan.dp.noise_multiplier, loss=plan.dp.loss_noise_multiplier)
+    steps = rounds * plan.training.steps_per_round
+    events = StepEvents(sampling_rate=plan.sampling_rate, noise_multiplier=sigma, steps=steps, max_batch=None)
+    return epsilon([events], delta=plan.dp.delta).epsilon
+
+
+def _privacy_terms(privacy: PrivacyConfig, *, steps: int) -> DpPlan:
+    sigma = privacy.noise_multiplier
+    if sigma is None:
+        sigma = calibrate(
+            sampling_rate=privacy.sampling_rate,
+            steps=steps,
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            loss_noise_ratio=privacy.loss_noise_ratio,
+        )
+    loss_sigma = sigma * privacy.loss_noise_ratio
+    joint = joint_multiplier(gradient=sigma, loss=loss_sigma)
+    events = StepEvents(sampling_rate=privacy.sampling_rate, noise_multiplier=joint, steps=steps, max_batch=None)
+    spent = epsilon([events], delta=privacy.delta).epsilon
+    if privacy.noise_multiplier is not None and spent > privacy.epsilon:
+        raise ConfigError(
+            "privacy.noise_multiplier",
+            found=f"{sigma}, which gives epsilon {spent:.2f}",
+            expected=f"enough noise for privacy.epsilon={privacy.epsilon}",
+            remedy="raise it, or leave it out to have it computed",
+        )
+    return DpPlan(
+        unit=privacy.unit,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        sampling_rate=privacy.sampling_rate,
+        clip_norm=privacy.clip_norm,
+        clipping=privacy.clipping,
+        noise_multiplier=sigma,
+        loss_clip=privacy.loss_clip,
+        loss_noise_multiplier=loss_sigma,
+        engine=privacy.engine,
+    )

@@ -1,0 +1,145 @@
+"""What a run did, in words: the text report, the model card, and the two JSON files beside the adapter.
+
+Everything is a function of public facts: the plan and the history of sums. Nothing here knows a single site's values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from partsong.common.accounting import NEIGHBOURS
+from partsong.common.methods import METHODS
+from partsong.common.plan import Plan
+
+NOT_COVERED = (
+    "a person whose records are at several sites, or several records of one person: epsilon counts single records",
+    "what the adapter teaches about everybody: differential privacy hides presence, not conclusions",
+    "who took part, when, with how many bytes: visible to the coordinator",
+    "a site that trains on wrong records: sums do not show it",
+)
+
+
+def privacy_facts(plan: Plan, *, epsilon: float | None, marks: Sequence[str]) -> dict[str, Any]:
+    """Give `privacy.json`: the guarantee and everything that it rests on."""
+    if plan.dp is None:
+        return {"guarantee": None, "marks": list(marks)}
+    return {
+        "guarantee": {"epsilon": epsilon, "delta": plan.dp.delta, "unit": plan.dp.unit, "neighbours": NEIGHBOURS},
+        "planned_epsilon": plan.dp.epsilon,
+        "accountant": "PLD (dp-accounting)",
+        "sampling": {"kind": "Poisson", "rate": plan.sampling_rate, "steps_per_round": plan.training.steps_per_round},
+        "clip_norm": plan.dp.clip_norm,
+        "clipping": plan.dp.clipping,
+        "noise_multiplier": plan.dp.noise_multiplier,
+        "loss_release": {"clip": plan.dp.loss_clip, "noise_multiplier": plan.dp.loss_noise_multiplier},
+        "across_sites": "the same epsilon at each site; a record is taken to be at one site",
+        "not_covered": list(NOT_COVERED),
+        "marks": list(marks),
+    }
+
+
+def provenance_facts(
+    plan: Plan, *, history: Sequence[dict[str, Any]], config_sha256: str, base_name: str
+) -> dict[str, Any]:
+    """Give `provenance.json`: what went in and who contributed."""
+    return {
+        "run": plan.run,
+        "plan_sha256": plan.sha256,
+        "config_sha256": config_sha256,
+        "base": {"name": base_name, "sha256": plan.base_sha256},
+        "method": {"name": plan.method, "exact": METHODS[plan.method].exact, "source": METHODS[plan.method].source},
+        "rounds": [{"round": h["round"], "sites": h["sites"], "lost": h["lost"]} for h in history],
+        "contributors": sorted({site for h in history for site in h["sites"]}),
+        "signatures": [],
+    }
+
+
+def text_report(
+    plan: Plan, *, history: Sequence[dict[str, Any]], epsilon: float | None, marks: Sequence[str], base_name: str
+) -> str:
+    """Write the report that a person reads in a terminal."""
+    lines = [f"partsong run {plan.run}", ""]
+    lines += ["What this run does not protect", *(f"  - {mark}" for mark in marks), ""]
+    lines += ["Privacy", *_privacy_lines(plan, epsilon), ""]
+    lines += ["What left each site", *_bytes_lines(plan, history), ""]
+    lines += ["Rounds", *(_round_line(h) for h in history), ""]
+    method = METHODS[plan.method]
+    exact = "the averaged adapter is the average of the products" if method.exact else "averaged factors, not exact"
+    lines += [
+        "Adapter",
+        f"  base {base_name}, sha256 {plan.base_sha256}",
+        f"  method {plan.method} ({exact}), {plan.layout.size(trained=True):,} trained parameters",
+        f"  plan sha256 {plan.sha256}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def model_card(plan: Plan, *, epsilon: float | None, marks: Sequence[str], base_name: str) -> str:
+    """Write the README.md of the adapter directory."""
+    kind = "AutoModelForSequenceClassification" if plan.task == "classification" else "AutoModelForCausalLM"
+    more = f", num_labels={len(plan.labels)}" if plan.labels else ""
+    claim = (
+        f"Record-level differential privacy at every site: epsilon {epsilon:.2f} at delta {plan.dp.delta:g}, "
+        f"for {NEIGHBOURS}."
+        if plan.dp is not None and epsilon is not None
+        else "Trained without differential privacy."
+    )
+    return f"""---
+library_name: peft
+base_model: {base_name}
+tags: [lora, federated-learning, {"differential-privacy" if plan.dp else "not-private"}]
+---
+# Adapter of run {plan.run}
+
+A LoRA adapter for {base_name}, trained by several sites on records that stayed where they are.
+
+{claim} The details stand in `privacy.json`, the origin in `provenance.json`.
+
+```python
+from peft import PeftModel
+from transformers import {kind}
+
+base = {kind}.from_pretrained(BASE_FOLDER{more})
+model = PeftModel.from_pretrained(base, ADAPTER_FOLDER)
+```
+
+## Limits
+
+{chr(10).join(f"- {mark}" for mark in (*marks, *NOT_COVERED))}
+"""
+
+
+def _privacy_lines(plan: Plan, epsilon: float | None) -> list[str]:
+    dp = plan.dp
+    if dp is None or epsilon is None:
+        return ["  none: trained without differential privacy, as asked for"]
+    steps = f"{plan.training.steps_per_round} steps a round"
+    return [
+        f"  epsilon {epsilon:.3f} of {dp.epsilon:g} at delta {dp.delta:g}, at each site; unit: one {dp.unit}",
+        f"  neighbours: {NEIGHBOURS}",
+        f"  DP-SGD: clip {dp.clip_norm:g}, noise multiplier {dp.noise_multiplier:.4f}",
+        f"  Poisson sampling rate {plan.sampling_rate:g}, {steps}; PLD accountant",
+        f"  in the same epsilon: the loss, clip {dp.loss_clip:g}, noise multiplier {dp.loss_noise_multiplier:.4f}",
+        *(f"  not covered: {gap}" for gap in NOT_COVERED),
+    ]
+
+
+def _bytes_lines(plan: Plan, history: Sequence[dict[str, Any]]) -> list[str]:
+    total: dict[str, int] = {}
+    for entry in history:
+        for site, size in entry["bytes_out"].items():
+            total[site] = total.get(site, 0) + size
+    each = plan.encoding.bytes() / plan.layout.size(trained=True)
+    lines = [f"  {site}: {size:,} bytes in all" for site, size in sorted(total.items())]
+    return [*lines, f"  sealed words of the update and the loss, {each:.2f} bytes a trained parameter; nothing else"]
+
+
+def _round_line(entry: dict[str, Any]) -> str:
+    if not entry["sites"]:
+        return f"  {entry['round']:3d}  {entry['reason']}"
+    lost = "".join(f", without {site} ({why})" for site, why in entry["lost"].items())
+    epsilon = "" if entry["epsilon"] is None else f"  epsilon {entry['epsilon']:.2f}"
+    held = entry.get("held_out")
+    score = "" if not held else f"  held-out loss {held['loss']:.3f} exact {held['exact']:.3f}"
+    return f"  {entry['round']:3d}  loss {entry['loss']:.3f}{epsilon}{score}  {len(entry['sites'])} sites{lost}"

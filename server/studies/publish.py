@@ -1,0 +1,74 @@
+"""The finished adapter as a PEFT directory: what transformers, PEFT and vLLM load as it is.
+
+adapter_config.json  adapter_model.safetensors   as PEFT writes them
+README.md                                        model card
+privacy.json                                     unit, epsilon, delta, accountant, clip, noise, steps
+provenance.json                                  base digest, plan, rounds, contributors
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+from safetensors.numpy import save
+
+from partsong.common.adapter import FloatVec, unflatten
+from partsong.common.build import to_tree
+from partsong.common.files import write_bytes, write_json
+from partsong.common.plan import Plan
+
+
+def publish(
+    folder: Path,
+    *,
+    plan: Plan,
+    trained_P: FloatVec,
+    frozen_F: FloatVec,
+    base_name: str,
+    privacy: dict[str, Any],
+    provenance: dict[str, Any],
+    card: str,
+) -> None:
+    """Write the directory, whole or not at all; an older one is replaced.
+
+    Args:
+        folder: where the directory will be.
+        plan: of the run.
+        trained_P: the global adapter, trained part.
+        frozen_F: its frozen part.
+        base_name: of the base model, for people.
+        privacy: what `privacy.json` says.
+        provenance: what `provenance.json` says.
+        card: text of README.md.
+    Raises:
+        TryAgain: the disk is full; `folder` is as it was.
+    """
+    scratch = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        tensors = unflatten(frozen_F, plan.layout.frozen) | unflatten(trained_P, plan.layout.trained)
+        contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        write_bytes(scratch / "adapter_model.safetensors", save(contiguous, metadata={"format": "pt"}))
+        options = {**plan.lora, "base_model_name_or_path": base_name, "inference_mode": True}
+        write_json(scratch / "adapter_config.json", _plain(peft.LoraConfig(**options).to_dict()))
+        write_bytes(scratch / "README.md", card.encode())
+        write_json(scratch / "privacy.json", to_tree(privacy))
+        write_json(scratch / "provenance.json", to_tree(provenance))
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _plain(options: dict[str, Any]) -> Any:
+    """PEFT's own values hold sets and enums; JSON does not."""
+    return json.loads(
+        json.dumps(options, default=lambda v: sorted(v) if isinstance(v, set) else getattr(v, "value", str(v)))
+    )

@@ -1,0 +1,62 @@
+"""The training study: round after round, one global adapter.
+
+A generator: it yields queries and is sent outcomes, so it runs over any transport and under test without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from partsong.common.config import ServerOptimizerConfig
+from partsong.common.methods import ServerState, server_step
+from partsong.server.coordinator import Outcome, Query
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What a round did to the global adapter."""
+
+    round: int
+    outcome: Outcome
+    state: ServerState
+    """After the round; unchanged where the round was aborted."""
+    update_norm: float
+    """L2 norm of the mean update; 0 where there is none."""
+
+
+def train(
+    state: ServerState,
+    optimizer: ServerOptimizerConfig,
+    *,
+    rounds: int,
+    first: int,
+    attempts: Mapping[int, int],
+    spend_attempts: bool,
+    keep: Callable[[Step], None],
+) -> Generator[Query, Outcome, ServerState]:
+    """Ask for `rounds` rounds of training, starting with number `first`; return the last state.
+
+    Args:
+        state: the adapter to start from.
+        optimizer: what to do with the mean update.
+        rounds: number of the last round.
+        first: number of the first round asked here; above 1 after a resume.
+        attempts: how often each round was opened before.
+        spend_attempts: whether an opened round that never finished counts as done. True under differential
+            privacy: its records were read and its budget is gone, so it is not asked again.
+        keep: told each step, before the next query; saves it.
+    """
+    for number in range(first, rounds + 1):
+        before = attempts.get(number, 0)
+        if before and spend_attempts:
+            continue
+        outcome = yield Query(round=number, attempt=before + 1, adapter_P=state.adapter_P.astype(np.float32))
+        norm = 0.0
+        if outcome.opened is not None:
+            norm = float(np.linalg.norm(outcome.opened.mean_P))
+            state = server_step(state, outcome.opened.mean_P, optimizer)
+        keep(Step(round=number, outcome=outcome, state=state, update_norm=norm))
+    return state

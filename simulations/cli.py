@@ -1,0 +1,161 @@
+"""The command line. Results go to stdout, talk to stderr; the exit code says how it ended.
+
+0 done, 1 failed, 2 wrong configuration or input, 75 try again, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from partsong import __version__
+from partsong.common.errors import PartsongError
+
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""No telemetry, no update checks, no downloads: set before the libraries that read them are imported."""
+
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C: 128 and the number of the signal, as shells count."""
+
+app = typer.Typer(
+    name="partsong",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Federated fine-tuning of language models: LoRA under differential privacy, updates that open only as a sum.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RESEARCH, EVERYONE = "Researchers", "Everyone"
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    os.environ.update(_QUIET)
+    try:
+        app(standalone_mode=True)
+    except PartsongError as err:
+        Console(stderr=True).print(f"error: {err}", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(err.exit_code)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            Console(stderr=True).print("interrupted; `partsong simulate --resume RUN` continues a run")
+        raise
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Take the options that stand before a command."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command(rich_help_panel=RESEARCH)
+def simulate(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Hydra overrides, such as privacy.epsilon=4 or data=local data.path=records.jsonl.",
+        ),
+    ] = None,  # one line of help
+    cfg: Annotated[Literal["job"] | None, typer.Option(help="Print the resolved configuration and stop.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this directory.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a whole federation on this machine."""
+    from partsong.simulations.configure import compose_simulation, to_yaml
+
+    if resume is not None and overrides:
+        raise typer.BadParameter("a resumed run keeps its configuration: give --resume alone", param_hint="KEY=VALUE")
+    if cfg == "job":
+        from partsong.simulations.run_dir import RunDir
+
+        config = compose_simulation(overrides or []) if resume is None else RunDir.reopen(resume)[1]
+        typer.echo(to_yaml(config), nl=False)
+        return
+    from partsong.simulations import simulate as runs
+
+    console = Console(stderr=True)
+    done = (
+        runs.resume(resume, console=console)
+        if resume
+        else runs.simulate(compose_simulation(overrides or []), console=console)
+    )
+    if as_json:
+        typer.echo(json.dumps(_facts(done), indent=2))
+        return
+    typer.echo(done.run.report.read_text(), nl=False)
+    typer.echo(f"\nadapter: {done.run.adapter}\nreport:  {done.run.report}")
+
+
+@app.command(rich_help_panel=EVERYONE)
+def demo(
+    model: Annotated[
+        Literal["smollm2", "minilm"],
+        typer.Option(help="smollm2: a language model answers. minilm: an encoder classifies, faster."),
+    ] = "smollm2",  # one line of help
+    bank: Annotated[bool, typer.Option("--bank", help="Seven payment institutions instead of five hospitals.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also each site alone under DP, and three seeds; up to 25 minutes.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Play a whole federation: real model, real text, privacy, one site dropping out."""
+    from partsong.simulations.demo import run_demo
+
+    facts = run_demo(
+        model=model, bank=bank, full=full, console=Console(stderr=True), out=None if as_json else Console()
+    )
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+
+
+@app.command(rich_help_panel=EVERYONE)
+def report(run: Annotated[Path, typer.Argument(help="Directory of a run.")]) -> None:
+    """Print the report of a run."""
+    from partsong.common.errors import DataError
+
+    file = run / "report.txt"
+    if not file.is_file():
+        raise DataError(str(run), found="no report.txt in it", expected="the directory of a finished run")
+    typer.echo(file.read_text(), nl=False)
+
+
+@app.command(rich_help_panel=EVERYONE)
+def export(
+    run: Annotated[Path, typer.Argument(help="Directory of a run.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Merge the adapter into the base model's weights.")] = False,
+) -> None:
+    """Copy a run's adapter as a PEFT folder, or merge it into its base."""
+    from partsong.simulations.export import export_adapter, export_merged
+
+    typer.echo(str((export_merged if merge else export_adapter)(run, out)))
+
+
+def _facts(done: Any) -> dict[str, Any]:
+    from partsong.simulations.marks import marks
+
+    return {
+        "run": str(done.run.path),
+        "adapter": str(done.run.adapter),
+        "report": str(done.run.report),
+        "marks": list(marks(done.config)),
+        "epsilon": done.result.epsilon,
+        "rounds": done.result.history,
+    }

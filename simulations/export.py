@@ -1,0 +1,91 @@
+"""A run's adapter for other programs: as it is, or merged into its base model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+
+from partsong.client.model.source import locate
+from partsong.common.errors import DataError, TryAgain
+from partsong.simulations.run_dir import RunDir
+
+
+def export_adapter(run_path: Path, out: Path) -> Path:
+    """Copy the PEFT directory of a finished run to `out`.
+
+    Raises:
+        DataError: the run has no adapter, or `out` exists; nothing was written.
+        TryAgain: `out` cannot be written; nothing is left of it.
+    """
+    run, _ = _finished(run_path, out)
+    with _whole(out) as part:
+        shutil.copytree(run.adapter, part)
+    return out
+
+
+def export_merged(run_path: Path, out: Path) -> Path:
+    """Write the base model with the adapter merged into its weights, ready for programs that know no LoRA.
+
+    Raises:
+        DataError: the run has no adapter, or `out` exists; nothing was written.
+        ModelError: the base model is gone or another one.
+        TryAgain: `out` cannot be written; nothing is left of it.
+    """
+    run, config = _finished(run_path, out)
+    files = locate(config.model.source, expected_sha256=config.model.sha256)
+    kind: Any = transformers.AutoModelForCausalLM
+    more: dict[str, Any] = {}
+    if config.model.task == "classification":
+        head = transformers.AutoModelForSequenceClassification
+        kind, more = head, {"num_labels": _num_labels(run), "ignore_mismatched_sizes": True}
+    base = kind.from_pretrained(files.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **more)
+    merged = PeftModel.from_pretrained(base, run.adapter).merge_and_unload()
+    with _whole(out) as part:
+        merged.save_pretrained(part)
+        transformers.AutoTokenizer.from_pretrained(files.folder, local_files_only=True).save_pretrained(part)
+        for name in ("privacy.json", "provenance.json", "README.md"):
+            shutil.copy(run.adapter / name, part / name)
+    return out
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """Give a folder's temporary path; on success it becomes `out`, otherwise nothing of it is left."""
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.rename(out)
+    except (OSError, shutil.Error, SafetensorError) as err:
+        raise TryAgain(f"{out}: could not be written ({type(err).__name__}); nothing of it is left") from err
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _finished(run_path: Path, out: Path) -> tuple[RunDir, Any]:
+    run, config = RunDir.reopen(run_path)
+    if not run.adapter.is_dir():
+        raise DataError(
+            str(run_path),
+            found="no adapter in it",
+            expected="a finished run",
+            remedy=f"partsong simulate --resume {run_path}",
+        )
+    if out.exists():
+        raise DataError(str(out), found="something there already", expected="a path that does not exist")
+    return run, config
+
+
+def _num_labels(run: RunDir) -> int:
+    with safe_open(run.adapter / "adapter_model.safetensors", "np") as tensors:
+        name = next(k for k in tensors.keys() if k.endswith(("classifier.weight", "score.weight")))  # noqa: SIM118  # not a dict
+        return int(tensors.get_slice(name).get_shape()[0])

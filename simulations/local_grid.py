@@ -1,0 +1,124 @@
+"""Flower's Grid inside one process: the same ServerApp and ClientApp, no SuperLink, no Ray.
+
+Messages are deep-copied on the way out and back, so that sites share nothing they would not share over a network.
+"""
+
+from __future__ import annotations
+
+import copy
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from partsong.common.errors import PartsongError
+
+App = Callable[[Message, Context], Message]
+
+_APP_RAISED = 2
+_FIRST_NODE = 2
+
+
+class LocalGrid(Grid):
+    """Runs every message's ClientApp on a thread of this process.
+
+    An error that the product raises on purpose becomes a failed reply, as over a network, and is told to `on_error`.
+    Any other exception is a bug and comes out of `pull_messages`.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        sites: tuple[str, ...],
+        *,
+        workers: int = 1,
+        on_error: Callable[[str, PartsongError], None] = lambda _s, _e: None,
+    ) -> None:
+        """Connect `sites`, node by node in their order.
+
+        Args:
+            app: what a Flower ClientApp is: a callable from message and context to message.
+            sites: their names; each context carries its own as `node_config["site"]`.
+            workers: sites that run at the same time.
+            on_error: told a site's error, in the site's thread.
+        """
+        run_id = secrets.randbits(63)
+        self._app, self._on_error = app, on_error
+        self._run = Run.create_empty(run_id=run_id)
+        self._contexts = {
+            _FIRST_NODE + i: Context(
+                run_id=run_id, node_id=_FIRST_NODE + i, node_config={"site": site}, state=RecordDict(), run_config={}
+            )
+            for i, site in enumerate(sites)
+        }
+        self._locks = {node: threading.Lock() for node in self._contexts}
+        self._replies: dict[str, Future[Message]] = {}
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="site")
+        # Flower refuses to build a message outside a task.
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, 1
+
+    def set_run(self, run: Run) -> None:
+        """Take over a run's description."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run that this grid belongs to."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Build a message of this run."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """All nodes; they are always connected."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Start the sites on copies of `messages`."""
+        ids = []
+        for message in messages:
+            message_id = secrets.token_hex(16)
+            message.metadata.__dict__["_message_id"] = message_id
+            self._replies[message_id] = self._pool.submit(self._handle, copy.deepcopy(message))
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies that are there, each once."""
+        done = [i for i in message_ids if i in self._replies and self._replies[i].done()]
+        return [copy.deepcopy(self._replies.pop(i).result()) for i in done]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Push, then wait for all replies or the timeout."""
+        ids = set(self.push_messages(messages))
+        deadline = None if timeout is None else time.monotonic() + timeout
+        replies: list[Message] = []
+        while ids and (deadline is None or time.monotonic() < deadline):
+            for reply in self.pull_messages(list(ids)):
+                ids.discard(reply.metadata.reply_to_message_id)
+                replies.append(reply)
+            time.sleep(0.002)
+        return replies
+
+    def close(self) -> None:
+        """Stop the threads; messages that no site has begun are dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _handle(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        context = self._contexts[node]
+        with self._locks[node]:
+            try:
+                return self._app(message, context)
+            except PartsongError as err:
+                self._on_error(str(context.node_config["site"]), err)
+                return Message(Error(_APP_RAISED, type(err).__name__), reply_to=message)

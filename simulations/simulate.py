@@ -1,0 +1,98 @@
+"""One simulated run from configuration to adapter, on disk and on the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from partsong.common.build import sha256_of
+from partsong.common.config import SimulationConfig
+from partsong.common.errors import PartsongError
+from partsong.common.files import write_bytes
+from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
+from partsong.server.studies.publish import publish
+from partsong.simulations.display import display_for
+from partsong.simulations.federation import Federation, Result, draft, record_partition
+from partsong.simulations.marks import marks
+from partsong.simulations.prepare import Prepared, prepare
+from partsong.simulations.run_dir import RunDir
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """A finished run and where it lies."""
+
+    config: SimulationConfig
+    run: RunDir
+    result: Result
+
+
+def simulate(config: SimulationConfig, *, console: Console) -> Finished:
+    """Start a new run and carry it to its end.
+
+    Raises:
+        InputError: configuration, data or model is wrong; no run directory was made.
+        PartsongError: the run stopped; its directory says how far it came, and `--resume` goes on from there.
+    """
+    prepared = prepare(config, say=lambda text: _say(console, text))
+    draft(prepared, tuple(sorted(prepared.sites)), run="draft")
+    run = RunDir.create(config, marks=marks(config))
+    return finish(prepared, run, console=console, title=config.study)
+
+
+def resume(path: Path, *, console: Console) -> Finished:
+    """Continue a run from its newest checkpoint; a finished run is only published again.
+
+    Raises:
+        DataError: `path` is not a run, or its checkpoint is damaged.
+    """
+    run, config = RunDir.reopen(path)
+    prepared = prepare(config, say=lambda text: _say(console, text))
+    return finish(prepared, run, console=console, title=config.study)
+
+
+def finish(
+    prepared: Prepared, run: RunDir, *, console: Console, title: str, sites: tuple[str, ...] | None = None
+) -> Finished:
+    """Run a prepared federation in its directory and publish what it ends with."""
+    config = prepared.config
+    record_partition(prepared, run)
+    _say(console, f"run directory: {run.path}")
+    for mark in marks(config):
+        _say(console, f"! {mark}", style="yellow")
+
+    def site_error(site: str, err: PartsongError) -> None:
+        _say(console, f"  {site} (shown at the site only): {err}")
+
+    budget = config.privacy.epsilon if config.privacy.mode == "dp" else None
+    with display_for(console, title=title, budget=budget) as show:
+        federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
+        result = federation.run()
+    _publish(prepared, run, result)
+    return Finished(config=config, run=run, result=result)
+
+
+def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
+    config, base = prepared.config, prepared.host.name
+    warnings = marks(config)
+    publish(
+        run.adapter,
+        plan=result.plan,
+        trained_P=result.trained_P,
+        frozen_F=result.frozen_F,
+        base_name=base,
+        privacy=privacy_facts(result.plan, epsilon=result.epsilon, marks=warnings),
+        provenance=provenance_facts(
+            result.plan, history=result.history, config_sha256=sha256_of(config), base_name=base
+        ),
+        card=model_card(result.plan, epsilon=result.epsilon, marks=warnings, base_name=base),
+    )
+    text = text_report(result.plan, history=result.history, epsilon=result.epsilon, marks=warnings, base_name=base)
+    write_bytes(run.report, text.encode())
+
+
+def _say(console: Console, text: str, *, style: str | None = None) -> None:
+    """Print a line as it is: names and paths may hold what rich takes for markup."""
+    console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)
