@@ -3,6 +3,8 @@
 import os
 
 import pytest
+from cryptography.hazmat.bindings._rust import openssl as rust_openssl
+from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +45,22 @@ def test_the_exchange_is_that_of_rfc_7748() -> None:
     assert alice.exchange(X25519PublicKey.from_public_bytes(bob.public_key().public_bytes_raw())).hex() == (
         "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"
     )
+
+
+def test_hpke_opens_the_message_of_rfc_9180() -> None:
+    """Appendix A.1.1, base mode, sequence number 0: the library's function with associated data is a private one."""
+    suite = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_128_GCM)
+    receiver = X25519PrivateKey.from_private_bytes(
+        bytes.fromhex("4612c550263fc8ad58375df3f557aac531d26850903e55a9f23f21d8534e8ac8")
+    )
+    sealed_message = bytes.fromhex(
+        "37fda3567bdbd628e88668c3c8d7e97d1d1253b6d4ea6d44c150f741f1bf4431"
+        "f938558b5d72f1a23810b4be2ab4f84331acc02fc97babc53a52ae8218a355a96d8770ac83d07bea87e13c512a"
+    )
+
+    opened = rust_openssl.hpke._decrypt_with_aad(suite, sealed_message, receiver, b"Ode on a Grecian Urn", b"Count-0")
+
+    assert opened == b"Beauty is truth, truth beauty"
 
 
 def test_both_sites_get_the_same_key() -> None:
