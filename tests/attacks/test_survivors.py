@@ -5,12 +5,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from partsong.common import transcript
 from partsong.common.codec import pack, unpack
-from partsong.common.derive import derive
+from partsong.common.derive import derive, digest, number
 from partsong.common.errors import Refused, WireError
-from partsong.common.messages import Confirm, ConfirmRequest, Report, ReportHeader, Signed, Unmask, sign
+from partsong.common.messages import (
+    Confirm,
+    ConfirmRequest,
+    Quorum,
+    Report,
+    ReportHeader,
+    Signed,
+    Survivors,
+    Unmask,
+    sign,
+)
 from partsong.common.shamir import SHARE_BYTES
 
 
@@ -243,3 +254,31 @@ def test_a_report_sent_twice_is_the_same_report(lab: Callable) -> None:
     again = five.site(0).report(five.vectors[1])
 
     assert unpack(Report, again) == five.reports[0]
+
+
+def test_a_quorum_or_request_of_another_context_is_dropped(lab: Callable) -> None:
+    """Signed by the coordinator, but not about this round."""
+    five = lab(5)
+    five.up_to_reports()
+    foreign = Survivors(context=bytes(32), reports=five.survivors(five.everyone).reports)
+    request = replace(unpack(ConfirmRequest, five.request(0, five.everyone)), survivors=five.signed(foreign))
+
+    with pytest.raises(WireError, match="another context's"):
+        five.site(0).confirm(pack(request))
+    confirms = [five.site(i).confirm(five.request(i, five.everyone)) for i in five.everyone]
+    quorum = unpack(Quorum, unpack(Signed, five.quorum(confirms)).body)
+    with pytest.raises(WireError, match="another context's"):
+        five.site(0).unmask(pack(five.signed(replace(quorum, context=bytes(32)))))
+
+
+def test_a_bundle_with_another_number_of_shares_is_refused(lab: Callable) -> None:
+    """A corrupt owner cannot give some holders fewer shares than others."""
+    five = lab(5)
+    five.up_to_reports()
+    key = five.state(1).keys_by_peer()[0]
+    label = digest("share bundle", five.context, number(1), number(0))
+    short = AESGCM(derive(key, "share", five.context, number(1), number(0))).encrypt(bytes(12), bytes(39), label)
+    request = unpack(ConfirmRequest, five.request(0, five.everyone))
+
+    with pytest.raises(Refused, match="the shares of site 1 do not open here"):
+        five.site(0).confirm(pack(replace(request, bundles=(short, *request.bundles[1:]))))

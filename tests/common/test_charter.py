@@ -137,6 +137,8 @@ def test_a_site_signs_only_where_its_own_key_is_listed() -> None:
         ({"version": 2}, "version 1 without"),
         ({"version": 0}, "version 1 without"),
         ({"previous": "00" * 32}, "version 1 without"),
+        ({"version": 2, "previous": "00" * 31}, "previous as 64"),
+        ({"sites": [{"id": "lyon", "key": "AB" * 32}] * 3}, "key of site lyon"),
         ({"coordinator": SITES["lyon"].public_key.hex()}, "a key of its own"),
         ({"revoked": [SITES["lyon"].public_key.hex()]}, "no key that is revoked"),
         ({"revoked": ["11" * 32, "00" * 32]}, "sorted"),

@@ -135,6 +135,13 @@ def test_a_sharing_that_could_not_work_is_refused(threshold: int, holders: list[
         split(SECRETS, threshold=threshold, holders=holders, entropy=os.urandom)
 
 
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_secrets_have_32_bytes(size: int) -> None:
+    """Others are a programming error."""
+    with pytest.raises(ValueError, match="32 bytes"):
+        split([bytes(size)], threshold=1, holders=[1], entropy=os.urandom)
+
+
 def test_numbers_outside_the_field_are_drawn_again() -> None:
     """Coefficients are uniform: a source that first gives the nine numbers above p costs a second draw."""
     calls = []
