@@ -64,7 +64,7 @@ class FileVault:
         """Replace the record; it is durable when this returns.
 
         Raises:
-            TryAgain: the medium is full or fails; the old record is still there.
+            TryAgain: the medium is full or fails; there is the old record or, whole, the new one.
         """
         path = self._path(name)
         nonce = self._entropy(_NONCE_BYTES)
@@ -80,7 +80,7 @@ class FileVault:
         except OSError as err:
             with contextlib.suppress(OSError):
                 half.unlink()
-            raise TryAgain(f"{path}: could not be written ({err.strerror}); the old record is still there") from err
+            raise TryAgain(f"{path}: could not be written ({err.strerror}); no record is half there") from err
 
     def erase(self, name: str) -> None:
         """Remove the record."""

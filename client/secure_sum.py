@@ -140,20 +140,9 @@ class SecureSumSite:
         self._require_time(header)
         known, previous = history.follow(header, opened.result, state=self._state, run=self._run)
         if not again:
-            keys = advance(known.keys_by_peer(), rounds=header.round - known.key_round)
-            self._keep(
-                replace(
-                    known,
-                    pair_keys=tuple(keys[peer] for peer in sorted(keys)),
-                    key_round=header.round,
-                    stage=Stage.OPENED,
-                    round=header.round,
-                    header=opened.header,
-                    reply=b"",
-                )
-            )
-            self._vault.erase(_REPORT)
-            self._vault.erase(_SURVIVORS)
+            moved = self._ratcheted(known, rounds=header.round - known.key_round)
+            self._keep(replace(moved, stage=Stage.OPENED, round=header.round, header=opened.header, reply=b""))
+            self._forget_round()
         return Opened(header=header, previous=previous, previous_fits=bool(self._state.verdict))
 
     def ready(self, *, verdict: bool) -> bytes:
@@ -217,18 +206,8 @@ class SecureSumSite:
         if words.shape != (header.words,) or words.dtype != np.uint64:
             raise Refused("vector_size", reason="another size than the round's", remedy="encode as the plan says")
         self._require_time(header)
-        roster = self._roster()
-        self._keep(replace(self._state, stage=Stage.MASKING, last_roster=roster))
-        masked_W, bundles = masking.mask(
-            words,
-            context=self._state.context,
-            site=self._state.site,
-            pair_keys={peer: key for peer, key in self._state.keys_by_peer().items() if peer in roster},
-            group_key=self._state.group_key,
-            threshold=share_threshold(roster=len(roster), corrupt=self._charter.corrupt_tolerance),
-            entropy=self._entropy,
-            threads=self._threads,
-        )
+        self._keep(replace(self._state, stage=Stage.MASKING, last_roster=self._roster()))
+        masked_W, bundles = self._mask(words)
         data = words_to_bytes(masked_W)
         report_header = ReportHeader(
             context=self._state.context,
@@ -284,9 +263,7 @@ class SecureSumSite:
         if self._state.stage == Stage.DONE:
             return self._state.reply
         self._require_stage(Stage.CONFIRMED)
-        stored = self._vault.read(_SURVIVORS)
-        assert stored is not None  # noqa: S101 - written before the stage that leads here
-        survivors = self._survivor_set(stored)
+        survivors = self._survivor_set(self._record(_SURVIVORS))
         transcript.require_quorum(
             quorum.confirms,
             context=self._state.context,
@@ -298,16 +275,8 @@ class SecureSumSite:
         )
         given = shares_to_give(survivors, state=self._state, roster=self._roster())
         unmask = Unmask(context=self._state.context, site=self._state.site, shares=given)
-        keys = advance(self._state.keys_by_peer(), rounds=1)
-        after = replace(
-            self._state,
-            stage=Stage.DONE,
-            pair_keys=tuple(keys[peer] for peer in sorted(keys)),
-            key_round=self._state.key_round + 1,
-        )
-        answer = self._answer(unmask, after)
-        self._vault.erase(_REPORT)
-        self._vault.erase(_SURVIVORS)
+        answer = self._answer(unmask, self._ratcheted(replace(self._state, stage=Stage.DONE), rounds=1))
+        self._forget_round()
         return answer
 
     def close(self, message: bytes, *, verdict: Callable[[OpenedSum], bool]) -> bytes:
@@ -352,8 +321,34 @@ class SecureSumSite:
                     remedy="go on without this site; nothing is masked twice",
                 )
             self._keep(replace(self._state, stage=Stage.REPORTED, report=signed))
-        assert stored is not None  # noqa: S101 - written before the stage that leads here
+        return self._record(_REPORT)
+
+    def _record(self, name: str) -> bytes:
+        stored = self._vault.read(name)
+        if stored is None:
+            raise Refused("lost_record", reason=f"the vault has no {name}", remedy="go on without this site")
         return stored
+
+    def _mask(self, words: WordVec) -> tuple[WordVec, tuple[bytes, ...]]:
+        roster = self._roster()
+        return masking.mask(
+            words,
+            context=self._state.context,
+            site=self._state.site,
+            pair_keys={peer: key for peer, key in self._state.keys_by_peer().items() if peer in roster},
+            group_key=self._state.group_key,
+            threshold=share_threshold(roster=len(roster), corrupt=self._charter.corrupt_tolerance),
+            entropy=self._entropy,
+            threads=self._threads,
+        )
+
+    def _ratcheted(self, state: SiteState, *, rounds: int) -> SiteState:
+        keys = advance(state.keys_by_peer(), rounds=rounds)
+        return replace(state, pair_keys=tuple(keys[peer] for peer in sorted(keys)), key_round=state.key_round + rounds)
+
+    def _forget_round(self) -> None:
+        self._vault.erase(_REPORT)
+        self._vault.erase(_SURVIVORS)
 
     def _require_time(self, header: Header) -> None:
         if self._clock() > header.deadline:

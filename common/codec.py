@@ -20,6 +20,8 @@ from partsong.common.errors import WireError
 
 T = TypeVar("T")
 Hash = Annotated[bytes, 32]
+Payload = bytes | memoryview
+"""A long byte string, which may be written from where it lies; what is read is always bytes."""
 
 _INT_BYTES, _COUNT_BYTES = 8, 4
 
@@ -48,7 +50,7 @@ class _Reader:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Codec:
-    write: Callable[[Any], Iterator[bytes]]
+    write: Callable[[Any], Iterator[Payload]]
     read: Callable[[_Reader], Any]
 
 
@@ -93,7 +95,7 @@ def _codec_of(kind: Any) -> _Codec:
         return _of_list(_codec_of(typing.get_args(kind)[0]))
     if kind is int:
         return _Codec(write=_write_int, read=lambda reader: int.from_bytes(reader.take(_INT_BYTES), "big"))
-    if kind is bytes:
+    if kind in (bytes, Payload):
         return _Codec(write=_write_bytes, read=lambda reader: reader.take(reader.count()))
     raise TypeError(f"no encoding for {kind}")
 
@@ -102,7 +104,7 @@ def _of_dataclass(cls: type[Any]) -> _Codec:
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = {field.name: _codec_of(hints[field.name]) for field in dataclasses.fields(cls)}
 
-    def write(value: object) -> Iterator[bytes]:
+    def write(value: object) -> Iterator[Payload]:
         for name, codec in fields.items():
             yield from codec.write(getattr(value, name))
 
@@ -122,7 +124,7 @@ def _of_fixed(size: int) -> _Codec:
 
 
 def _of_list(item: _Codec) -> _Codec:
-    def write(values: tuple[object, ...]) -> Iterator[bytes]:
+    def write(values: tuple[object, ...]) -> Iterator[Payload]:
         yield len(values).to_bytes(_COUNT_BYTES, "big")
         for value in values:
             yield from item.write(value)
@@ -134,6 +136,6 @@ def _write_int(value: int) -> Iterator[bytes]:
     yield value.to_bytes(_INT_BYTES, "big")
 
 
-def _write_bytes(value: bytes) -> Iterator[bytes]:
+def _write_bytes(value: Payload) -> Iterator[Payload]:
     yield len(value).to_bytes(_COUNT_BYTES, "big")
     yield value

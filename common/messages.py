@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol, TypeVar
 
-from partsong.common.codec import Hash, pack, unpack
+from partsong.common.codec import Hash, Payload, pack, unpack
 from partsong.common.derive import digest
 from partsong.common.errors import WireError
 from partsong.common.keys import SIGNATURE_BYTES, Signer, signature_fits
@@ -198,7 +198,7 @@ class Report:
     LABEL: ClassVar[str] = "report"
     header: Signed
     bundles: tuple[bytes, ...]
-    words: bytes
+    words: Payload
     """The words and the tag words, 8 bytes each, little-endian."""
 
 
@@ -270,7 +270,7 @@ class Result:
     readys: tuple[Signed, ...]
     reports: tuple[Signed, ...]
     confirms: tuple[Signed, ...]
-    words: bytes
+    words: Payload
     """The opened words and tag words, 8 bytes each, little-endian."""
 
 

@@ -8,12 +8,11 @@ Specification: PROTOCOL.md section 8.
 
 from __future__ import annotations
 
-import typing
 from dataclasses import dataclass
 
 import numpy as np
 
-from partsong.common.codec import unpack
+from partsong.common.codec import Payload, unpack
 from partsong.common.derive import digest
 from partsong.common.errors import WireError
 from partsong.common.fixed_point import WordVec
@@ -53,17 +52,12 @@ class OpenedSum:
     """Hash of the survivor set."""
 
 
-def words_to_bytes(words_W: WordVec) -> bytes:
-    """Encode words for a message: 8 bytes each, little-endian.
-
-    Long vectors are not copied: the result is a view of the words where their order in memory allows it.
-    """
-    view = words_W.astype(STREAM_WORD, copy=False).view(np.uint8).data
-    # Typed as bytes: everything that reads a message's bytes takes a view as well.
-    return typing.cast(bytes, view)
+def words_to_bytes(words_W: WordVec) -> memoryview:
+    """Encode words for a message: 8 bytes each, little-endian. Not a copy where the machine's order is the same."""
+    return words_W.astype(STREAM_WORD, copy=False).view(np.uint8).data
 
 
-def words_from_bytes(data: bytes, *, words: int) -> WordVec:
+def words_from_bytes(data: Payload, *, words: int) -> WordVec:
     """Decode words of a message into a new vector.
 
     Raises:

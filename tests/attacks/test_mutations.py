@@ -43,7 +43,7 @@ CASES = [
     (secure_sum, "if self._state.report.body not in survivors.reports:", "if False:", "survivors:test_a_site_left_out_confirms_nothing"),
     (secure_sum, "if self._state.stage != stage:", "if False:", "rosters:test_different_rosters_for_different_sites_leave_noise"),
     (secure_sum, "        open_bundles(survivors, state=self._state, roster=self._roster())\n", "", "survivors:test_swapped_share_bundles_are_refused"),
-    (secure_sum, "keys = advance(self._state.keys_by_peer(), rounds=1)", "keys = self._state.keys_by_peer()", "survivors:test_a_second_request_for_shares_gets_the_same_bytes"),
+    (secure_sum, "self._ratcheted(replace(self._state, stage=Stage.DONE), rounds=1)", "replace(self._state, stage=Stage.DONE)", "survivors:test_a_second_request_for_shares_gets_the_same_bytes"),
     (history, "if header.previous_round < state.result_round:", "if False:", "results:test_a_history_older_than_the_site_s_is_refused"),
     (history, "if header.previous != state.result:", "if False:", "results:test_another_result_for_a_round_that_was_checked_is_refused"),
     (history, "if same and result.survivors != state.survivors:", "if False:", "results:test_a_site_does_not_take_a_sum_over_others_than_it_confirmed"),

@@ -90,7 +90,7 @@ def test_a_write_that_fails_leaves_the_old_record(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(TryAgain, match="the old record is still there"):
+        with pytest.raises(TryAgain, match="no record is half there"):
             vault.write("run", bytes(100_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -322,6 +322,23 @@ def test_a_report_of_an_earlier_round_is_not_sent_for_a_later_one() -> None:
         again.report(vector(0, 2))
 
 
+def test_a_lost_record_ends_the_round_for_the_site() -> None:
+    """Someone deleted the journal: the site drops out by name."""
+    made = federation(3)
+    desk = SumRound(run=made.run, signer=made.consortium.coordinator, header=next_header(made, words=WORDS))
+    for site in made.sites.values():
+        site.open(desk.open(result=b""))
+        desk.add_ready(site.ready(verdict=True))
+    roster = desk.close_roster()
+    for number, site in made.sites.items():
+        site.enter(roster)
+        desk.add_report(site.report(vector(number, 1)))
+    made.consortium.vaults[0].erase("report")
+
+    with pytest.raises(Refused, match="lost_record"):
+        made.sites[0].report(vector(0, 1))
+
+
 def test_a_failed_masking_uses_the_context_up() -> None:
     """If anything goes wrong while masking, the vector is not masked again, now or after a restart."""
     made = federation(3)
