@@ -20,7 +20,7 @@ from partsong.client.seal import seal
 from partsong.client.train import LocalUpdate, Progress, train_round
 from partsong.common import wire
 from partsong.common.adapter import FloatVec, digest
-from partsong.common.errors import WireError
+from partsong.common.errors import DataError, WireError
 from partsong.common.files import append_line, read_lines
 from partsong.common.plan import LOSS, UPDATE, Plan, learning_rate
 
@@ -151,8 +151,9 @@ class Site:
     def _consume(self, roster: wire.Roster, plan: Plan) -> LocalUpdate:
         if roster.plan_sha256 != plan.sha256 or self._name not in roster.sites:
             raise NotAgreed("state", "the roster is of another plan, or this site is not in it")
-        if len(set(roster.sites)) < max(plan.minimum_cohort, self._rules.minimum_cohort):
-            raise NotAgreed("policy", f"{len(set(roster.sites))} sites in the roster")
+        floor, summands = max(plan.minimum_cohort, self._rules.minimum_cohort), len(set(roster.sites))
+        if not floor <= summands == len(roster.sites) <= plan.encoding.max_sites:
+            raise NotAgreed("policy", f"{summands} sites in a roster of {len(roster.sites)}, at least {floor} needed")
         if self._pending is None or self._pending[:2] != (roster.round, roster.attempt):
             raise NotAgreed("state", "no update of that round waits here")
         update, self._pending = self._pending[2], None
@@ -163,8 +164,22 @@ class Site:
             raise NotAgreed("state", "no plan was accepted here")
         return self._plan
 
-    def _opened(self, plan: Plan) -> int:
-        return sum(line["plan"] == plan.sha256 for line in read_lines(self._journal))
+    def _opened(self, plan: Plan) -> list[tuple[int, int]]:
+        """Round and attempt of each query of the plan in the journal.
+
+        Raises:
+            DataError: the journal is damaged. What was spent is then unknown, so nothing more is.
+        """
+        try:
+            return [
+                (int(line["round"]), int(line["attempt"]))
+                for line in read_lines(self._journal)
+                if line["plan"] == plan.sha256
+            ]
+        except (KeyError, TypeError, ValueError) as err:
+            raise DataError(
+                self._journal.name, found="a line that is no query", expected="plan, round and attempt on each line"
+            ) from err
 
     def _refuse(self, no: NotAgreed) -> Answer:
         return Answer(header=wire.encode(wire.Refuse(site=self._name, code=no.code)))

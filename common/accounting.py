@@ -151,7 +151,12 @@ def epsilon(events: Sequence[StepEvents], *, delta: float) -> Spend:
     Source: Sommer et al. 2019 and Doroshenko et al. 2022 (PLD, connect-the-dots), Mironov 2017 (RDP).
     """
     _check_delta(delta)
-    merged = _merged(events)
+    return _spend_of(_merged(events), delta)
+
+
+@functools.lru_cache(maxsize=256)
+def _spend_of(merged: tuple[StepEvents, ...], delta: float) -> Spend:
+    """Compose distinct segments; pure, and asked again for every display of the same history."""
     if not merged:
         return Spend(epsilon=0.0, delta=delta, accountant="pld")
     fine = len(merged) <= FINE_SEGMENTS and all(e.noise_multiplier >= FINE_NOISE for e in merged)

@@ -78,24 +78,12 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Run a whole federation on this machine."""
-    from partsong.simulations.configure import compose_simulation, to_yaml
-
     if resume is not None and overrides:
         raise typer.BadParameter("a resumed run keeps its configuration: give --resume alone", param_hint="KEY=VALUE")
     if cfg == "job":
-        from partsong.simulations.run_dir import RunDir
-
-        config = compose_simulation(overrides or []) if resume is None else RunDir.reopen(resume)[1]
-        typer.echo(to_yaml(config), nl=False)
+        typer.echo(_configuration(overrides or [], resume), nl=False)
         return
-    from partsong.simulations import simulate as runs
-
-    console = Console(stderr=True)
-    done = (
-        runs.resume(resume, console=console)
-        if resume
-        else runs.simulate(compose_simulation(overrides or []), console=console)
-    )
+    done = _started(overrides or []) if resume is None else _resumed(resume)
     if as_json:
         typer.echo(json.dumps(_facts(done), indent=2))
         return
@@ -146,6 +134,29 @@ def export(
     from partsong.simulations.export import export_adapter, export_merged
 
     typer.echo(str((export_merged if merge else export_adapter)(run, out)))
+
+
+def _configuration(overrides: list[str], resume: Path | None) -> str:
+    from partsong.simulations.configure import compose_simulation, to_yaml
+    from partsong.simulations.run_dir import RunDir
+
+    return to_yaml(compose_simulation(overrides) if resume is None else RunDir.reopen(resume)[1])
+
+
+def _started(overrides: list[str]) -> Any:
+    from partsong.simulations.configure import compose_simulation
+
+    # Before torch is imported, so that a typing error is answered at once.
+    config = compose_simulation(overrides)
+    from partsong.simulations import simulate as runs
+
+    return runs.simulate(config, console=Console(stderr=True))
+
+
+def _resumed(run: Path) -> Any:
+    from partsong.simulations import simulate as runs
+
+    return runs.resume(run, console=Console(stderr=True))
 
 
 def _facts(done: Any) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class _Board:
     loss: float | None = None
     epsilon: float | None = None
     held_out: events.Evaluated | None = None
+    notice: str = ""
+    """Why the last round gave no sum."""
     started: float = field(default_factory=time.monotonic)
 
     def take(self, event: events.Event) -> None:  # noqa: C901  # one flat case per kind of event
@@ -84,11 +86,11 @@ class _Board:
             case events.SiteLost():
                 self.sites[event.site].state = f"dropped ({event.why})"
             case events.RoundSummed():
-                self.loss, self.epsilon = event.loss, event.epsilon
+                self.loss, self.epsilon, self.notice = event.loss, event.epsilon, ""
             case events.Evaluated():
                 self.held_out = event
             case events.RoundAbandoned():
-                pass
+                self.notice = event.reason
 
     @property
     def eta_s(self) -> float | None:
@@ -131,7 +133,8 @@ class LiveDisplay:
             bar = ProgressBar(total=row.steps, completed=row.step, width=12) if row.state == "trains" else row.state
             loss = "" if row.local_loss is None else f"{row.local_loss:.2f}"
             table.add_row(site, bar, loss, f"{row.bytes_out:,}" if row.bytes_out else "")
-        return Group(Text("  ".join([_headline(board), *_outlook(board)]), style="bold"), table)
+        notice = [Text(board.notice, style="yellow")] if board.notice else []
+        return Group(Text("  ".join([_headline(board), *_outlook(board)]), style="bold"), table, *notice)
 
 
 class PlainDisplay:

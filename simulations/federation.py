@@ -128,7 +128,10 @@ class Federation:
             saved = Saved(round=0, state=ServerState(adapter_P=self._start_P.astype(np.float64)), facts={"history": []})
             if self._prepared.config.evaluate_every:
                 self._evaluate(0, self._start_P)
-        history = [*saved.facts["history"], *self._lost_rounds(after=saved.round)]
+        lost = self._lost_rounds(after=saved.round)
+        for entry in lost:
+            self._listen(events.RoundAbandoned(round=entry["round"], reason=entry["reason"]))
+        history = [*saved.facts["history"], *lost]
         self._run.rewrite_metrics(history)
         trained_P = self._play(saved, history).adapter_P.astype(np.float32)
         if not any(line["sites"] for line in history):

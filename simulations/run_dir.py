@@ -31,7 +31,7 @@ import partsong
 from partsong.common.build import build, sha256_of, to_tree
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, DataError, TryAgain
-from partsong.common.files import append_line, write_bytes, write_json
+from partsong.common.files import write_bytes, write_json
 
 _PACKAGES = ("torch", "transformers", "peft", "opacus", "flwr", "dp-accounting", "numpy")
 _SAME_SECOND = 1000
@@ -102,10 +102,9 @@ class RunDir:
         return folder / "journal.jsonl"
 
     def rewrite_metrics(self, history: list[dict[str, Any]]) -> None:
-        """Make `metrics.jsonl` hold exactly the rounds that a checkpoint knows."""
-        self.metrics.unlink(missing_ok=True)
-        for line in history:
-            append_line(self.metrics, line)
+        """Make `metrics.jsonl` hold exactly the rounds of `history`; readers see the old file or the new one."""
+        lines = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in history)
+        write_bytes(self.metrics, "".join(lines).encode())
 
 
 def _fresh_folder(config: SimulationConfig) -> Path:

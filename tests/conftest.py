@@ -1,5 +1,6 @@
 """Plans that fit no particular model, for tests that need any valid one."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,10 @@ from partsong.common.adapter import AdapterLayout, TensorSpec
 from partsong.common.config import TrainingConfig
 from partsong.common.fixed_point import Block, Encoding
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of click, by the typer that flwr brings along
+    import flwr.app  # noqa: F401
 
 
 def _dp(**changes: Any) -> DpPlan:

@@ -13,7 +13,7 @@ from opacus.optimizers import DPOptimizer
 
 from partsong.client.dp.clipping import clip_weights
 from partsong.client.dp.gradients import PerRecordGradients
-from partsong.client.dp.noise import standard_normal
+from partsong.client.dp.release import noisy
 from partsong.client.dp.settings import DpSettings
 from partsong.common.errors import Refused
 
@@ -26,7 +26,8 @@ class ReleasingOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no 
     Guarantees:
         - removing one record from the logical batch moves the gradient sum by at most `clip_norm` in L2 norm and
           the loss sum by at most `loss_clip`, float32 rounding of the sums apart;
-        - noise is added exactly once per release, in float64, and the result is rounded once to float32;
+        - noise is added exactly once per release, in float64 or on integers, and the result is rounded once to
+          float32;
         - the accountant's hook runs before the weights change.
     """
 
@@ -34,15 +35,15 @@ class ReleasingOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no 
         self, optimizer: torch.optim.Optimizer, *, settings: DpSettings, gradients: PerRecordGradients
     ) -> None:
         """Wrap a torch optimizer whose parameters `gradients` covers."""
+        size = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
         super().__init__(
             optimizer,
-            noise_multiplier=settings.step_multiplier,
+            noise_multiplier=settings.step_multiplier(size=size),
             max_grad_norm=settings.clip_norm,
             expected_batch_size=settings.expected_batch,
             loss_reduction="mean",
         )
         self._settings, self._gradients = settings, gradients
-        size = sum(p.numel() for p in self.params)
         self.sum_P = torch.zeros(size, dtype=torch.float32, device=self.params[0].device)
         self.loss_sum = 0.0
         self.released_loss = 0.0
@@ -83,11 +84,11 @@ class ReleasingOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no 
                 reason="a parameter holds a gradient that was not clipped",
                 remedy="let accumulate() alone call backward()",
             )
-        noise = standard_normal(len(self.sum_P) + 1)
-        std_P = self._settings.noise_multiplier * self._settings.clip_norm
-        std_loss = self._settings.loss_noise_multiplier * self._settings.loss_clip
-        noisy_P = self.sum_P.cpu().double().add_(noise[:-1], alpha=std_P).float().to(self.sum_P.device)
-        self.released_loss = float((self.loss_sum + std_loss * noise[-1]).float())
+        chosen = self._settings
+        std_P, std_loss = chosen.noise_multiplier * chosen.clip_norm, chosen.loss_noise_multiplier * chosen.loss_clip
+        noisy_P = noisy(self.sum_P.cpu().double(), std=std_P, kind=chosen.noise).float().to(self.sum_P.device)
+        loss_1 = torch.tensor([self.loss_sum], dtype=torch.float64)
+        self.released_loss = float(noisy(loss_1, std=std_loss, kind=chosen.noise).float())
         start = 0
         for parameter in self.params:
             parameter.grad = noisy_P[start : start + parameter.numel()].view_as(parameter)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 
 from partsong.client.dp.guards import refuse_choice
+from partsong.client.dp.release import NoiseKind, multiplier_of
 from partsong.common.accounting import StepEvents, joint_multiplier
 
 Clipping = Literal["abadi", "autos"]
@@ -38,6 +39,8 @@ class DpSettings:
     """Standard deviation of the noise on the loss sum / `loss_clip`, > 0."""
     engine: Engine
     """Where per-record gradients come from: Opacus hooks, or one flat buffer."""
+    noise: NoiseKind = "gaussian"
+    """gaussian: float64, rounded once. discrete: integers on a grid, exact; some ten times slower to draw."""
 
     def __post_init__(self) -> None:
         refuse_choice(self.clipping, self.engine)
@@ -46,13 +49,16 @@ class DpSettings:
             raise ValueError("clips, noise multipliers and expected batch above 0 and finite")
         if not 0 < self.sampling_rate <= 1:
             raise ValueError(f"sampling_rate in (0, 1], not {self.sampling_rate}")
-        if self.clipping not in ("abadi", "autos") or self.engine not in ("hooks", "flat"):
-            raise ValueError("clipping one of abadi, autos and engine one of hooks, flat")
+        for name, kind in (("clipping", Clipping), ("engine", Engine), ("noise", NoiseKind)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name} one of {', '.join(get_args(kind))}")
 
-    @property
-    def step_multiplier(self) -> float:
-        """Noise multiplier of everything that one step releases."""
-        return joint_multiplier(self.noise_multiplier, self.loss_noise_multiplier)
+    def step_multiplier(self, *, size: int) -> float:
+        """Give the noise multiplier of everything that one step releases: `size` parameters and a loss."""
+        return joint_multiplier(
+            multiplier_of(self.noise, multiplier=self.noise_multiplier, size=size),
+            multiplier_of(self.noise, multiplier=self.loss_noise_multiplier, size=1),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,21 @@ import numpy as np
 import pytest
 import torch
 
-from partsong.client.data.encode import Record
+from partsong.client.data.encode import Encoded, EncodingReport, Record
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
-from partsong.common.config import AdapterConfig, ModelConfig
+from partsong.common.config import (
+    AdapterConfig,
+    CohortConfig,
+    DataConfig,
+    ModelConfig,
+    PrivacyConfig,
+    SecureSumConfig,
+    SimulationConfig,
+    TrainingConfig,
+)
+from partsong.common.plan import Plan
+from partsong.server.planning import Base, make_plan
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 LABELS = ("heart", "lung", "skin")
@@ -91,3 +102,45 @@ def no_renaming_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)
         yield
+
+
+def _site_plan(host: ModelHost, *, privacy: dict[str, Any] | None = None, sites: int = 3, **config: Any) -> Plan:
+    layout = host.layout
+    settings: dict[str, Any] = {
+        "model": ModelConfig(source="x", task="classification" if host.is_classifier else "causal_lm"),
+        "data": DataConfig(),
+        "adapter": AdapterConfig(r=2, lora_alpha=4.0),
+        "privacy": PrivacyConfig(**{"mode": "none", "sampling_rate": 0.5} | (privacy or {})),
+        "training": TrainingConfig(steps_per_round=2),
+        "cohort": CohortConfig(minimum=min(sites, 3)),
+        "secure_sum": SecureSumConfig(field_bits=32),
+        "rounds": 3,
+    }
+    return make_plan(
+        SimulationConfig(**settings | config),
+        run="run-1",
+        max_sites=sites,
+        base=Base(sha256=host.files.sha256, lora=host.lora_options, layout=layout),
+        labels=LABELS if host.is_classifier else (),
+        frozen_F=host.take(trained=False),
+    )
+
+
+@pytest.fixture
+def make_site_plan() -> Callable[..., Plan]:
+    """The plan that a coordinator would make for this host."""
+    return _site_plan
+
+
+def _encoded(records: tuple[Record, ...]) -> Encoded:
+    tokens = sum(len(r.input_ids) for r in records)
+    report = EncodingReport(
+        records=len(records), truncated=0, tokens=tokens, tokens_cut=0, without_loss=0, longest=tokens
+    )
+    return Encoded(records=records, report=report)
+
+
+@pytest.fixture
+def make_encoded() -> Callable[..., Encoded]:
+    """Records as a site holds them."""
+    return _encoded

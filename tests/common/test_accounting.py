@@ -222,9 +222,11 @@ def test_where_pld_gives_up_rdp_answers_and_says_so(monkeypatch: pytest.MonkeyPa
 
     tight = epsilon([events(0.05, 10, 1.0)], delta=1e-5).epsilon
     monkeypatch.setattr(accounting, "_pld", give_up)
+    accounting._spend_of.cache_clear()
 
     spend = epsilon([events(0.05, 10, 1.0)], delta=1e-5)
 
+    accounting._spend_of.cache_clear()
     assert spend.accountant == "rdp"
     assert spend.epsilon >= tight
 
@@ -232,6 +234,7 @@ def test_where_pld_gives_up_rdp_answers_and_says_so(monkeypatch: pytest.MonkeyPa
 def test_a_cut_sample_without_pld_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """RDP has no bound for it, so there is no number rather than a wrong one."""
     monkeypatch.setattr(accounting, "_pld_epsilon", lambda *_, **__: None)
+    accounting._spend_of.cache_clear()
 
     with pytest.raises(Refused, match="unaccountable_release"):
         epsilon([events(0.05, 10, 1.0).at_site(records=100)], delta=1e-5)

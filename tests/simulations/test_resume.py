@@ -89,16 +89,28 @@ def test_under_privacy_a_round_in_flight_is_spent_and_named(
     """It is not asked again, it stands in history and report, and epsilon counts it, also when it was the last."""
     run = stopped(configured(*PRIVATE), kind, number)
 
-    result, _ = resumed(run)
+    result, said = resumed(run)
 
     lost = next(entry for entry in result.history if entry["round"] == number)
     assert [entry["round"] for entry in result.history] == [1, 2, 3]
     assert lost["sites"] == []
     assert lost["reason"] in run.report.read_text()
+    assert lost["reason"] in said
     assert f"round {number}: lost" in lost["reason"]
     assert result.epsilon == epsilon_after(result.plan, 3)
     assert result.epsilon is not None
     assert result.epsilon <= 3
+
+
+def test_without_privacy_and_seed_an_interrupted_round_is_asked_again(configured: Configure) -> None:
+    """As its second attempt; nothing was spent, so nothing is lost."""
+    run = stopped(configured("seed=null", "rounds=3"), events.SiteReady, 2)
+
+    result, _ = resumed(run)
+
+    assert [len(entry["sites"]) for entry in result.history] == [3, 3, 3]
+    opened = [json.loads(line) for line in (run.path / "opened.jsonl").read_text().splitlines()]
+    assert [(line["round"], line["attempt"]) for line in opened] == [(1, 1), (2, 1), (2, 2), (3, 1)]
 
 
 def test_epsilon_without_the_lost_round_would_be_less(configured: Configure) -> None:

@@ -1,5 +1,6 @@
 """The noise of a step, measured where it is used: through the real optimizer, on empty batches."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,8 +9,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from partsong.client.dp import optimizer as module
+from partsong.client.dp import release as module
 from partsong.client.dp.engine import private_stepper
+from partsong.client.dp.release import multiplier_of, noisy
 from partsong.client.dp.settings import DpSettings
 
 SIDE = 680
@@ -27,11 +29,11 @@ CHOSEN = DpSettings(
 )
 
 
-def released(steps: int = 1) -> tuple[list[torch.Tensor], list[float]]:
+def released(steps: int = 1, *, chosen: DpSettings = CHOSEN) -> tuple[list[torch.Tensor], list[float]]:
     """Gradients and losses of empty logical batches: noise and nothing else."""
     model = nn.Sequential(nn.Linear(SIDE, SIDE, bias=False)).train()
     weight = model[0].weight
-    stepper = private_stepper(model, torch.optim.SGD([weight], lr=1.0), CHOSEN)
+    stepper = private_stepper(model, torch.optim.SGD([weight], lr=1.0), chosen)
     moves, losses = [], []
     for _ in range(steps):
         before = weight.detach().clone()
@@ -54,6 +56,38 @@ def test_an_empty_step_moves_by_noise_times_clip_over_expected_batch() -> None:
     assert not in_band(move, deviation=0.25 / 1.01)
 
 
+def test_discrete_noise_has_the_same_size_and_stays_on_its_grid() -> None:
+    """The same band; and every released value is a whole number of grid steps."""
+    chosen = dataclasses.replace(CHOSEN, noise="discrete")
+
+    ((move,), _) = released(chosen=chosen)
+
+    assert in_band(move, deviation=0.25)
+    assert not in_band(move, deviation=0.25 * 1.01)
+    value_N = noisy(torch.linspace(-3, 3, 1000, dtype=torch.float64), std=1.0, kind="discrete")
+    assert bool((value_N * 2**20 == (value_N * 2**20).round()).all())
+
+
+def test_discrete_noise_is_centred_on_the_sum() -> None:
+    """The mean of many releases of one value is that value, to within rounding and 5 standard errors."""
+    value = 0.3
+    drawn = noisy(torch.full((100_000,), value, dtype=torch.float64), std=1.0, kind="discrete")
+
+    assert abs(float(drawn.mean()) - value) < 5 / 100_000**0.5
+
+
+@pytest.mark.parametrize("size", [1, 460_000, 40_000_000])
+def test_rounding_to_the_grid_is_accounted(size: int) -> None:
+    """The multiplier shrinks by the steps that rounding may add to the distance, and only for discrete noise."""
+    grid = 2.0**-20  # noise 1.0, sensitivity 1.0: the grid in units of the clip
+
+    widened = 1.0 / (1.0 + size**0.5 * grid)
+
+    assert multiplier_of("discrete", multiplier=1.0, size=size) == pytest.approx(widened)
+    assert multiplier_of("gaussian", multiplier=1.0, size=size) == 1.0
+    assert widened > 0.993
+
+
 def test_the_released_loss_carries_its_own_noise() -> None:
     """Over 400 empty steps: deviation 3.0 * 8.0 / 4.0 on each, within the 99.99 % band."""
     model = nn.Sequential(nn.Linear(2, 2, bias=False)).train()
@@ -73,7 +107,7 @@ def test_steps_share_no_noise_with_one_another() -> None:
 
 @pytest.mark.parametrize("parts", [1, 4])
 def test_noise_is_added_once_however_many_passes(parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A logical batch in four passes draws as much noise as in one: one vector per release."""
+    """A logical batch in four passes draws as much noise as in one: one vector and one loss per release."""
     counts = []
     draw = module.standard_normal
     monkeypatch.setattr(module, "standard_normal", lambda count: counts.append(count) or draw(count))
@@ -84,7 +118,7 @@ def test_noise_is_added_once_however_many_passes(parts: int, monkeypatch: pytest
         stepper.accumulate(model(inputs).square().mean((1, 2)))
     stepper.step()
 
-    assert counts == [3 * 3 + 1]
+    assert counts == [3 * 3, 1]
 
 
 PROGRAM = """
