@@ -51,6 +51,7 @@ _FLOAT32_VALUE_BITS = 16
 # Far inside float32, so that nothing on the way to the words overflows or vanishes.
 _SMALLEST_CLIP, _LARGEST_CLIP = 1e-15, 1e15
 _CHUNK_ENTRIES = 1 << 15
+_CHUNK_WORDS = 1 << 13
 
 
 class EncodingError(PartsongError):
@@ -192,12 +193,20 @@ def encode(
     if set(values) != {block.name for block in encoding.blocks}:
         raise EncodingError(f"values: found blocks {sorted(values)}, expected {[b.name for b in encoding.blocks]}")
     peaks = {block.name: _peak(values[block.name], block) for block in encoding.blocks}
-    words_W = np.zeros(encoding.words(), np.uint64)
+    kind = np.dtype(np.float32 if encoding.value_bits <= _FLOAT32_VALUE_BITS else np.float64)
+    # Coordinates are turned into words where they stand: a word takes no more room than its fields' coordinates,
+    # and what lies behind the words of one block is free for the coordinates of the next.
+    ends = (8 * place.start + kind.itemsize * block.coordinates for block, place in encoding.slices())
+    words_W = np.zeros(-(-max(8 * encoding.words(), *ends) // 8), np.uint64)
     for block, place in encoding.slices():
-        ready_D = _clipped(values[block.name], block, encoding, peak=peaks[block.name])
+        ready_D = words_W[place.start :].view(kind)[: block.coordinates]
+        _clip_into(ready_D, values[block.name], block, peak=peaks[block.name])
         if block.rotate:
             rotate(ready_D, shape=padded_shape(block.size), seed=_block_seed(rotation_seed, block))
         _round_and_pack(ready_D, words_W[place], block, encoding, rng)
+    del ready_D
+    # No view is left, so the room behind the last word can be given back without a copy.
+    words_W.resize(encoding.words(), refcheck=False)
     return words_W
 
 
@@ -269,21 +278,18 @@ def _peak(values_P: FloatVec, block: Block) -> float:
     return peak
 
 
-def _clipped(values_P: FloatVec, block: Block, encoding: Encoding, *, peak: float) -> FloatVec:
+def _clip_into(ready_D: FloatVec, values_P: FloatVec, block: Block, *, peak: float) -> None:
     """Copy the values into their padded place, scaled or cut to the bound."""
-    narrow = encoding.value_bits <= _FLOAT32_VALUE_BITS
-    ready_D: FloatVec = np.zeros(block.coordinates, np.float32 if narrow else np.float64)
-    if block.norm == "linf":
-        ready_D[: block.size] = np.clip(values_P, -block.clip, block.clip)
-        return ready_D
-    length = _length(values_P, peak=peak)
+    length = _length(values_P, peak=peak) if block.norm == "l2" else 0.0
     for start in range(0, block.size, _CHUNK_ENTRIES):
-        part = values_P[start : start + _CHUNK_ENTRIES]
-        # Dividing by the peak first keeps huge float64 values from overflowing on the way.
-        ready_D[start : start + part.size] = (
-            part / peak * (block.clip * (peak / length)) if length > block.clip else part
-        )
-    return ready_D
+        part = values_P[start : start + _CHUNK_ENTRIES].astype(np.float64)
+        if block.norm == "linf":
+            np.clip(part, -block.clip, block.clip, out=part)
+        elif length > block.clip:
+            # Dividing by the peak first keeps huge values from overflowing on the way.
+            part = part / peak * (block.clip * (peak / length))
+        ready_D[start : start + part.size] = part
+    ready_D[block.size :] = 0
 
 
 def _length(values_P: FloatVec, *, peak: float) -> float:
@@ -302,43 +308,47 @@ def _round_and_pack(
 ) -> None:
     """Round each coordinate up or down at random, in proportion to its fraction, and put it into its field.
 
-    Coordinate lane * W + w goes into word w, `lane * field_bits` bits up.
+    Coordinate d goes into word d // fields_per_word, field d % fields_per_word, the first field lowest. `words_W` may
+    lie over `ready_D`: each piece is read before it is written over.
     """
-    scale, top = 1 / encoding.step(block), encoding.top
-    for lane, part_D, part_W in _lanes(ready_D, words_W, encoding):
+    scale, top, fields = 1 / encoding.step(block), encoding.top, encoding.fields_per_word
+    for start in range(0, words_W.size, _CHUNK_WORDS):
+        part_D = ready_D[start * fields : (start + _CHUNK_WORDS) * fields]
         scaled = np.multiply(part_D, scale, dtype=np.float64)
         np.clip(scaled, -top, top, out=scaled)
         scaled += top
         scaled += rng.random(part_D.size, dtype=np.float32)
         # The sum above may round up to 2Q + 1 in its last place.
         np.minimum(scaled, 2 * top, out=scaled)
-        np.add(part_W, scaled.astype(np.uint64) << np.uint64(lane * encoding.field_bits), out=part_W)
+        part_W = words_W[start : start + _CHUNK_WORDS]
+        whole = np.zeros(part_W.size * fields, np.uint64)
+        whole[: scaled.size] = scaled
+        by_field = whole.reshape(-1, fields)
+        part_W[...] = by_field[:, 0]
+        for field in range(1, fields):
+            part_W |= by_field[:, field] << np.uint64(field * encoding.field_bits)
 
 
 def _unpack(words_W: WordVec, block: Block, encoding: Encoding, *, sites: int) -> npt.NDArray[np.float64]:
     """Read the fields, check their range and take off the offset of `sites` vectors."""
+    fields, bits = encoding.fields_per_word, encoding.field_bits
     sum_D = np.empty(block.coordinates, np.float64)
-    mask = np.uint64((1 << encoding.field_bits) - 1)
-    left_W = words_W.copy()
-    for lane, part_D, part_W in _lanes(sum_D, left_W, encoding):
-        shift = np.uint64(lane * encoding.field_bits)
-        field = (part_W >> shift) & mask
-        if int(field.max()) > sites * 2 * encoding.top:
+    mask, largest, used = np.uint64((1 << bits) - 1), np.uint64(sites * 2 * encoding.top), fields * bits
+    if used < WORD_BITS and (words_W >> np.uint64(used)).any():
+        raise SumOutOfRange(f"block {block.name}: found a bit outside every field; nothing was decoded")
+    for start in range(0, words_W.size, _CHUNK_WORDS):
+        part_W = words_W[start : start + _CHUNK_WORDS]
+        by_field = np.empty((part_W.size, fields), np.uint64)
+        for field in range(fields):
+            by_field[:, field] = (part_W >> np.uint64(field * bits)) & mask
+        part_D = sum_D[start * fields : (start + _CHUNK_WORDS) * fields]
+        whole = by_field.reshape(-1)
+        if whole[part_D.size :].any():
+            raise SumOutOfRange(f"block {block.name}: found a bit outside every field; nothing was decoded")
+        if (whole > largest).any():
             raise SumOutOfRange(
                 f"block {block.name}: found a field too large for a sum of {sites}; nothing was decoded"
             )
-        np.bitwise_xor(part_W, field << shift, out=part_W)
-        part_D[...] = field
-    if left_W.any():
-        raise SumOutOfRange(f"block {block.name}: found a bit outside every field; nothing was decoded")
+        part_D[...] = whole[: part_D.size]
     sum_D -= sites * encoding.top
     return sum_D
-
-
-def _lanes(vector_D: FloatVec, words_W: WordVec, encoding: Encoding) -> Iterator[tuple[int, FloatVec, WordVec]]:
-    """Walk over coordinates and their words side by side, in pieces that stay in the cache."""
-    for lane in range(encoding.fields_per_word):
-        lane_D = vector_D[lane * words_W.size : (lane + 1) * words_W.size]
-        for start in range(0, lane_D.size, _CHUNK_ENTRIES):
-            part_D = lane_D[start : start + _CHUNK_ENTRIES]
-            yield lane, part_D, words_W[start : start + part_D.size]

@@ -73,11 +73,9 @@ def clipped(values: np.ndarray, block: Block) -> np.ndarray:
 
 def fields(words: np.ndarray, encoding: Encoding, block: Block) -> list[int]:
     """The integers of the one block of `encoding`, read with Python's own numbers."""
-    mask = 2**encoding.field_bits - 1
-    lanes = [
-        [int(w) >> (lane * encoding.field_bits) & mask for w in words] for lane in range(64 // encoding.field_bits)
-    ]
-    return [field for lane in lanes for field in lane][: block.coordinates]
+    per_word, mask = 64 // encoding.field_bits, 2**encoding.field_bits - 1
+    found = [int(w) >> (field * encoding.field_bits) & mask for w in words for field in range(per_word)]
+    return found[: block.coordinates]
 
 
 def total_of(parts: list[np.ndarray], encoding: Encoding) -> np.ndarray:
@@ -279,6 +277,24 @@ def test_a_bit_outside_every_field_is_no_sum(bit: int) -> None:
         decode_sum(np.array([1 << bit], np.uint64), encoding, sites=2, rotation_seed=SEED)
 
 
+def test_the_bit_above_the_last_field_is_no_sum() -> None:
+    """Three fields of 21 bits leave one bit over."""
+    encoding = single(size=3, field_bits=21, max_sites=4, rotate=False)
+
+    with pytest.raises(SumOutOfRange, match="outside"):
+        decode_sum(np.array([1 << 63], np.uint64), encoding, sites=2, rotation_seed=SEED)
+
+
+def test_an_update_of_zeros_is_zero() -> None:
+    """Nothing to clip, nothing to rotate, no division by its length."""
+    words = encode(GOOD, ENCODING, rotation_seed=SEED, rng=np.random.default_rng(0))
+
+    back = decode_sum(words, ENCODING, sites=1, rotation_seed=SEED)
+
+    assert not back["update"].any()
+    assert not back["metrics"].any()
+
+
 @pytest.mark.parametrize("sites", [0, 6, -1])
 def test_a_number_of_sites_beyond_the_plan_is_refused(sites: int) -> None:
     """Only 1 to max_sites vectors can have been added."""
@@ -331,6 +347,7 @@ def test_another_seed_does_not_decode() -> None:
         ({"blocks": [TREE["blocks"][1] | {"rotate": True}]}, "norm=l2"),
         ({"blocks": [TREE["blocks"][1] | {"clip": 0.0}]}, "clip between"),
         ({"blocks": [TREE["blocks"][1] | {"size": 0}]}, "size of at least 1"),
+        ({"blocks": [TREE["blocks"][1] | {"name": ""}]}, "a block name"),
     ],
 )
 def test_an_encoding_that_could_wrap_is_not_built(change: dict[str, object], names: str) -> None:

@@ -1,0 +1,133 @@
+"""Delete each check in turn: the named attack must then go through, or its test proves nothing.
+
+Every case takes one check out of the source of one module, puts the changed module in place, and runs the attack's
+own test, which has to fail.
+"""
+
+import importlib.util
+import inspect
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from partsong.client import history, key_setup, secure_sum
+from partsong.common import messages, result, transcript
+from partsong.server import secure_sum as desk
+
+HERE = Path(__file__).parent
+
+# Checks with a second line right behind them are not listed: without the first one, the second one refuses.
+# module, the check, what stands there without it, the test that has to fail.
+CASES = [
+    (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "set_up:test_a_substituted_key_is_refused"),
+    (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "rosters:test_an_invented_site_is_refused"),
+    (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "survivors:test_a_forged_confirmation_does_not_count"),
+    (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "survivors:test_a_report_header_that_was_changed_is_refused"),
+    (transcript, "if numbers != sorted(set(numbers)):", "if False:", "survivors:test_one_confirmation_many_times_is_one"),
+    (transcript, "if numbers != sorted(set(numbers)):", "if False:", "rosters:test_a_site_counted_twice_is_refused"),
+    (transcript, "if any(ready.header != header_hash(header) or", "if any(", "rosters:test_different_models_for_different_sites_leave_noise"),
+    (transcript, "if len(roster) < smallest:", "if False:", "rosters:test_a_small_roster_is_refused"),
+    (transcript, "if right < needed:", "if False:", "results:test_a_forged_or_scaled_sum_is_found_out_by_every_site"),
+    (transcript, "if survivors < smallest:", "if False:", "survivors:test_a_sum_of_too_few_is_not_confirmed"),
+    (transcript, "if not all(right) or", "if", "survivors:test_confirmations_of_another_set_do_not_count"),
+    (transcript, "if len(read) < needed:", "if False:", "survivors:test_equivocation_about_survivors_ends_at_the_quorum"),
+    (transcript, "if len(read) < needed:", "if False:", "survivors:test_a_quorum_short_of_one_opens_nothing"),
+    (secure_sum, "if not again and header.round <= self._state.round:", "if False:", "rosters:test_an_old_or_repeated_round_is_not_opened"),
+    (secure_sum, "if self._clock() > header.deadline:", "if False:", "rosters:test_after_the_deadline_no_site_masks"),
+    (secure_sum, "if unpack(Signed, self._state.reply) not in roster.readys:", "if False:", "rosters:test_a_roster_without_this_site_is_refused"),
+    (secure_sum, "history.require_own_verdict(self._state)", "pass", "results:test_one_site_that_found_it_wrong_stays_out_even_if_the_others_go_on"),
+    (secure_sum, "if survivors.hash != self._state.survivors:", "if False:", "survivors:test_a_site_confirms_one_survivor_set_only"),
+    (secure_sum, "if self._state.report.body not in survivors.reports:", "if False:", "survivors:test_a_site_left_out_confirms_nothing"),
+    (secure_sum, "if self._state.stage != stage:", "if False:", "rosters:test_different_rosters_for_different_sites_leave_noise"),
+    (secure_sum, "        open_bundles(survivors, state=self._state, roster=self._roster())\n", "", "survivors:test_swapped_share_bundles_are_refused"),
+    (secure_sum, "self._ratcheted(replace(self._state, stage=Stage.DONE), rounds=1)", "replace(self._state, stage=Stage.DONE)", "survivors:test_a_second_request_for_shares_gets_the_same_bytes"),
+    (history, "if header.previous_round < state.result_round:", "if False:", "results:test_a_history_older_than_the_site_s_is_refused"),
+    (history, "if header.previous != state.result:", "if False:", "results:test_another_result_for_a_round_that_was_checked_is_refused"),
+    (history, "if same and result.survivors != state.survivors:", "if False:", "results:test_a_site_does_not_take_a_sum_over_others_than_it_confirmed"),
+    (history, "if result.header.round < state.result_round:", "if False:", "results:test_a_run_is_not_closed_with_an_earlier_result"),
+    (history, "if set(roster) & set(state.revoked):", "if False:", "rosters:test_a_revoked_site_enters_no_roster"),
+    (history, "if not header.noised and 1 <=", "if False and", "rosters:test_without_noise_a_roster_that_differs_by_one_site_is_refused"),
+    (result, "return tag_fits(", "return True or tag_fits(", "results:test_a_site_that_missed_the_round_checks_its_sum_too"),
+    (result, "!= (context, named, root_of(result.words)):", "!= (context, named, statement.sum):", "results:test_a_result_without_its_parts_is_dropped"),
+    (key_setup, "if self._own_bundle not in signed:", "if False:", "set_up:test_a_set_up_of_few_or_without_this_site_is_refused"),
+    (key_setup, "if any(bundle.begin != self._begin for bundle in self._bundles.values()):", "if False:", "set_up:test_a_bundle_of_another_set_up_is_refused"),
+    (key_setup, 'digest("beacon nonce", self._begin, reveal.nonce) != committed', "False", "set_up:test_a_nonce_that_was_not_committed_to_is_refused"),
+    (key_setup, "if reveal.group != self._group_hash:", "if False:", "set_up:test_two_group_keys_are_found_out"),
+    (key_setup, "if attempts >= MOST_ATTEMPTS:", "if False:", "set_up:test_set_ups_that_do_not_finish_are_counted"),
+    (key_setup, "if begin.charter != self._charter.hash:", "if False:", "set_up:test_begin_counts_only_with_the_coordinator_s_signature_and_the_pinned_charter"),
+    (desk, "if header.site not in self._reports:", "if True:", "garbage:test_a_site_that_reports_twice_is_counted_once"),
+]  # fmt: skip
+
+
+def replace_everywhere(monkeypatch: pytest.MonkeyPatch, module: types.ModuleType, check: str, without: str) -> None:
+    """Put a changed copy of a module's functions and classes wherever the package uses them."""
+    source = inspect.getsource(module)
+    assert source.count(check) == 1, f"{check} occurs {source.count(check)} times in {module.__name__}"
+    changed = types.ModuleType(module.__name__)
+    changed.__file__ = module.__file__
+    monkeypatch.setitem(sys.modules, module.__name__, changed)
+    exec(compile(source.replace(check, without), str(module.__file__), "exec"), changed.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    functions = {name: value for name, value in own.items() if inspect.isfunction(value)}
+    # Data classes stay what they are, so that values made before and after are equal.
+    machines = {name: value for name, value in own.items() if name in ("SecureSumSite", "KeySetup", "SumRound")}
+    for user in [m for n, m in list(sys.modules.items()) if n.startswith("partsong.")]:
+        for name, value in list(vars(user).items()):
+            for known, original in (functions | machines).items():
+                if value is original:
+                    monkeypatch.setattr(user, name, vars(changed)[known])
+    for name in functions:
+        vars(changed).update({n: v for n, v in own.items() if n not in functions and n not in machines})
+        monkeypatch.setattr(module, name, vars(changed)[name])
+
+
+def load(name: str) -> types.ModuleType:
+    """Load a file of tests afresh, so that it sees what stands in the package now."""
+    spec = importlib.util.spec_from_file_location(f"mutated_{name}", HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def runs_of(test: object, lab: object, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run a test with each of its parameters."""
+    marks = [m for m in getattr(test, "pytestmark", []) if m.name == "parametrize"]
+    rows = marks[0].args[1] if marks else [None]
+    names = [n.strip() for n in marks[0].args[0].split(",")] if marks else []
+    for row in rows:
+        values = dict(zip(names, row if len(names) > 1 else [row], strict=False)) if marks else {}
+        wanted = inspect.signature(test).parameters
+        fixtures = {"lab": lab, "monkeypatch": monkeypatch}
+        test(**{n: values.get(n, fixtures.get(n)) for n in wanted})
+        yield
+
+
+def test_every_attack_passes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way these tests are run here lets an unchanged one pass."""
+    lab = load("conftest").Lab
+    test = load("test_survivors").test_one_confirmation_many_times_is_one
+
+    assert len(list(runs_of(test, lab, monkeypatch))) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "check", "without", "attack"),
+    CASES,
+    ids=[f"{c[3].split(':')[1][5:60]}-{n}" for n, c in enumerate(CASES)],
+)
+def test_without_the_check_the_attack_goes_through(
+    monkeypatch: pytest.MonkeyPatch, module: types.ModuleType, check: str, without: str, attack: str
+) -> None:
+    """The attack's test no longer sees the refusal that it asks for."""
+    file, name = attack.split(":")
+    replace_everywhere(monkeypatch, module, check, without)
+    lab, test = load("conftest").Lab, getattr(load(f"test_{file}"), name)
+
+    with pytest.raises((pytest.fail.Exception, AssertionError)):
+        list(runs_of(test, lab, monkeypatch))

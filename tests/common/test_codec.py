@@ -1,0 +1,158 @@
+"""Every message: one encoding, read back exactly, and nothing else is read."""
+
+import dataclasses
+import typing
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from partsong.client.site_state import SiteState
+from partsong.common import messages
+from partsong.common.codec import pack, unpack
+from partsong.common.errors import WireError
+
+MESSAGES = [
+    cls
+    for cls in vars(messages).values()
+    if isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__ == messages.__name__
+] + [SiteState]
+
+
+def values_of(kind: Any) -> st.SearchStrategy[Any]:
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind, include_extras=True)
+        return st.builds(kind, **{f.name: values_of(hints[f.name]) for f in dataclasses.fields(kind)})
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return st.binary(min_size=args[1], max_size=args[1])
+    if origin is tuple:
+        return st.lists(values_of(args[0]), max_size=3).map(tuple)
+    return st.integers(0, 2**64 - 1) if kind is int else st.binary(max_size=40)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Small:
+    """One field of each kind."""
+
+    LABEL: ClassVar[str] = "small"
+    count: int
+    mark: Annotated[bytes, 2]
+    text: bytes
+    parts: tuple[bytes, ...]
+
+
+SMALL = Small(count=258, mark=b"ab", text=b"xyz", parts=(b"", b"q"))
+PREFIX = b"\x10partsong/1 small"
+
+
+def test_the_layout_is_the_one_of_the_specification() -> None:
+    """Label, 8-byte integers, bare fixed bytes, 4-byte lengths and counts."""
+    by_hand = PREFIX + bytes(6) + b"\x01\x02" + b"ab" + b"\0\0\0\x03xyz" + b"\0\0\0\x02" + b"\0\0\0\0" + b"\0\0\0\x01q"
+
+    assert pack(SMALL) == by_hand
+    assert unpack(Small, by_hand) == SMALL
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_every_message_comes_back_and_its_neighbours_do_not(cls: type, data: st.DataObject) -> None:
+    """Round trip; one byte more, one byte less, another label and another message's bytes are refused."""
+    message = data.draw(values_of(cls))
+    packed = pack(message)
+
+    assert unpack(cls, packed) == message
+    for bad in (packed + b"\0", packed[:-1], b"", b"\0" + packed, bytes([packed[0] ^ 1]) + packed[1:]):
+        with pytest.raises(WireError):
+            unpack(cls, bad)
+    with pytest.raises(WireError):
+        unpack(Small, packed)
+
+
+@pytest.mark.parametrize("cls", MESSAGES, ids=lambda cls: cls.__name__)
+def test_labels_are_distinct(cls: type) -> None:
+    """No two messages share one."""
+    assert [other.LABEL for other in MESSAGES].count(cls.LABEL) == 1
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.sampled_from(MESSAGES), st.data())
+def test_changed_bytes_are_refused_or_are_another_message(cls: type, data: st.DataObject) -> None:
+    """A flipped bit, a cut or an insertion never gives the old message, and never another error than ours."""
+    message = data.draw(values_of(cls))
+    packed = bytearray(pack(message))
+    place = data.draw(st.integers(0, len(packed) - 1))
+    change = data.draw(st.sampled_from(["flip", "cut", "insert", "swap"]))
+    if change == "flip":
+        packed[place] ^= 1 << data.draw(st.integers(0, 7))
+    elif change == "cut":
+        del packed[place : place + data.draw(st.integers(1, 9))]
+    elif change == "insert":
+        packed[place:place] = data.draw(st.binary(min_size=1, max_size=9))
+    else:
+        packed[place:] = data.draw(st.binary(max_size=20))
+
+    try:
+        other = unpack(cls, bytes(packed))
+    except WireError:
+        return
+
+    assert pack(other) == bytes(packed)
+    assert (other == message) == (bytes(packed) == pack(message))
+
+
+def test_a_huge_count_or_length_costs_nothing() -> None:
+    """Four billion announced items end at the first missing one."""
+    body = bytes(8) + b"ab"
+
+    for tail in (b"\xff\xff\xff\xff", b"\0\0\0\0\xff\xff\xff\xff", b"\0\0\0\0\xff\xff\xff\xff\0\0\0\0"):
+        with pytest.raises(WireError, match="bytes left"):
+            unpack(Small, PREFIX + body + tail)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [({"count": -1}, OverflowError), ({"count": 2**64}, OverflowError), ({"mark": b"a"}, ValueError)],
+)
+def test_values_outside_their_type_are_not_encoded(change: dict[str, object], error: type[Exception]) -> None:
+    """Our own mistakes stop before they are sent."""
+    with pytest.raises(error):
+        pack(dataclasses.replace(SMALL, **change))
+
+
+@pytest.mark.slow
+def test_a_million_changed_messages_are_refused_or_are_other_messages() -> None:
+    """The same promise for a million cheap changes of one message of each class."""
+    rng = np.random.default_rng(0)
+    packed = {cls: pack(build_one(cls)) for cls in MESSAGES}
+    per_class = 1_000_000 // len(packed) + 1
+    for cls, good in packed.items():
+        places = rng.integers(0, len(good), per_class)
+        flips = rng.integers(1, 256, per_class)
+        cuts = rng.integers(0, 4, per_class)
+        for place, flip, cut in zip(places.tolist(), flips.tolist(), cuts.tolist(), strict=True):
+            changed = good[:place] + bytes([good[place] ^ flip]) + good[place + 1 + (cut == 0) :]
+            try:
+                other = unpack(cls, changed)
+            except WireError:
+                continue
+            assert pack(other) == changed
+
+
+def build_one(cls: type) -> object:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return cls(**{f.name: one_of(hints[f.name]) for f in dataclasses.fields(cls)})
+
+
+def one_of(kind: Any) -> object:
+    if dataclasses.is_dataclass(kind):
+        return build_one(kind)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return bytes(range(200, 200 + 16)) * (args[1] // 16)
+    if origin is tuple:
+        return (one_of(args[0]),) * 2
+    return 7 if kind is int else b"some bytes"
