@@ -14,6 +14,7 @@ test: setup-dev
 	$(BIN)/python -P -m pytest -n 2 $(ARGS)
 
 check: lint types contracts
+	$(BIN)/python scripts/settings_page.py --check
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -21,7 +22,7 @@ lint: setup-dev
 
 types: setup-dev
 	$(BIN)/mypy
-	$(BIN)/mypy scripts
+	$(BIN)/mypy scripts/*.py
 
 contracts: setup-dev
 	$(BIN)/lint-imports

@@ -1,25 +1,57 @@
-"""A site as a Flower ClientApp. It moves messages and decides nothing."""
+"""A site as a Flower ClientApp. It moves messages and decides nothing.
+
+Covers: over a network, that no text of an exception leaves the site (`make_remote_app`).
+Does not cover: the transport's own security, and what a site's answers hold (`partsong.client.site`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 
-from partsong.client.site import Answer, Site
 from partsong.common.errors import WireError
 
+if TYPE_CHECKING:  # a site brings torch along, moving messages does not need it
+    from partsong.client.site import Answer, Site
+
 RAW = "partsong.raw.v1"
+_APP_RAISED = 2
 
 
 def make_app(site_of: Callable[[Context], Site]) -> ClientApp:
-    """Wrap sites into a ClientApp.
+    """Wrap sites into a ClientApp for a Grid in the same process, which sees their exceptions.
 
     Args:
         site_of: finds the site that a Flower context stands for; one process may play several.
     """
-    app = ClientApp()
+    return _routed(ClientApp(), site_of)
+
+
+def make_remote_app(site_of: Callable[[Context], Site], *, on_error: Callable[[Exception], None]) -> ClientApp:
+    """Wrap a site into a ClientApp for a coordinator elsewhere.
+
+    Guarantees: whatever goes wrong, the coordinator learns that it did and nothing else. Flower by itself would send
+        type and text of the exception, and an exception of a library may quote a record.
+    Args:
+        site_of: finds the site that a Flower context stands for.
+        on_error: told the exception, at the site.
+    """
+
+    def conceal(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        try:
+            return call_next(message, context)
+        except Exception as err:  # noqa: BLE001 - every kind of error, so that none reaches Flower
+            on_error(err)
+            return Message(Error(_APP_RAISED, "the site failed"), reply_to=message)
+
+    return _routed(ClientApp(mods=[conceal]), site_of)
+
+
+def _routed(app: ClientApp, site_of: Callable[[Context], Site]) -> ClientApp:
 
     @app.query("propose")
     def propose(message: Message, context: Context) -> Message:

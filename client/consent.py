@@ -1,6 +1,7 @@
 """The site decides: a plan and each of its queries are checked against the site's own rules before a record is read.
 
-Covers: the plan's privacy terms, its base model, its shapes and its floor; the number of rounds it may ask for.
+Covers: the plan's privacy terms, as they hold for this site's own number of records; its base model, its shapes and its
+floor; the number of rounds it may ask for, each query once.
 Does not cover: budgets across plans (the ledger's business).
 
 Pure: facts and rules come in, a refusal or nothing comes out.
@@ -8,13 +9,14 @@ Pure: facts and rules come in, a refusal or nothing comes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from partsong.common.accounting import StepEvents, epsilon, joint_multiplier
 from partsong.common.adapter import AdapterLayout
-from partsong.common.errors import PartsongError
+from partsong.common.build import canonical_json
+from partsong.common.errors import PartsongError, Refused
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
 from partsong.common.wire import Open, RefusalCode
 
@@ -61,11 +63,13 @@ def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
     """
     if plan.base_sha256 != facts.base_sha256:
         raise NotAgreed("model", "the plan is for another base model than the one installed here")
-    if plan.layout != facts.layout or plan.lora != facts.lora or plan.labels != facts.labels:
+    # As JSON, which is how options travel: a tuple comes back as a list.
+    same_lora = canonical_json(plan.lora) == canonical_json(facts.lora)
+    if plan.layout != facts.layout or not same_lora or plan.labels != facts.labels:
         raise NotAgreed("model", "the plan's adapter or labels are not those configured here")
     if plan.minimum_cohort < rules.minimum_cohort:
         raise NotAgreed("policy", f"minimum cohort {plan.minimum_cohort}, {rules.minimum_cohort} required here")
-    if facts.records < rules.minimum_records:
+    if facts.records < max(1, rules.minimum_records):
         raise NotAgreed("data", f"{facts.records} records, {rules.minimum_records} required here")
     if {b.name: b.size for b in plan.encoding.blocks} != {UPDATE: plan.layout.size(trained=True), LOSS: 1}:
         raise NotAgreed("plan", "the encoding is not that of a training query")
@@ -75,23 +79,27 @@ def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
         raise NotAgreed("policy", "the plan has no differential privacy, which has to be allowed here by name")
 
 
-def check_query(query: Open, plan: Plan, *, opened: int) -> None:
+def check_query(query: Open, plan: Plan, *, opened: Sequence[tuple[int, int]]) -> None:
     """Accept a round's query by returning.
 
     Args:
         query: what the coordinator asks.
         plan: the accepted plan.
-        opened: queries of this plan that were accepted here before, answered or not.
+        opened: round and attempt of each query of this plan that was accepted here before, answered or not.
 
     Raises:
-        NotAgreed: the query lies outside the plan; nothing was read.
+        NotAgreed: the query lies outside the plan, or is not later than all before it (a replay would give two
+            updates for one place in the protocol); nothing was read.
     """
     if query.plan_sha256 != plan.sha256:
         raise NotAgreed("plan", "the query names another plan than the accepted one")
     if not 1 <= query.round <= plan.rounds or query.attempt < 1:
         raise NotAgreed("plan", f"round {query.round} of {plan.rounds}")
-    if plan.dp is not None and opened >= plan.rounds:
-        raise NotAgreed("budget", f"{opened} of {plan.rounds} rounds are spent")
+    # A plan with a seed is for tests: the same query gives the same update, so asking again tells nothing new.
+    if plan.seed is None and opened and (query.round, query.attempt) <= max(opened):
+        raise NotAgreed("state", f"round {query.round}, attempt {query.attempt} is not later than those before it")
+    if plan.dp is not None and len(opened) >= plan.rounds:
+        raise NotAgreed("budget", f"{len(opened)} of {plan.rounds} rounds are spent")
 
 
 def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
@@ -100,7 +108,10 @@ def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
     if dp.epsilon > rules.max_epsilon:
         raise NotAgreed("policy", f"epsilon {dp.epsilon}, at most {rules.max_epsilon} here")
     sigma = joint_multiplier(gradient=dp.noise_multiplier, loss=dp.loss_noise_multiplier)
-    events = StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=sigma, steps=plan.steps, max_batch=None)
-    spent = epsilon([events], delta=dp.delta).epsilon
-    if spent > dp.epsilon * (1 + 1e-3):
-        raise NotAgreed("policy", f"the plan's noise gives epsilon {spent:.3f}, not {dp.epsilon}")
+    events = StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=sigma, steps=plan.steps)
+    try:
+        spent = epsilon([events.at_site(records=facts.records)], delta=dp.delta).epsilon
+    except Refused as err:
+        raise NotAgreed("policy", "the plan's noise is too small to be accounted for") from err
+    if spent > dp.epsilon:
+        raise NotAgreed("policy", f"the plan's noise gives epsilon {spent:.4f} here, more than its {dp.epsilon}")

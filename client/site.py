@@ -7,7 +7,7 @@ update waits at the site until the roster is known; it is sealed once and then g
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ from partsong.client.seal import seal
 from partsong.client.train import LocalUpdate, Progress, train_round
 from partsong.common import wire
 from partsong.common.adapter import FloatVec, digest
-from partsong.common.errors import WireError
+from partsong.common.errors import DataError, WireError
 from partsong.common.files import append_line, read_lines
-from partsong.common.plan import LOSS, UPDATE, Plan
+from partsong.common.plan import LOSS, UPDATE, Plan, learning_rate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,11 +135,12 @@ class Site:
             raise AssertionError("a plan is only ever stored together with its frozen part")
         self._host.put(self._frozen_F, trained=False)
         self._host.put(adapter_P)
+        rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
         update = train_round(
             self._host,
             self._records,
             sampling_rate=plan.sampling_rate,
-            training=plan.training,
+            training=replace(plan.training, learning_rate=rate),
             dp=plan.dp,
             randomness=self._chance(plan, number).samples,
             on_step=lambda p: self._on_step(number, p),
@@ -150,8 +151,9 @@ class Site:
     def _consume(self, roster: wire.Roster, plan: Plan) -> LocalUpdate:
         if roster.plan_sha256 != plan.sha256 or self._name not in roster.sites:
             raise NotAgreed("state", "the roster is of another plan, or this site is not in it")
-        if len(set(roster.sites)) < max(plan.minimum_cohort, self._rules.minimum_cohort):
-            raise NotAgreed("policy", f"{len(set(roster.sites))} sites in the roster")
+        floor, summands = max(plan.minimum_cohort, self._rules.minimum_cohort), len(set(roster.sites))
+        if not floor <= summands == len(roster.sites) <= plan.encoding.max_sites:
+            raise NotAgreed("policy", f"{summands} sites in a roster of {len(roster.sites)}, at least {floor} needed")
         if self._pending is None or self._pending[:2] != (roster.round, roster.attempt):
             raise NotAgreed("state", "no update of that round waits here")
         update, self._pending = self._pending[2], None
@@ -162,8 +164,22 @@ class Site:
             raise NotAgreed("state", "no plan was accepted here")
         return self._plan
 
-    def _opened(self, plan: Plan) -> int:
-        return sum(line["plan"] == plan.sha256 for line in read_lines(self._journal))
+    def _opened(self, plan: Plan) -> list[tuple[int, int]]:
+        """Round and attempt of each query of the plan in the journal.
+
+        Raises:
+            DataError: the journal is damaged. What was spent is then unknown, so nothing more is.
+        """
+        try:
+            return [
+                (int(line["round"]), int(line["attempt"]))
+                for line in read_lines(self._journal)
+                if line["plan"] == plan.sha256
+            ]
+        except (KeyError, TypeError, ValueError) as err:
+            raise DataError(
+                self._journal.name, found="a line that is no query", expected="plan, round and attempt on each line"
+            ) from err
 
     def _refuse(self, no: NotAgreed) -> Answer:
         return Answer(header=wire.encode(wire.Refuse(site=self._name, code=no.code)))

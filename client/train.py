@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from partsong.client.data.batch import by_length, pad
 from partsong.client.data.encode import Record
 from partsong.client.dp.engine import DpSettings, Stepper, plain_stepper, private_stepper
-from partsong.client.dp.sampler import PoissonSampler, Randomness
+from partsong.client.dp.sampler import PoissonSampler, Randomness, require_unpredictable
 from partsong.client.model.host import ModelHost, Scores
 from partsong.common.adapter import FloatVec
 from partsong.common.config import TrainingConfig
@@ -84,9 +84,12 @@ def train_round(
     Raises:
         TrainingFailed: the loss or the adapter is not finite. The caller throws the update away.
         ModelError: a single record does not fit into memory.
+        Refused: a repeatable sample under differential privacy; nothing was trained.
     """
     before_P = host.take()
     sampler = PoissonSampler(len(records), sampling_rate, randomness=randomness)
+    if dp is not None:
+        require_unpredictable(sampler)
     lengths = np.array([len(r.input_ids) for r in records])
     losses: list[float] = []
     visits = tokens = nonfinite = 0
@@ -162,7 +165,10 @@ def _one_pass(host: ModelHost, records: Sequence[Record], stepper: Stepper) -> b
 
 
 def _out_of_memory(err: RuntimeError) -> bool:
-    return isinstance(err, torch.OutOfMemoryError) or "can't allocate memory" in str(err)
+    """CUDA has a class for it; the CPU allocator and MPS say it in words."""
+    return isinstance(err, torch.OutOfMemoryError) or any(
+        words in str(err) for words in ("can't allocate memory", "out of memory")
+    )
 
 
 def _stepper(host: ModelHost, training: TrainingConfig, dp: DpPlan | None, expected_batch: float) -> Stepper:

@@ -166,6 +166,7 @@ def _spend_of(merged: tuple[StepEvents, ...], delta: float) -> Spend:
     return Spend(epsilon=_rdp_epsilon(merged, delta=delta), delta=delta, accountant="rdp")
 
 
+@functools.lru_cache(maxsize=32)
 def calibrate(
     *, sampling_rate: float, steps: int, epsilon: float, delta: float, loss_noise_ratio: float | None
 ) -> float:

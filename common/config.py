@@ -62,10 +62,15 @@ class DataConfig:
     format: Literal["auto", "jsonl", "csv", "parquet", "dataset"] = "auto"
     """auto goes by the ending; `dataset` is a folder written by Hugging Face `save_to_disk`."""
     messages_field: str = "messages"
+    """Column of a chat: a list of role and content."""
     prompt_field: str = "prompt"
+    """Column of what is asked."""
     completion_field: str = "completion"
+    """Column of what is answered."""
     text_field: str = "text"
+    """Column of plain text, alone or with a label."""
     label_field: str = "label"
+    """Column of the class."""
     unit_field: str | None = None
     """Column that says whose record it is (a patient id); reported, and the privacy unit where asked for."""
     labels: tuple[str, ...] = ()
@@ -95,11 +100,15 @@ class AdapterConfig:
     """ffa: A is frozen and drawn from a public seed, B is trained and averaged; the mean of the products is exact.
     fedit: A and B are averaged each on its own, the plain FedAvg baseline; not exact."""
     r: int = 8
+    """LoRA rank."""
     lora_alpha: float = 16.0
+    """LoRA scale: the product B·A is multiplied by lora_alpha / r."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    """Linear layers that get an adapter, by the last part of their name. One that matches nothing is an error."""
     last_layers: int | None = None
     """Adapters in the last N layers only: the layers before them run without gradients. None: all layers."""
     a_init: Literal["kaiming", "orthonormal"] = "orthonormal"
+    """How A starts: rows of a random orthonormal frame, or as PEFT starts it."""
     seed: int = 0
     """Public seed of A (and of a classification head)."""
     peft: Mapping[str, Any] = field(default_factory=dict)
@@ -135,8 +144,9 @@ class PrivacyConfig:
     """One record's loss counts as at most this in the released loss."""
     loss_noise_ratio: float = 4.0
     """Noise multiplier of the released loss / noise multiplier of the gradient."""
-    engine: Literal["hooks", "flat"] = "hooks"
-    """Where per-record gradients come from: Opacus hooks, or the flat buffer of this package."""
+    engine: Literal["flat", "hooks"] = "flat"
+    """Where per-record gradients come from: one flat buffer written in the backward pass, or Opacus' hooks, which are
+    slower and know more kinds of layers."""
 
     def __post_init__(self) -> None:
         _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
@@ -152,14 +162,21 @@ class TrainingConfig:
     steps_per_round: int = 4
     """Optimizer steps, each on one Poisson sample."""
     learning_rate: float = 1e-2
-    """Constant. Under differential privacy 3 to 10 times what is usual without."""
+    """Of the first round. Under differential privacy 3 to 10 times what is usual without."""
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    """How the rate falls over the rounds of a run; constant within a round."""
     optim: Literal["adamw", "sgd"] = "adamw"
+    """Local optimizer; its state begins anew in every round."""
     weight_decay: float = 0.0
+    """Of the local optimizer."""
     adam_beta1: float = 0.9
+    """Of AdamW."""
     adam_beta2: float = 0.999
+    """Of AdamW."""
     per_device_train_batch_size: int = 16
     """Records per forward pass. Halved by itself when memory runs out; the Poisson sample is not changed."""
     per_device_eval_batch_size: int = 64
+    """Records per forward pass of an evaluation."""
     group_by_length: bool = True
     """Sort a drawn sample by length before it is cut into passes: less padding, same gradient."""
 
@@ -176,7 +193,9 @@ class ServerOptimizerConfig:
     """What the coordinator does with the mean of the updates."""
 
     name: Literal["fedavg", "fedavgm", "fedadam", "nesterov"] = "fedavg"
+    """fedavg takes the mean as it is; the others remember earlier rounds."""
     learning_rate: float = 1.0
+    """Factor on the step."""
     momentum: float = 0.9
     """fedavgm, nesterov; beta 1 of fedadam."""
     beta2: float = 0.99
@@ -227,6 +246,7 @@ class PartitionConfig:
     column: str | None = None
     """column: one site per value of this field."""
     seed: int = 0
+    """Public seed of the split."""
 
     def __post_init__(self) -> None:
         _positive(alpha=self.alpha)
@@ -248,17 +268,19 @@ class SimulationConfig:
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5
+    """Queries the coordinator asks; under differential privacy the budget is spread over all of them."""
     sites: int | None = None
     """How many sites to split the data over; None: as many as the data has by itself."""
     drop: tuple[str, ...] = ()
     """Scripted drop-outs: `SITE@ROUND:train` (before READY) or `SITE@ROUND:report` (after it, the default)."""
     evaluate_every: int = 1
-    """Rounds between evaluations of the held-out set by the simulator; 0: only at the end."""
+    """Rounds between evaluations of the held-out set by the simulator, the last round included; 0: none."""
     evaluate_limit: int | None = None
     """At most this many held-out records."""
     seed: int | None = None
     """Makes sampling repeatable, for tests. Refused with privacy.mode=dp; marks the run."""
     run_dir: str = "runs"
+    """Folder in which the run gets a folder of its own."""
 
     def __post_init__(self) -> None:
         _positive(rounds=self.rounds, sites=self.sites, evaluate_limit=self.evaluate_limit)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from partsong.common.errors import DataError, TryAgain
 
@@ -27,17 +27,17 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         TryAgain: the disk is full; `path` is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
+        make_folder(path.parent)
         yield part
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as err:
         part.unlink(missing_ok=True)
-        if err.errno in _FULL:
+        if is_full(err):
             raise TryAgain(
                 f"{path.name}: no space left to write it; the file is as it was; free space, then resume"
             ) from err
@@ -59,21 +59,37 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line and wait until it is on the disk."""
+    """Append one JSON line and wait until it is on the disk.
+
+    Guarantees:
+        - once this returns, the line survives a power cut, also as the first line of a new file;
+        - a torn line that a crash has left is taken off first, so that it never swallows this one.
+    Raises:
+        TryAgain: the disk is full; the file holds the lines it held before.
+    """
     line = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    is_new = not path.exists()
     try:
-        with path.open("ab") as log:
-            log.write(line)
-            log.flush()
+        make_folder(path.parent)
+        with path.open("a+b", buffering=0) as log:
+            end = _end_of_whole_lines(log)
+            log.truncate(end)
+            _write_all_or_nothing(log, line, end=end)
             os.fsync(log.fileno())
+        if is_new:
+            sync_folder(path.parent)
     except OSError as err:
-        if err.errno in _FULL:
+        if is_full(err):
             raise TryAgain(f"{path.name}: no space left to append to it; free space, then resume") from err
         raise
 
 
 def read_lines(path: Path) -> list[Any]:
-    """Read JSON lines; a last line cut off by a crash is left out."""
+    """Read JSON lines; a last line cut off by a crash is left out.
+
+    Raises:
+        DataError: a whole line is not JSON.
+    """
     if not path.exists():
         return []
     whole = path.read_bytes().split(b"\n")[:-1]
@@ -81,6 +97,13 @@ def read_lines(path: Path) -> list[Any]:
         return [json.loads(line) for line in whole]
     except ValueError as err:
         raise DataError(path.name, found="a line that is not JSON", expected="one JSON object a line") from err
+
+
+def is_full(err: BaseException) -> bool:
+    """Whether an error says that the disk is full, also where a library has only kept the text of it."""
+    if isinstance(err, OSError) and err.errno in _FULL:
+        return True
+    return any(os.strerror(code).lower() in str(err).lower() for code in _FULL)
 
 
 def sha256_file(path: Path) -> str:
@@ -92,9 +115,43 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; each new one survives a power cut."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _end_of_whole_lines(log: IO[bytes]) -> int:
+    """Find where the last whole line ends, looking back from the end."""
+    position = log.seek(0, os.SEEK_END)
+    while position:
+        start = max(0, position - _READ_BLOCK)
+        log.seek(start)
+        newline = log.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
+
+
+def _write_all_or_nothing(log: IO[bytes], line: bytes, *, end: int) -> None:
+    """Write a line at `end`. A full disk may take a part of it before it says so; that part is taken back."""
+    try:
+        left = memoryview(line)
+        while left:
+            left = left[log.write(left) :]
+    except OSError:
+        log.truncate(end)
+        raise

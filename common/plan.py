@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from partsong.common.accounting import LOWEST_NOISE
 from partsong.common.adapter import AdapterLayout
 from partsong.common.build import sha256_of
 from partsong.common.config import TrainingConfig
@@ -18,6 +19,23 @@ from partsong.common.fixed_point import Encoding
 
 UPDATE = "update"
 LOSS = "loss"
+
+MOST_STEPS = 1_000_000
+"""Of a whole run. The accountant needs ten seconds for as many, and it runs before a site has agreed to anything."""
+LONGEST_NAME = 200
+_LARGEST = 1e15
+"""Far inside float32's range; what `fixed_point.Block` takes as a clip."""
+
+
+def is_name(text: str) -> bool:
+    """Whether a name from outside can be shown: no control characters, not empty, not endless."""
+    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
+
+
+def _within(above: float, most: float, **values: float) -> None:
+    for name, value in values.items():
+        if not above < value <= most:
+            raise ValueError(f"{name} above {above:g} and at most {most:g}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +53,15 @@ class DpPlan:
     loss_clip: float
     loss_noise_multiplier: float
     engine: Literal["hooks", "flat"]
+
+    def __post_init__(self) -> None:
+        _within(0, _LARGEST, epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
+        _within(0, 1, sampling_rate=self.sampling_rate)
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta above 0 and below 1, not {self.delta}")
+        if not min(self.noise_multiplier, self.loss_noise_multiplier) >= LOWEST_NOISE:
+            raise ValueError(f"noise multipliers of at least {LOWEST_NOISE}")
+        _within(0, _LARGEST, noise_multiplier=self.noise_multiplier, loss_noise_multiplier=self.loss_noise_multiplier)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +93,13 @@ class Plan:
     """Repeatable sampling, for tests; a plan with `dp` has none."""
 
     def __post_init__(self) -> None:
+        if not is_name(self.run):
+            raise ValueError(f"a run name of 1 to {LONGEST_NAME} printable characters")
+        _within(0, MOST_STEPS, rounds=self.rounds, steps=self.steps, max_length=self.max_length)
+        _within(0, 1, sampling_rate=self.sampling_rate)
+        _within(0, self.encoding.max_sites, minimum_cohort=self.minimum_cohort)
+        if (self.task == "classification") != bool(self.labels) or len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels without repeats for classification, none for causal_lm")
         if self.dp is not None and self.seed is not None:
             raise ValueError("no seed in a plan with differential privacy")
         if self.dp is not None and self.dp.sampling_rate != self.sampling_rate:
@@ -87,20 +121,50 @@ def rotation_seed(plan_sha256: str, *, number: int, attempt: int) -> bytes:
     return hashlib.sha256(f"partsong rotation\0{plan_sha256}\0{number}\0{attempt}".encode()).digest()
 
 
+def learning_rate(training: TrainingConfig, *, number: int, rounds: int) -> float:
+    """Give the rate of round `number`: linear and cosine fall from the full rate in round 1 towards 0 after the last.
+
+    Args:
+        training: rate of the first round and schedule.
+        number: of the round, 1 to `rounds`.
+        rounds: of the run.
+    """
+    done = (number - 1) / rounds
+    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return training.learning_rate * factor[training.lr_scheduler_type]
+
+
 def largest_update(training: TrainingConfig, dp: DpPlan | None, *, size: int) -> float:
-    """Give a public bound that the L2 norm of a site's update practically never exceeds: the clip of a sealed vector.
+    """Give a public bound of the L2 norm of a site's update in one round: the clip of a sealed vector.
 
-    AdamW moves an entry by about the learning rate a step (Kingma and Ba 2015, section 2.1). SGD moves by the learning
-    rate times the mean gradient: its clip, plus the noise of a sample of at least eight expected records.
-
+    Guarantees: with AdamW no gradients whatever lead past it, weight decay apart. With SGD it is a practical bound:
+        the learning rate times the mean gradient, its clip plus the noise of a sample of at least eight expected
+        records. A longer update is shortened, never wrapped.
     Args:
         training: steps, optimizer and learning rate.
         dp: privacy terms; without them SGD's gradients are taken to have norm 1.
         size: number of trained parameters.
     """
-    per_round = training.steps_per_round * training.learning_rate
     if training.optim == "adamw":
-        return per_round * math.sqrt(size)
+        return training.learning_rate * _adam_reach(training) * math.sqrt(size)
     clip = 1.0 if dp is None else dp.clip_norm
     noise = 0.0 if dp is None else dp.noise_multiplier * clip * math.sqrt(size) / 8
-    return per_round * (clip + noise)
+    return training.steps_per_round * training.learning_rate * (clip + noise)
+
+
+def _adam_reach(training: TrainingConfig) -> float:
+    """Bound how many learning rates Adam moves one entry in a round: the sum over its steps of |m| / sqrt(v).
+
+    m is a weighted mean of the gradients so far, v one of their squares, with weights a and b that add up to 1 (that
+    is the bias correction), so m**2 <= sum(a**2 / b) * v by Cauchy and Schwarz. Four steps with the usual betas reach
+    4.02 instead of 4. `adam_beta2` has to be above 0 for it.
+
+    Source: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
+    """
+    beta1, beta2 = training.adam_beta1, training.adam_beta2
+    ratio = beta1**2 / beta2 if beta2 else 0.0
+    reach = sum_a = sum_b = sum_ratio = 0.0
+    for age in range(training.steps_per_round):
+        sum_a, sum_b, sum_ratio = sum_a + beta1**age, sum_b + beta2**age, sum_ratio + ratio**age
+        reach += math.sqrt(sum_ratio * sum_b) / sum_a
+    return reach

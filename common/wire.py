@@ -1,6 +1,7 @@
 """Messages between coordinator and sites: one header of canonical JSON, at most one vector of raw bytes.
 
-Covers: version, kind, strict types, exact vector length, size caps. Does not cover: who sent it (the transport's
+Covers: version, kind, strict types, one encoding for each message, names that can be shown, exact vector length,
+size caps. Does not cover: who sent it (the transport's
 and, with the secure sum, the signature's business).
 
 | kind    | from        | vector                          | meaning                                             |
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 
 from partsong.common.build import build, canonical_json, to_tree
 from partsong.common.errors import ConfigError, WireError
-from partsong.common.plan import Plan
+from partsong.common.plan import LONGEST_NAME, Plan, is_name
 
 WIRE_VERSION = 1
 MAX_HEADER_BYTES = 1 << 20
@@ -53,6 +54,9 @@ class Accept:
     site: str
     plan_sha256: str
 
+    def __post_init__(self) -> None:
+        _check_names(self.site)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refuse:
@@ -61,6 +65,9 @@ class Refuse:
     kind = "refuse"
     site: str
     code: RefusalCode
+
+    def __post_init__(self) -> None:
+        _check_names(self.site)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +90,9 @@ class Ready:
     round: int
     attempt: int
 
+    def __post_init__(self) -> None:
+        _check_names(self.site)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Roster:
@@ -94,6 +104,9 @@ class Roster:
     attempt: int
     sites: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        _check_names(*self.sites)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
@@ -103,6 +116,9 @@ class Report:
     site: str
     round: int
     attempt: int
+
+    def __post_init__(self) -> None:
+        _check_names(self.site)
 
 
 def encode(message: Any) -> bytes:
@@ -117,36 +133,33 @@ def decode(data: bytes, cls: type[T]) -> T:
         WireError: unknown wire version, another kind, an unknown or missing field, a wrong type, over 1 MiB,
             or not the canonical encoding. Nothing of the message was acted on.
     """
-    if len(data) > MAX_HEADER_BYTES:
-        raise WireError(f"message header: found {len(data)} bytes, expected at most {MAX_HEADER_BYTES}")
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError) as err:
-        raise WireError("message header: not JSON") from err
-    if not isinstance(tree, dict) or "wire" not in tree:
-        raise WireError("message header: no wire version")
+    tree = _tree(data)
     if tree["wire"] != WIRE_VERSION or type(tree["wire"]) is not int:
         raise WireError(
-            f"wire version {str(tree['wire'])[:20]} is unknown here, expected {WIRE_VERSION}; update the older side"
+            f"wire version {_shown(tree['wire'])} is unknown here, expected {WIRE_VERSION}; update the older side"
         )
     kind = getattr(cls, "kind", None)
     if set(tree) != {"wire", "kind", "body"} or tree["kind"] != kind:
-        raise WireError(f"message header: expected kind {kind}, found {str(tree.get('kind'))[:20]}")
+        raise WireError(f"message header: expected kind {kind}, found {_shown(tree.get('kind'))}")
     try:
         message = build(cls, tree["body"])
+        canonical = encode(message)
     except ConfigError as err:
-        raise WireError(f"{kind} message: {err}") from err
-    if encode(message) != data:
+        raise WireError(f"{kind} message: {_shown(err, most=300)}") from err
+    except (ValueError, RecursionError) as err:
+        raise WireError(f"{kind} message: a value that has no canonical form") from err
+    if canonical != data:
         raise WireError(f"{kind} message: not in canonical form")
     return message
 
 
 def kind_of(data: bytes) -> str:
-    """Name the kind of a header without trusting the rest of it."""
-    try:
-        return str(json.loads(data)["kind"])
-    except (ValueError, KeyError, TypeError, RecursionError) as err:
-        raise WireError("message header: no kind") from err
+    """Name the kind of a header without trusting the rest of it.
+
+    Raises:
+        WireError: no header at all.
+    """
+    return _shown(_tree(data).get("kind"))
 
 
 def vector_bytes(vector: NDArray[np.float32] | NDArray[np.uint64]) -> bytes:
@@ -163,11 +176,34 @@ def floats(data: bytes, *, size: int) -> NDArray[np.float32]:
 
 
 def words(data: bytes, *, size: int) -> NDArray[np.uint64]:
-    """Decode `size` 64-bit words, exactly."""
-    return np.frombuffer(_exact(data, size=size, width=8), dtype="<u8").astype(np.uint64)
+    """View `size` 64-bit words, exactly; they are read-only, and on a little-endian machine not copied."""
+    return np.frombuffer(_exact(data, size=size, width=8), dtype="<u8").astype(np.uint64, copy=False)
 
 
 def _exact(data: bytes, *, size: int, width: int) -> bytes:
     if len(data) != size * width:
         raise WireError(f"vector: found {len(data)} bytes, expected {size * width}")
     return data
+
+
+def _tree(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_HEADER_BYTES:
+        raise WireError(f"message header: found {len(data)} bytes, expected at most {MAX_HEADER_BYTES}")
+    try:
+        tree = json.loads(data)
+    except (ValueError, RecursionError) as err:
+        raise WireError("message header: not JSON") from err
+    if not isinstance(tree, dict) or "wire" not in tree:
+        raise WireError("message header: no wire version")
+    return tree
+
+
+def _check_names(*names: str) -> None:
+    if not all(map(is_name, names)):
+        raise ValueError(f"site names of 1 to {LONGEST_NAME} printable characters")
+
+
+def _shown(value: object, *, most: int = 20) -> str:
+    """Cut what a stranger wrote to a length and characters that an error text can hold."""
+    text = str(value)[:most]
+    return text if text.isprintable() else ascii(text)

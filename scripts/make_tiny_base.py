@@ -265,7 +265,7 @@ def mean_loss(model: PreTrainedModel, sequences_NT: torch.Tensor, loss: Loss) ->
     model.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = [loss(model, part).item() for part in sequences_NT[:512].split(64)]
+        parts = [loss(model, part).item() for part in torch.split(sequences_NT[:512], 64)]
     return sum(parts) / len(parts)
 
 
@@ -283,7 +283,7 @@ def pretrain(model: PreTrainedModel, sequences_NT: torch.Tensor, *, loss: Loss, 
     for step, ids_BT in enumerate(batches(sequences_NT, schedule)):
         value = loss(model, ids_BT)
         optimizer.zero_grad()
-        value.backward()
+        torch.autograd.backward(value)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         scheduler.step()

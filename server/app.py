@@ -43,15 +43,28 @@ class GridExchange:
         message id.
         """
         out = [self._message(parcel, node, phase=phase, ttl_s=timeout_s) for node, parcel in parcels.items()]
-        waiting = {i: m.metadata.dst_node_id for i, m in zip(self._grid.push_messages(out), out, strict=True) if i}
+        waiting = dict(self._pushed(out))
+        for node in set(parcels) - set(waiting.values()):
+            yield node, Loss.SILENT
         deadline, pause_s = time.monotonic() + timeout_s, _FIRST_PAUSE_S
-        while waiting and time.monotonic() < deadline:
-            replies = list(self._grid.pull_messages(list(waiting)))
+        while waiting:
+            is_last = time.monotonic() >= deadline
+            replies = [r for r in self._grid.pull_messages(list(waiting)) if r.metadata.reply_to_message_id in waiting]
             for reply in replies:
                 node = waiting.pop(reply.metadata.reply_to_message_id)
                 yield node, _parcel(reply, node)
+            if is_last:
+                return
             pause_s = _FIRST_PAUSE_S if replies else min(pause_s * 1.5, _LONGEST_PAUSE_S)
             time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())) if waiting else 0)
+
+    def _pushed(self, out: list[Message]) -> Iterator[tuple[str, int]]:
+        """Push messages and give id and node of each that Flower took: it gives no id for a message that it could not
+        push, and no ids at all for messages that are too large.
+        """
+        for message_id, message in zip(self._grid.push_messages(out), out, strict=False):
+            if message_id:
+                yield message_id, message.metadata.dst_node_id
 
     def _message(self, parcel: Parcel, node: int, *, phase: str, ttl_s: float) -> Message:
         content = RecordDict({"partsong": ConfigRecord({"header": parcel.header})})

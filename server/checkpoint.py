@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,17 +76,15 @@ class Checkpoints:
         pointer = self._folder / _LATEST
         if not pointer.exists():
             return None
-        latest = json.loads(pointer.read_text())
-        file = self._folder / latest["file"]
-        data = file.read_bytes() if file.exists() else b""
-        if hashlib.sha256(data).hexdigest() != latest["sha256"]:
-            raise DataError(
-                file.name,
-                found="a damaged file",
-                expected="the checkpoint that latest.json names",
-                remedy="restore the run directory, or start a new run",
-            )
-        return Saved(round=latest["round"], state=_state(data, latest), facts=latest["facts"])
+        try:
+            latest = json.loads(pointer.read_bytes())
+            file = self._folder / Path(latest["file"]).name
+            data = file.read_bytes() if file.exists() else b""
+            if hashlib.sha256(data).hexdigest() != latest["sha256"]:
+                raise _damaged(file.name, "the checkpoint that latest.json names")
+            return Saved(round=int(latest["round"]), state=_state(data, latest["steps"]), facts=dict(latest["facts"]))
+        except (ValueError, KeyError, TypeError, SafetensorError) as err:
+            raise _damaged(_LATEST, "a checkpoint's round, file, digest and facts") from err
 
     def note_opened(self, *, number: int, attempt: int) -> None:
         """Record that a round's query is about to go out."""
@@ -93,17 +92,20 @@ class Checkpoints:
 
     def attempts(self) -> Mapping[int, int]:
         """How often each round was opened."""
-        counts: dict[int, int] = {}
-        for line in read_lines(self._opened):
-            counts[line["round"]] = counts.get(line["round"], 0) + 1
-        return counts
+        try:
+            return Counter(int(line["round"]) for line in read_lines(self._opened))
+        except (KeyError, TypeError, ValueError) as err:
+            raise _damaged(_OPENED, "a round on each line") from err
 
 
-def _state(data: bytes, latest: dict[str, Any]) -> ServerState:
-    try:
-        tensors = load(data)
-    except SafetensorError as err:
-        raise DataError(latest["file"], found="no safetensors", expected="a checkpoint") from err
+def _state(data: bytes, steps: int) -> ServerState:
+    tensors = load(data)
     adapter_P = tensors.pop("adapter")
     memory = {name: value.astype(np.float64) for name, value in tensors.items()}
-    return ServerState(adapter_P=adapter_P.astype(np.float64), memory=memory, steps=latest["steps"])
+    return ServerState(adapter_P=adapter_P.astype(np.float64), memory=memory, steps=steps)
+
+
+def _damaged(name: str, expected: str) -> DataError:
+    return DataError(
+        name, found="a damaged file", expected=expected, remedy="restore the run directory, or start a new run"
+    )

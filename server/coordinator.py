@@ -13,6 +13,7 @@ from partsong.common import events, wire
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.build import to_tree
 from partsong.common.errors import PartsongError, WireError
+from partsong.common.fixed_point import SumOutOfRange
 from partsong.common.plan import Plan, rotation_seed
 from partsong.server import rounds
 from partsong.server.aggregate import Accumulator, Opened
@@ -90,7 +91,8 @@ class Coordinator:
 
         Guarantees:
             - the sum has at least the plan's floor of summands, or there is none;
-            - a site that fails, is silent or answers nonsense is left out and named.
+            - a site that fails, is silent or answers nonsense is left out and named;
+            - words that are no encoded vector end the round, not the run. Whose they were cannot be told from a sum.
         """
         state = Round(number=query.round, attempt=query.attempt, cohort=self.sites, minimum=self._plan.minimum_cohort)
         self._listen(events.RoundOpened(round=query.round, sites=state.cohort))
@@ -98,12 +100,16 @@ class Coordinator:
         if state.phase is Phase.ABORTED:
             return self._abandoned(state)
         total = Accumulator(encoding=self._plan.encoding)
-        state, bytes_out = self._gather_reports(state, total)
-        state = rounds.close_rostered(state)
+        rostered, bytes_out = self._gather_reports(state, total)
+        state = rounds.close_rostered(rostered)
         if state.phase is Phase.ABORTED:
             return self._abandoned(state)
         seed = rotation_seed(self._plan.sha256, number=query.round, attempt=query.attempt)
-        return Outcome(state=state, opened=total.open(rotation_seed=seed), bytes_out=bytes_out)
+        try:
+            opened = total.open(rotation_seed=seed)
+        except SumOutOfRange:
+            return self._abandoned(rounds.void(rostered))
+        return Outcome(state=state, opened=opened, bytes_out=bytes_out)
 
     def _gather_ready(self, state: Round, query: Query) -> Round:
         header = wire.Open(
@@ -184,6 +190,8 @@ class Coordinator:
             return f"{accept.site}: accepted another plan"
         if accept.site in self._address:
             return f"{accept.site}: its name is taken"
+        if len(self._address) >= self._plan.encoding.max_sites:
+            return f"{accept.site}: a sum holds {self._plan.encoding.max_sites} sites at most"
         self._address[accept.site] = address
         return ""
 

@@ -112,6 +112,13 @@ def close_rostered(state: Round) -> Round:
     return replace(state, phase=Phase.SUMMED)
 
 
+def void(state: Round) -> Round:
+    """End a round whose words, added up, are no sum of encoded vectors: nobody knows whose were wrong."""
+    _phase(state, Phase.ROSTERED)
+    reason = f"round {state.number}: the reports of {len(state.reported)} sites are no sum; no sum was opened"
+    return replace(_silence(state), phase=Phase.ABORTED, reason=reason)
+
+
 def _silence(state: Round) -> Round:
     return replace(state, lost={**state.lost, **dict.fromkeys(state.waiting, Loss.SILENT)})
 

@@ -26,6 +26,9 @@ _QUIET = {
 }
 """No telemetry, no update checks, no downloads: set before the libraries that read them are imported."""
 
+_INTERRUPTED = 130
+"""What typer makes of Ctrl-C: 128 and the number of the signal, as shells count."""
+
 app = typer.Typer(
     name="partsong",
     no_args_is_help=True,
@@ -47,9 +50,10 @@ def main() -> None:
     except PartsongError as err:
         Console(stderr=True).print(f"error: {err}", highlight=False, soft_wrap=True, markup=False)
         sys.exit(err.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; `partsong simulate --resume RUN` continues a run")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            Console(stderr=True).print("interrupted; `partsong simulate --resume RUN` continues a run")
+        raise
 
 
 @app.callback(invoke_without_command=True)
@@ -74,21 +78,12 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Run a whole federation on this machine."""
-    from partsong.simulations.configure import compose_simulation, to_yaml
-
     if resume is not None and overrides:
         raise typer.BadParameter("a resumed run keeps its configuration: give --resume alone", param_hint="KEY=VALUE")
     if cfg == "job":
-        typer.echo(to_yaml(compose_simulation(overrides or [])), nl=False)
+        typer.echo(_configuration(overrides or [], resume), nl=False)
         return
-    from partsong.simulations import simulate as runs
-
-    console = Console(stderr=True)
-    done = (
-        runs.resume(resume, console=console)
-        if resume
-        else runs.simulate(compose_simulation(overrides or []), console=console)
-    )
+    done = _started(overrides or []) if resume is None else _resumed(resume)
     if as_json:
         typer.echo(json.dumps(_facts(done), indent=2))
         return
@@ -141,11 +136,37 @@ def export(
     typer.echo(str((export_merged if merge else export_adapter)(run, out)))
 
 
+def _configuration(overrides: list[str], resume: Path | None) -> str:
+    from partsong.simulations.configure import compose_simulation, to_yaml
+    from partsong.simulations.run_dir import RunDir
+
+    return to_yaml(compose_simulation(overrides) if resume is None else RunDir.reopen(resume)[1])
+
+
+def _started(overrides: list[str]) -> Any:
+    from partsong.simulations.configure import compose_simulation
+
+    # Before torch is imported, so that a typing error is answered at once.
+    config = compose_simulation(overrides)
+    from partsong.simulations import simulate as runs
+
+    return runs.simulate(config, console=Console(stderr=True))
+
+
+def _resumed(run: Path) -> Any:
+    from partsong.simulations import simulate as runs
+
+    return runs.resume(run, console=Console(stderr=True))
+
+
 def _facts(done: Any) -> dict[str, Any]:
+    from partsong.simulations.marks import marks
+
     return {
         "run": str(done.run.path),
         "adapter": str(done.run.adapter),
         "report": str(done.run.report),
+        "marks": list(marks(done.config)),
         "epsilon": done.result.epsilon,
         "rounds": done.result.history,
     }

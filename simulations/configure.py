@@ -22,6 +22,8 @@ from partsong.common.errors import ConfigError
 
 _OPEN_KEYS = ("adapter.peft.",)
 """Below these any key is allowed: PEFT's own options pass through."""
+_OWN = ("model", "data")
+"""Groups whose choice `local` stands for what the user brings."""
 _GROUPS = ("model", "data", "adapter", "privacy", "demo", "demo/arm")
 
 
@@ -100,7 +102,7 @@ def _explained(err: Exception, cls: type[Any], overrides: Sequence[str]) -> Conf
             choice[1],
             found=repr(choice[2]),
             expected=f"one of {(choice[3] or '').replace(' ', ', ')}",
-            remedy=f"or {choice[1]}=local with your own",
+            remedy=f"or {choice[1]}=local with your own" if choice[1] in _OWN else None,
         )
     return ConfigError("configuration", found="overrides that do not compose", expected=reason[:300])
 

@@ -118,7 +118,7 @@ def _repeat(prepared: Prepared, choice: list[str], run: RunDir, console: Console
     work = len(SEEDS_OF_FULL) * (1 + len(prepared.sites))
     with _bar(console, "three seeds, each site alone under DP", work) as advance:
         for seed in SEEDS_OF_FULL:
-            together = _variant(prepared, [*choice, f"adapter.seed={seed}", "drop=[]", "evaluate_every=0"])
+            together = _variant(prepared, [*choice, f"adapter.seed={seed}", "drop=[]"])
             losses = _quiet(together, run, f"seed{seed}-federated", None).loss_N
             found["federated, DP"].append(float(losses.mean()))
             advance()

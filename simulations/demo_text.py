@@ -34,22 +34,25 @@ def introduce(console: Console, prepared: Prepared, *, bank: bool) -> None:
 
 
 def show_table(out: Console, story: Story) -> None:
-    """Every arm on the pooled held-out records and on each site's own."""
-    own = story.prepared.tables.held_out_by_site
-    table = Table(title="Held-out records: loss, and share answered exactly", title_justify="left")
-    table.add_column("model")
-    table.add_column("loss, pooled", justify="right")
-    table.add_column("exact, pooled", justify="right")
-    for site in own:
-        table.add_column(f"exact, {site}'s own", justify="right")
-    for arm in story.arms:
-        facts = compare(arm, story.prepared)
-        cells = [_bold(f"{facts['own'][site]:.3f}", when=arm.own == site) for site in own]
-        table.add_row(arm.name, f"{facts['loss']:.3f}", f"{facts['exact']:.3f}", *cells)
-    out.print(table)
-    share = majority(story.prepared)
-    out.print(f"Always answering the most frequent class would be right for {share:.3f} of the pooled records.")
-    out.print("Only because one process plays all sites can every model be scored on everybody's records.")
+    """Every arm on the pooled held-out records, then each site's own records under the models it could have."""
+    facts = [compare(arm, story.prepared) for arm in story.arms]
+    pooled = Table(title="All sites' held-out records", title_justify="left")
+    for name in ("model", "loss", "exact"):
+        pooled.add_column(name, justify="left" if name == "model" else "right")
+    for row in facts:
+        pooled.add_row(row["name"], f"{row['loss']:.3f}", f"{row['exact']:.3f}")
+    out.print(pooled)
+    together = [(arm, row) for arm, row in zip(story.arms, facts, strict=True) if arm.own is None]
+    own = Table(title="Each site's own held-out records: share answered exactly", title_justify="left")
+    for name in ("site", "records", "alone", *(arm.name for arm, _ in together)):
+        own.add_column(name, justify="left" if name == "site" else "right")
+    for site, chosen in story.prepared.tables.held_out_by_site.items():
+        alone = next((r["own"][site] for a, r in zip(story.arms, facts, strict=True) if a.own == site), None)
+        cells = [_share(alone), *(_share(row["own"].get(site)) for _, row in together)]
+        own.add_row(site, str(len(chosen)), *cells)
+    out.print(own)
+    out.print(f"Always giving the most frequent answer would be right for {majority(story.prepared):.3f} of all.")
+    out.print("Every model can be scored on everybody's records only because one process plays all sites.")
     for name, losses in story.repeats.items():
         mean, spread = float(np.mean(losses)), float(np.std(losses, ddof=1))
         out.print(f"{name}: pooled loss {mean:.3f} +- {spread:.3f} over {len(losses)} seeds", highlight=False)
@@ -117,5 +120,5 @@ def majority(prepared: Prepared) -> float:
     return float(counts.max() / counts.sum())
 
 
-def _bold(text: str, *, when: bool) -> str:
-    return f"[bold]{text}[/bold]" if when else text
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

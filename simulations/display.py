@@ -55,11 +55,15 @@ class _Board:
     title: str
     budget: float | None
     rounds: int = 0
+    first: int = 0
+    """Round that was opened first; above 1 after a resume."""
     round: int = 0
     sites: dict[str, _SiteRow] = field(default_factory=dict)
     loss: float | None = None
     epsilon: float | None = None
-    held_out: tuple[float, float] | None = None
+    held_out: events.Evaluated | None = None
+    notice: str = ""
+    """Why the last round gave no sum."""
     started: float = field(default_factory=time.monotonic)
 
     def take(self, event: events.Event) -> None:  # noqa: C901  # one flat case per kind of event
@@ -68,7 +72,7 @@ class _Board:
             case events.RunStarted():
                 self.rounds, self.sites = event.rounds, {s: _SiteRow() for s in event.sites}
             case events.RoundOpened():
-                self.round = event.round
+                self.round, self.first = event.round, self.first or event.round
                 for site, row in self.sites.items():
                     self.sites[site] = _SiteRow(bytes_out=row.bytes_out)
             case events.SiteProgress():
@@ -82,17 +86,18 @@ class _Board:
             case events.SiteLost():
                 self.sites[event.site].state = f"dropped ({event.why})"
             case events.RoundSummed():
-                self.loss, self.epsilon = event.loss, event.epsilon
+                self.loss, self.epsilon, self.notice = event.loss, event.epsilon, ""
             case events.Evaluated():
-                self.held_out = event.loss, event.exact
+                self.held_out = event
             case events.RoundAbandoned():
-                pass
+                self.notice = event.reason
 
     @property
     def eta_s(self) -> float | None:
         """Seconds left, by the rounds done; None before the first."""
-        done = self.round - 1
-        return None if done < 1 else (time.monotonic() - self.started) / done * (self.rounds - done)
+        done = self.round - self.first
+        left = self.rounds - self.round + 1
+        return None if done < 1 else (time.monotonic() - self.started) / done * left
 
 
 class LiveDisplay:
@@ -128,7 +133,8 @@ class LiveDisplay:
             bar = ProgressBar(total=row.steps, completed=row.step, width=12) if row.state == "trains" else row.state
             loss = "" if row.local_loss is None else f"{row.local_loss:.2f}"
             table.add_row(site, bar, loss, f"{row.bytes_out:,}" if row.bytes_out else "")
-        return Group(Text(_headline(board), style="bold"), table)
+        notice = [Text(board.notice, style="yellow")] if board.notice else []
+        return Group(Text("  ".join([_headline(board), *_outlook(board)]), style="bold"), table, *notice)
 
 
 class PlainDisplay:
@@ -153,7 +159,7 @@ class PlainDisplay:
             case events.RoundSummed():
                 self._say(f"{_headline(self._board)}; sum of {len(event.sites)} sites")
             case events.Evaluated():
-                self._say(f"  held-out loss {event.loss:.3f}, exact {event.exact:.3f}")
+                self._say(f"  held-out loss {event.loss:.3f}, exact {event.exact:.3f} after round {event.round}")
             case _:
                 pass
 
@@ -185,8 +191,14 @@ def _headline(board: _Board) -> str:
         parts.append(f"epsilon {board.epsilon or 0.0:.2f} of {board.budget:g}")
     else:
         parts.append("NOT PRIVATE")
-    if board.held_out is not None:
-        parts.append(f"held-out {board.held_out[0]:.2f}, exact {board.held_out[1]:.3f}")
+    return "  ".join(parts)
+
+
+def _outlook(board: _Board) -> list[str]:
+    """What the last evaluation said, and how long it may still take."""
+    parts = []
+    if (held := board.held_out) is not None:
+        parts.append(f"held-out {held.loss:.2f}, exact {held.exact:.3f} after round {held.round}")
     if board.eta_s is not None and board.round < board.rounds:
         parts.append(f"about {board.eta_s:.0f} s left")
-    return "  ".join(parts)
+    return parts

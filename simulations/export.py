@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from peft import PeftModel
+from safetensors import SafetensorError
 
 from partsong.client.model.source import locate
-from partsong.common.errors import DataError
+from partsong.common.errors import DataError, TryAgain
 from partsong.simulations.run_dir import RunDir
 
 
@@ -20,9 +25,11 @@ def export_adapter(run_path: Path, out: Path) -> Path:
 
     Raises:
         DataError: the run has no adapter, or `out` exists; nothing was written.
+        TryAgain: `out` cannot be written; nothing is left of it.
     """
     run, _ = _finished(run_path, out)
-    shutil.copytree(run.adapter, out)
+    with _whole(out) as part:
+        shutil.copytree(run.adapter, part)
     return out
 
 
@@ -32,27 +39,35 @@ def export_merged(run_path: Path, out: Path) -> Path:
     Raises:
         DataError: the run has no adapter, or `out` exists; nothing was written.
         ModelError: the base model is gone or another one.
+        TryAgain: `out` cannot be written; nothing is left of it.
     """
     run, config = _finished(run_path, out)
-    files = locate(config.model.source, expected_sha256=config.model.sha256)
-    kind: Any = transformers.AutoModelForCausalLM
-    more: dict[str, Any] = {}
-    if config.model.task == "classification":
-        head = transformers.AutoModelForSequenceClassification
-        kind, more = head, {"num_labels": _num_labels(run), "ignore_mismatched_sizes": True}
-    base = kind.from_pretrained(files.folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **more)
-    merged = PeftModel.from_pretrained(base, run.adapter).merge_and_unload()
-    scratch = out.with_name(f".{out.name}.part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        merged.save_pretrained(scratch)
-        transformers.AutoTokenizer.from_pretrained(files.folder, local_files_only=True).save_pretrained(scratch)
+    plan = json.loads(run.plan.read_text())
+    files = locate(config.model.source, expected_sha256=plan["base_sha256"])
+    with _quiet():
+        base = _base(files.folder, labels=plan["labels"])
+        merged = PeftModel.from_pretrained(base, run.adapter).merge_and_unload()
+    with _whole(out) as part, _quiet():
+        merged.save_pretrained(part)
+        transformers.AutoTokenizer.from_pretrained(files.folder, local_files_only=True).save_pretrained(part)
         for name in ("privacy.json", "provenance.json", "README.md"):
-            shutil.copy(run.adapter / name, scratch / name)
-        scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            shutil.copy(run.adapter / name, part / name)
     return out
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """Give a folder's temporary path; on success it becomes `out`, otherwise nothing of it is left."""
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.rename(out)
+    except (OSError, shutil.Error, SafetensorError) as err:
+        raise TryAgain(f"{out}: could not be written ({type(err).__name__}); nothing of it is left") from err
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _finished(run_path: Path, out: Path) -> tuple[RunDir, Any]:
@@ -69,9 +84,32 @@ def _finished(run_path: Path, out: Path) -> tuple[RunDir, Any]:
     return run, config
 
 
-def _num_labels(run: RunDir) -> int:
-    from safetensors import safe_open
+def _base(folder: Path, *, labels: list[str]) -> Any:
+    """Load the base; where the run had labels, with a head for them, which the adapter fills."""
+    kind: Any = transformers.AutoModelForCausalLM
+    more: dict[str, Any] = {}
+    if labels:
+        kind = transformers.AutoModelForSequenceClassification
+        more = {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: i for i, label in enumerate(labels)},
+            "ignore_mismatched_sizes": True,
+        }
+    return kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, **more)
 
-    with safe_open(run.adapter / "adapter_model.safetensors", "np") as tensors:
-        name = next(k for k in tensors.keys() if k.endswith(("classifier.weight", "score.weight")))  # noqa: SIM118  # not a dict
-        return int(tensors.get_slice(name).get_shape()[0])
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting the fresh head and PEFT from using an old name of transformers."""
+    talk = transformers.utils.logging
+    before, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
+    talk.set_verbosity_error()
+    talk.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+            yield
+    finally:
+        talk.set_verbosity(before)
+        if bars:
+            talk.enable_progress_bar()

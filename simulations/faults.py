@@ -33,7 +33,7 @@ def parse_drop(text: str, *, sites: tuple[str, ...], rounds: int) -> Drop:
     Raises:
         ConfigError: not of that form, or a site, round or phase that does not exist.
     """
-    site, _, rest = text.partition("@")
+    site, _, rest = text.rpartition("@")
     number, _, when = rest.partition(":")
     if site not in sites:
         raise ConfigError("drop", found=f"site {site!r}", expected=f"one of {', '.join(sites)}")

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +28,8 @@ from partsong.client.site import Chance, Site
 from partsong.client.train import Progress, score
 from partsong.common import events
 from partsong.common.adapter import FloatVec, flatten
-from partsong.common.errors import PartsongError, RoundAborted
+from partsong.common.build import to_tree
+from partsong.common.errors import ConfigError, DataError, PartsongError, RoundAborted
 from partsong.common.files import write_json
 from partsong.common.methods import ServerState
 from partsong.common.plan import Plan
@@ -35,12 +39,27 @@ from partsong.server.coordinator import Coordinator
 from partsong.server.exchange import Exchange
 from partsong.server.planning import Base, epsilon_after, make_plan
 from partsong.server.studies.train import Step, train
-from partsong.simulations.faults import Faulty, parse_drop
+from partsong.simulations.faults import Drop, Faulty, parse_drop
 from partsong.simulations.local_grid import LocalGrid
 from partsong.simulations.prepare import Prepared
 from partsong.simulations.run_dir import RunDir
 
 SiteError = Callable[[str, PartsongError], None]
+
+
+class Diverged(PartsongError):
+    """The global adapter or its held-out loss is not finite; the round that made it was not saved."""
+
+    def __init__(self, number: int, what: str) -> None:
+        """Name the round, and what of it is not finite."""
+        super().__init__(
+            f"round {number}: found {what} that is not finite, expected finite numbers; the round was not saved; "
+            "lower training.learning_rate or optimizer.learning_rate"
+        )
+
+
+class Stopped(Exception):
+    """Ends a site's training when the run is stopped; never seen outside its thread."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +86,10 @@ class Federation:
         listen: events.Listener = lambda _: None,
         on_site_error: SiteError = lambda _s, _e: None,
     ) -> None:
-        """Set the run up; nothing is trained yet.
+        """Set the run up; nothing is trained or written yet.
+
+        Raises:
+            ConfigError: the run that is configured cannot be; see `draft`.
 
         Args:
             prepared: model, records and configuration.
@@ -79,19 +101,11 @@ class Federation:
         self._prepared, self._run, self._listen, self._on_site_error = prepared, run, listen, on_site_error
         self._names = tuple(sorted(prepared.sites)) if sites is None else sites
         self._checkpoints = Checkpoints(run.path)
-        self._bytes: dict[str, int] = {}
-        host, config = prepared.host, prepared.config
+        self._stopping = threading.Event()
+        self._started = time.monotonic()
         # The start depends on the public seed only, whatever was trained on this host before.
         self._start_P, self._frozen_F = fresh_adapter(prepared)
-        self.plan = make_plan(
-            config,
-            run=run.name,
-            max_sites=len(self._names),
-            base=Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout),
-            labels=self._labels,
-            frozen_F=self._frozen_F,
-        )
-        self._drops = tuple(parse_drop(d, sites=self._names, rounds=config.rounds) for d in config.drop)
+        self.plan, self._drops = draft(prepared, self._names, run=run.name)
 
     def run(self) -> Result:
         """Run from the newest checkpoint, or from the start, to the last round.
@@ -99,18 +113,35 @@ class Federation:
         Guarantees:
             - with the noise off and a seed, a run that was killed and resumed ends with the same adapter as one
               that was not;
-            - under differential privacy a round whose query went out counts as spent, finished or not.
+            - under differential privacy a round whose query went out counts as spent, finished or not; one that did
+              not finish stands in the history with the reason.
         Raises:
+            DataError: the directory holds a run of another plan; nothing was trained.
             RunNotStarted: too few sites accepted the plan.
+            RoundAborted: no round had a sum, so there is no adapter.
+            Diverged: the global adapter is useless; the last good checkpoint stands.
             TryAgain: the disk is full; resume later.
         """
+        self._keep_plan()
         saved = self._checkpoints.load()
         if saved is None:
             saved = Saved(round=0, state=ServerState(adapter_P=self._start_P.astype(np.float64)), facts={"history": []})
             if self._prepared.config.evaluate_every:
                 self._evaluate(0, self._start_P)
-        history = list(saved.facts["history"])
+        lost = self._lost_rounds(after=saved.round)
+        for entry in lost:
+            self._listen(events.RoundAbandoned(round=entry["round"], reason=entry["reason"]))
+        history = [*saved.facts["history"], *lost]
         self._run.rewrite_metrics(history)
+        trained_P = self._play(saved, history).adapter_P.astype(np.float32)
+        if not any(line["sites"] for line in history):
+            raise RoundAborted(f"run {self._run.name}: no round ended with a sum; there is no adapter")
+        return Result(
+            plan=self.plan, trained_P=trained_P, frozen_F=self._frozen_F, history=history, epsilon=self._spent()
+        )
+
+    def _play(self, saved: Saved, history: list[dict[str, Any]]) -> ServerState:
+        """Let coordinator and sites talk until the last round is done."""
         sites = {name: self._site(name) for name in self._names}
         app = make_client_app(lambda context: sites[str(context.node_config["site"])])
         grid = LocalGrid(Faulty(app, self._drops), self._names, on_error=self._on_site_error)
@@ -119,18 +150,47 @@ class Federation:
         try:
             server(grid, _no_context())
         finally:
+            self._stopping.set()
             grid.close()
-        trained_P = last[0].adapter_P.astype(np.float32)
-        if not any(line["sites"] for line in history):
-            raise RoundAborted(f"run {self._run.name}: no round ended with a sum; there is no adapter")
-        return Result(
-            plan=self.plan, trained_P=trained_P, frozen_F=self._frozen_F, history=history, epsilon=self._spent(history)
-        )
+        return last[0]
+
+    def _keep_plan(self) -> None:
+        """Write the plan down, or find that it is the one that was."""
+        file, tree = self._run.plan, json.loads(json.dumps(to_tree(self.plan)))
+        if not file.exists():
+            write_json(file, tree)
+        elif json.loads(file.read_text()) != tree:
+            raise DataError(
+                str(file),
+                found="another plan than this model and configuration give now",
+                expected="the same one",
+                remedy="resume with the model and the versions that began the run (run.json), or start a new run",
+            )
+
+    def _lost_rounds(self, *, after: int) -> list[dict[str, Any]]:
+        """Rounds whose query went out but which never finished. Spent, so they are not asked again."""
+        if self.plan.dp is None:
+            return []
+        return [
+            {
+                "round": number,
+                "sites": [],
+                "lost": {},
+                "loss": None,
+                "epsilon": epsilon_after(self.plan, number),
+                "update_norm": 0.0,
+                "bytes_out": {},
+                "reason": f"round {number}: lost, the run was stopped after its query went out; its budget is spent",
+                "seconds": 0.0,
+            }
+            for number in sorted(self._checkpoints.attempts())
+            if number > after
+        ]
 
     def _drive(self, exchange: Exchange, saved: Saved, history: list[dict[str, Any]]) -> ServerState:
         """Answer the study's queries until it is done."""
         coordinator = Coordinator(
-            exchange, self.plan, timeout_s=self._prepared.config.cohort.report_timeout_s, listen=self._hear
+            exchange, self.plan, timeout_s=self._prepared.config.cohort.report_timeout_s, listen=self._listen
         )
         coordinator.propose(self._frozen_F)
         study = train(
@@ -138,7 +198,9 @@ class Federation:
             self._prepared.config.optimizer,
             rounds=self.plan.rounds,
             first=saved.round + 1,
-            attempts=self._checkpoints.attempts(),
+            # A seeded run repeats an interrupted round as it was, its number of attempt included: the rotation
+            # before rounding depends on it.
+            attempts={} if self.plan.seed is not None else self._checkpoints.attempts(),
             spend_attempts=self.plan.dp is not None,
             keep=lambda step: self._keep(step, history),
         )
@@ -176,9 +238,10 @@ class Federation:
                     update_norm=step.update_norm,
                 )
             )
+        adapter_P = _single(step)
         every = self._prepared.config.evaluate_every
         if every and (step.round % every == 0 or step.round == self.plan.rounds):
-            entry["held_out"] = self._evaluate(step.round, step.state.adapter_P.astype(np.float32))
+            entry["held_out"] = self._evaluate(step.round, adapter_P)
         history.append(entry)
         self._checkpoints.save(Saved(round=step.round, state=step.state, facts={"history": history}))
         self._run.rewrite_metrics(history)
@@ -188,6 +251,8 @@ class Federation:
             return None
         scores = score_adapter(self._prepared, adapter_P, self._frozen_F)
         found = {"loss": float(scores.loss_N.mean()), "exact": float(scores.hit_N.mean())}
+        if not math.isfinite(found["loss"]):
+            raise Diverged(number, "a held-out loss of the global adapter")
         self._listen(events.Evaluated(round=number, **found))
         return found
 
@@ -197,7 +262,7 @@ class Federation:
             name=name,
             host=self._prepared.host,
             encoded=self._prepared.sites[name],
-            labels=self._labels,
+            labels=labels_of(self._prepared),
             rules=Rules(
                 max_epsilon=config.privacy.epsilon,
                 allow_without_privacy=config.privacy.mode == "none",
@@ -210,22 +275,67 @@ class Federation:
         )
 
     def _step(self, site: str, number: int, progress: Progress) -> None:
+        if self._stopping.is_set():
+            raise Stopped
         self._listen(
             events.SiteProgress(
                 site=site, round=number, step=progress.step, steps=progress.steps, local_loss=progress.local_loss
             )
         )
 
-    def _hear(self, event: events.Event) -> None:
-        self._listen(event)
+    def _spent(self) -> float | None:
+        """By the rounds whose query went out, not by those that finished."""
+        return epsilon_after(self.plan, len(self._checkpoints.attempts()))
 
-    def _spent(self, history: list[dict[str, Any]]) -> float | None:
-        opened = max((line["round"] for line in history), default=0)
-        return epsilon_after(self.plan, opened)
 
-    @property
-    def _labels(self) -> tuple[str, ...]:
-        return self._prepared.tables.labels if self._prepared.host.is_classifier else ()
+def _single(step: Step) -> FloatVec:
+    """The global adapter in single precision, as it is sent and published."""
+    with np.errstate(over="ignore"):
+        adapter_P = step.state.adapter_P.astype(np.float32)
+    if not np.isfinite(adapter_P).all():
+        raise Diverged(step.round, "a global adapter")
+    return adapter_P
+
+
+def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan, tuple[Drop, ...]]:
+    """Turn a configuration into the plan and the scripted faults of a run of `names`; writes nothing.
+
+    Raises:
+        ConfigError: fewer sites than the floor, a delta that a site cannot accept, noise that does not keep the
+            budget, or a fault for a site or round that does not exist.
+    """
+    config, host = prepared.config, prepared.host
+    if len(names) < config.cohort.minimum:
+        raise ConfigError(
+            "cohort.minimum",
+            found=f"{config.cohort.minimum} with {len(names)} sites",
+            expected="at most the number of sites",
+            remedy="a sum of few sites hides little: rather take more sites than a lower floor",
+        )
+    largest = max(len(prepared.sites[name].records) for name in names)
+    if config.privacy.mode == "dp" and config.privacy.delta * largest >= 1:
+        raise ConfigError(
+            "privacy.delta", found=f"{config.privacy.delta:g} with {largest} records", expected=f"below {1 / largest:g}"
+        )
+    _, frozen_F = fresh_adapter(prepared)
+    try:
+        plan = make_plan(
+            config,
+            # The plan's digest seeds the rotation, so runs of one seed agree only if the plan names no time.
+            run=run if config.seed is None else f"{config.study}-seed-{config.seed}",
+            max_sites=len(names),
+            base=Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout),
+            labels=labels_of(prepared),
+            frozen_F=frozen_F,
+        )
+    except ValueError as err:
+        raise ConfigError("secure_sum", found="an encoding that cannot be", expected=str(err)) from err
+    return plan, tuple(parse_drop(d, sites=names, rounds=config.rounds) for d in config.drop)
+
+
+def labels_of(prepared: Prepared) -> tuple[str, ...]:
+    """Closed list of classes; empty for a language model."""
+    return prepared.tables.labels if prepared.host.is_classifier else ()
 
 
 def chance(site: str, plan: Plan, number: int) -> Chance:

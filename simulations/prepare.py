@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partsong.client.data.encode import Encoded, encode
+from partsong.client.data.encode import Encoded, EncodingReport, encode
 from partsong.client.data.table import Table, read_table, table_from_rows
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
 from partsong.common.config import SimulationConfig
-from partsong.common.errors import ConfigError
+from partsong.common.errors import ConfigError, DataError
 from partsong.simulations import builtin
 from partsong.simulations.partition import manifest, partition
 
-_ENDINGS = (".jsonl", ".csv", ".parquet")
+_ENDINGS = (".jsonl", ".ndjson", ".csv", ".parquet", ".pq")
+_SAVED = ("dataset_info.json", "state.json", "dataset_dict.json")
+"""Files that make a folder one saved dataset, not a folder of sites."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,12 +69,33 @@ def prepare(config: SimulationConfig, *, say: Callable[[str], None] = lambda _: 
         private=private,
         say=say,
     )
+    _check_length(host, config.data.max_length)
     data = dataclasses.replace(config.data, labels=tables.labels)
     say(f"tokenising {sum(map(len, tables.sites.values()))} records of {len(tables.sites)} sites")
     sites = {name: encode(table, host.tokenizer, data, task=config.model.task) for name, table in tables.sites.items()}
+    for name, site in sites.items():
+        if site.report.truncated:
+            say(f"{name}: {_cut_off(site.report, config.data.max_length)}")
     held_out = tables.held_out
     encoded = None if held_out is None else encode(held_out, host.tokenizer, data, task=config.model.task)
     return Prepared(config=config, host=host, tables=tables, sites=sites, held_out=encoded)
+
+
+def _check_length(host: ModelHost, max_length: int) -> None:
+    settings: Any = host.model.config
+    context = getattr(settings, "max_position_embeddings", None)
+    if context is not None and max_length > context:
+        raise ConfigError(
+            "data.max_length", found=str(max_length), expected=f"at most {context}, the context of {host.name}"
+        )
+
+
+def _cut_off(report: EncodingReport, max_length: int) -> str:
+    lost = f"; {report.without_loss} lost all that is learned" if report.without_loss else ""
+    return (
+        f"{report.truncated} of {report.records} records were longer than data.max_length={max_length} and cut, "
+        f"the longest had {report.longest} tokens{lost}"
+    )
 
 
 def read_tables(config: SimulationConfig) -> SiteTables:
@@ -125,15 +149,28 @@ def _kept(config: SimulationConfig) -> tuple[str, ...]:
 
 
 def _is_folder_of_sites(path: Path) -> bool:
-    if not path.is_dir() or any((path / name).exists() for name in ("dataset_info.json", "state.json")):
+    if not path.is_dir() or any((path / name).exists() for name in _SAVED):
         return False
-    return any(f.suffix in _ENDINGS or f.is_dir() for f in path.iterdir())
+    return bool(_datasets(path))
+
+
+def _datasets(folder: Path) -> list[Path]:
+    return sorted(
+        f for f in folder.iterdir() if not f.name.startswith(".") and (f.suffix.lower() in _ENDINGS or f.is_dir())
+    )
 
 
 def _read_folder(path: Path, config: SimulationConfig) -> dict[str, Table]:
-    found = sorted(f for f in path.iterdir() if f.suffix in _ENDINGS or f.is_dir())
+    held_out = None if config.data.held_out is None else Path(config.data.held_out).resolve()
+    found = [f for f in _datasets(path) if f.resolve() != held_out]
+    if config.partition.kind != "natural":
+        raise ConfigError(
+            "partition.kind", found=config.partition.kind, expected=f"natural: {path.name} has a dataset for each site"
+        )
     if config.sites is not None and config.sites != len(found):
         raise ConfigError("sites", found=str(config.sites), expected=f"{len(found)}, the datasets in {path.name}")
+    if twice := [name for name, count in Counter(f.stem for f in found).items() if count > 1]:
+        raise DataError(str(path), found=f"two datasets named {twice[0]}", expected="one for each site")
     return {f.stem: read_table(f, config.data) for f in found}
 
 
@@ -146,9 +183,12 @@ def _cut(table: Table, config: SimulationConfig) -> tuple[dict[str, Table], dict
     if how.kind == "natural" and config.sites is not None:
         how = dataclasses.replace(how, kind="iid")
     labels = _classes(table)
+    # The manifest names labels of a closed, public list only: an answer in free words is part of a record.
     column = table.kept(how.column) if how.column else None
     parts = partition(how, size=len(table), sites=config.sites, labels=labels, column=column)
-    return {name: table.select(chosen.tolist()) for name, chosen in parts.items()}, manifest(parts, labels)
+    return {name: table.select(chosen.tolist()) for name, chosen in parts.items()}, manifest(
+        parts, labels if config.data.labels and table.kind == "text_label" else None
+    )
 
 
 def _classes(table: Table) -> list[str] | None:

@@ -1,7 +1,7 @@
 """A run's directory: everything it was told and everything it did.
 
 config.yaml        resolved configuration; `--resume` reads it
-run.json           its SHA-256, versions, marks (what the run does not protect)
+run.json           name, SHA-256 of the configuration, versions, marks (what the run does not protect)
 plan.json          what the sites agreed to
 partition.json     who got how many records
 metrics.jsonl      one line a round
@@ -14,8 +14,13 @@ report.txt         for people
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import hashlib
+import json
+import os
 import platform
 import re
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,10 +30,11 @@ import yaml
 import partsong
 from partsong.common.build import build, sha256_of, to_tree
 from partsong.common.config import SimulationConfig
-from partsong.common.errors import ConfigError, DataError
-from partsong.common.files import append_line, write_bytes, write_json
+from partsong.common.errors import ConfigError, DataError, TryAgain
+from partsong.common.files import write_bytes, write_json
 
 _PACKAGES = ("torch", "transformers", "peft", "opacus", "flwr", "dp-accounting", "numpy")
+_SAME_SECOND = 1000
 
 
 class RunDir:
@@ -38,29 +44,28 @@ class RunDir:
         """Use `path`."""
         self.path = path
         self.adapter, self.report, self.metrics = path / "adapter", path / "report.txt", path / "metrics.jsonl"
+        self.plan, self.partition, self._about = path / "plan.json", path / "partition.json", path / "run.json"
 
     @classmethod
     def create(cls, config: SimulationConfig, *, marks: tuple[str, ...]) -> RunDir:
-        """Make a new directory under `config.run_dir` and write down the configuration."""
-        now = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
-        study = re.sub(r"[^\w.-]+", "-", config.study)
-        path = Path(config.run_dir) / f"{study}-{now}"
-        for i in range(2, 1000):
-            if not path.exists():
-                break
-            path = path.with_name(f"{study}-{now}-{i}")
-        path.mkdir(parents=True)
+        """Make a new directory under `config.run_dir` and write down the configuration.
+
+        Guarantees:
+            - the directory is this run's alone, also when another one starts in the same second;
+            - on any error there is no new directory.
+        Raises:
+            ConfigError: no directory can be made there.
+            TryAgain: the disk is full.
+        """
+        path = _fresh_folder(config)
         run = cls(path)
-        write_bytes(path / "config.yaml", yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True).encode())
-        write_json(
-            path / "run.json",
-            {
-                "config_sha256": sha256_of(config),
-                "marks": list(marks),
-                "versions": {"partsong": partsong.__version__, "python": platform.python_version()}
-                | {name: version(name) for name in _PACKAGES},
-            },
-        )
+        try:
+            text = yaml.safe_dump(to_tree(config), sort_keys=False, allow_unicode=True)
+            write_bytes(path / "config.yaml", text.encode())
+            write_json(run._about, _about(config, name=path.name, marks=marks))
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return run
 
     @classmethod
@@ -83,17 +88,52 @@ class RunDir:
 
     @property
     def name(self) -> str:
-        """Name of the run."""
+        """Name of the run: stays the same when its directory is moved, so that its plan does."""
+        if self._about.is_file():
+            return str(json.loads(self._about.read_text())["name"])
         return self.path.name
 
     def journal(self, site: str) -> Path:
-        """A site's journal of accepted queries."""
-        folder = self.path / "sites" / re.sub(r"[^\w.-]+", "-", site)
+        """A site's journal of accepted queries; no two sites share one."""
+        plain = re.fullmatch(r"\w[\w.-]*", site) is not None
+        safe, mark = re.sub(r"[^\w-]+", "-", site), hashlib.sha256(site.encode()).hexdigest()[:8]
+        folder = self.path / "sites" / (site if plain else f"{safe}-{mark}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder / "journal.jsonl"
 
     def rewrite_metrics(self, history: list[dict[str, Any]]) -> None:
-        """Make `metrics.jsonl` hold exactly the rounds that a checkpoint knows."""
-        self.metrics.unlink(missing_ok=True)
-        for line in history:
-            append_line(self.metrics, line)
+        """Make `metrics.jsonl` hold exactly the rounds of `history`; readers see the old file or the new one."""
+        lines = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in history)
+        write_bytes(self.metrics, "".join(lines).encode())
+
+
+def _fresh_folder(config: SimulationConfig) -> Path:
+    """Make a directory that nobody else has: STUDY-TIME, with a number where that is taken."""
+    now = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
+    study = re.sub(r"[^\w.-]+", "-", config.study)
+    parent = Path(config.run_dir)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for i in range(1, _SAME_SECOND):
+            path = parent / (f"{study}-{now}" if i == 1 else f"{study}-{now}-{i}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+    except OSError as err:
+        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TryAgain(f"{parent}: no space left to begin a run") from err
+        reason = os.strerror(err.errno) if err.errno else type(err).__name__
+        raise ConfigError("run_dir", found=f"{parent} ({reason})", expected="a folder that can be written to") from err
+    raise TryAgain(f"{parent}: {_SAME_SECOND} runs of one name began in this second")
+
+
+def _about(config: SimulationConfig, *, name: str, marks: tuple[str, ...]) -> dict[str, Any]:
+    versions = {"partsong": partsong.__version__, "python": platform.python_version()}
+    return {
+        "name": name,
+        "config_sha256": sha256_of(config),
+        "marks": list(marks),
+        "versions": versions | {package: version(package) for package in _PACKAGES},
+    }

@@ -14,7 +14,7 @@ from partsong.common.files import write_bytes
 from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
 from partsong.server.studies.publish import publish
 from partsong.simulations.display import display_for
-from partsong.simulations.federation import Federation, Result, record_partition
+from partsong.simulations.federation import Federation, Result, draft, record_partition
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.run_dir import RunDir
@@ -24,6 +24,7 @@ from partsong.simulations.run_dir import RunDir
 class Finished:
     """A finished run and where it lies."""
 
+    config: SimulationConfig
     run: RunDir
     result: Result
 
@@ -35,9 +36,9 @@ def simulate(config: SimulationConfig, *, console: Console) -> Finished:
         InputError: configuration, data or model is wrong; no run directory was made.
         PartsongError: the run stopped; its directory says how far it came, and `--resume` goes on from there.
     """
-    prepared = prepare(config, say=lambda text: console.print(text, highlight=False))
+    prepared = prepare(config, say=lambda text: _say(console, text))
+    draft(prepared, tuple(sorted(prepared.sites)), run="draft")
     run = RunDir.create(config, marks=marks(config))
-    record_partition(prepared, run)
     return finish(prepared, run, console=console, title=config.study)
 
 
@@ -48,7 +49,7 @@ def resume(path: Path, *, console: Console) -> Finished:
         DataError: `path` is not a run, or its checkpoint is damaged.
     """
     run, config = RunDir.reopen(path)
-    prepared = prepare(config, say=lambda text: console.print(text, highlight=False))
+    prepared = prepare(config, say=lambda text: _say(console, text))
     return finish(prepared, run, console=console, title=config.study)
 
 
@@ -57,19 +58,20 @@ def finish(
 ) -> Finished:
     """Run a prepared federation in its directory and publish what it ends with."""
     config = prepared.config
-    console.print(f"run directory: {run.path}", highlight=False, soft_wrap=True)
+    record_partition(prepared, run)
+    _say(console, f"run directory: {run.path}")
     for mark in marks(config):
-        console.print(f"! {mark}", style="yellow", highlight=False, soft_wrap=True)
+        _say(console, f"! {mark}", style="yellow")
 
     def site_error(site: str, err: PartsongError) -> None:
-        console.print(f"  {site} (shown at the site only): {err}", highlight=False, soft_wrap=True, markup=False)
+        _say(console, f"  {site} (shown at the site only): {err}")
 
     budget = config.privacy.epsilon if config.privacy.mode == "dp" else None
     with display_for(console, title=title, budget=budget) as show:
         federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
         result = federation.run()
     _publish(prepared, run, result)
-    return Finished(run=run, result=result)
+    return Finished(config=config, run=run, result=result)
 
 
 def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
@@ -89,3 +91,8 @@ def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
     )
     text = text_report(result.plan, history=result.history, epsilon=result.epsilon, marks=warnings, base_name=base)
     write_bytes(run.report, text.encode())
+
+
+def _say(console: Console, text: str, *, style: str | None = None) -> None:
+    """Print a line as it is: names and paths may hold what rich takes for markup."""
+    console.print(text, style=style, highlight=False, soft_wrap=True, markup=False)

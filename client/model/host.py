@@ -33,7 +33,7 @@ class Scores:
     """Mean over a record's loss positions [nats]."""
     hit_N: NDArray[np.bool_]
     """Every predicted token is right under teacher forcing (so greedy decoding gives exactly the completion), or
-    the class is right."""
+    the class is right. A record with nothing to predict is no hit."""
 
 
 class ModelHost:
@@ -114,7 +114,8 @@ class ModelHost:
         else:
             logits_BKV, target_BK = self._kept(batch)
             loss_B = _mean_per_record(logits_BKV, target_BK)
-            hit_B = ((logits_BKV.argmax(-1) == target_BK) | (target_BK == IGNORED)).all(1)
+            ignored_BK = target_BK == IGNORED
+            hit_B = ((logits_BKV.argmax(-1) == target_BK) | ignored_BK).all(1) & ~ignored_BK.all(1)
         return Scores(loss_N=loss_B.double().cpu().numpy(), hit_N=hit_B.cpu().numpy())
 
     @torch.no_grad()
@@ -136,11 +137,11 @@ class ModelHost:
 
         The vocabulary projection is a fifth of a small model's work; prompts do not need it.
         """
-        labels_BT = torch.from_numpy(batch.labels)
-        kept_K = (labels_BT[:, 1:] != IGNORED).any(0).nonzero().squeeze(1)
+        target_BT = functional.pad(torch.from_numpy(batch.labels)[:, 1:], (0, 1), value=IGNORED)
+        kept_K = (target_BT != IGNORED).any(0).nonzero().squeeze(1)
         if not len(kept_K):
             kept_K = torch.zeros(1, dtype=torch.long)
-        target_BK = labels_BT[:, kept_K + 1].to(self.device)
+        target_BK = target_BT[:, kept_K].to(self.device)
         ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)
         more: dict[str, Any] = {"logits_to_keep": kept_K.to(self.device)} if self._keeps_logits else {}
         out = self.model(input_ids=ids.to(self.device), attention_mask=mask.to(self.device), use_cache=False, **more)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 import transformers
+from safetensors import SafetensorError
+from torch import nn
 
 from partsong.client.model.host import ModelHost
-from partsong.client.model.lora import attach, lora_options
+from partsong.client.model.lora import attach, lora_options, public_parameters
 from partsong.client.model.source import BaseFiles, locate
 from partsong.common.config import AdapterConfig, ModelConfig
 from partsong.common.errors import ModelError
 from partsong.common.methods import METHODS
+
+T = TypeVar("T")
+
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is downloaded, and code that a folder brings along is neither run nor asked about."""
 
 
 def load(
@@ -50,15 +56,16 @@ def load(
         torch.set_num_threads(model.threads)
     device = pick_device(model.device)
     files = locate(model.source, expected_sha256=model.sha256, say=say)
-    base = _load_base(model, files, device, labels)
+    base, missing = _load_base(model, files, device, labels)
     options = lora_options(adapter, task=model.task, num_layers=base.config.num_hidden_layers, private=private)
     dressed = attach(base, options, config=adapter, trains_a=METHODS[adapter.method].trains_a).to(device)
+    _check_whole(missing, public_parameters(dressed))
     if model.gradient_checkpointing:
         _checkpoint_gradients(base)
     dressed.eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = _load_tokenizer(files)
+    # Decoders that classify find a record's last token by the padding that they are told of here.
+    base.config.pad_token_id = tokenizer.pad_token_id
     return ModelHost(model=dressed, tokenizer=tokenizer, files=files, device=device, options=options)
 
 
@@ -85,43 +92,74 @@ def pick_device(wish: str) -> torch.device:
     return device
 
 
-def _load_base(model: ModelConfig, files: BaseFiles, device: torch.device, labels: tuple[str, ...]) -> Any:
+def _load_base(
+    model: ModelConfig, files: BaseFiles, device: torch.device, labels: tuple[str, ...]
+) -> tuple[Any, list[str]]:
+    """Load the frozen base; also give the names of weights that its files do not hold."""
     kind = {
         "causal_lm": transformers.AutoModelForCausalLM,
         "classification": transformers.AutoModelForSequenceClassification,
     }
-    config = transformers.AutoConfig.from_pretrained(files.folder, local_files_only=True)
+    config = _load(lambda: transformers.AutoConfig.from_pretrained(files.folder, **_LOCAL), "a configuration")
     for name, value in vars(config).items():
-        if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
+        if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
     if labels:
         config.num_labels = len(labels)
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     dtype = _dtype(model, device)
+    options = {"config": config, "dtype": dtype, "use_safetensors": True, **_LOCAL, **_quantization(model, dtype)}
     quiet = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        base: Any = kind[model.task].from_pretrained(
-            files.folder,
-            config=config,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            **_quantization(model, dtype),
+        base, report = _load(
+            lambda: kind[model.task].from_pretrained(files.folder, output_loading_info=True, **options),
+            f"a {model.task} model",
         )
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as err:
-        raise ModelError(
-            "model.source",
-            found=f"files that transformers cannot load ({type(err).__name__})",
-            expected=f"a {model.task} model",
-        ) from err
     finally:
         transformers.utils.logging.set_verbosity(quiet)
     for parameter in base.parameters():
         parameter.requires_grad_(False)
-    return base if model.quantization == "nf4" else base.to(device)
+    return base if model.quantization == "nf4" else base.to(device), sorted(report["missing_keys"])
+
+
+def _load_tokenizer(files: BaseFiles) -> Any:
+    tokenizer = _load(lambda: transformers.AutoTokenizer.from_pretrained(files.folder, **_LOCAL), "a tokenizer")
+    if tokenizer.pad_token_id is None:
+        # Any token will do: passes are masked by the lengths of their records, not by the token that fills them.
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            "model.source",
+            found="a tokenizer with neither a padding nor an end token",
+            expected="one of them",
+            remedy="set pad_token in its tokenizer_config.json",
+        )
+    return tokenizer
+
+
+def _load(read: Callable[[], T], what: str) -> T:
+    try:
+        return read()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as err:
+        found = f"files that transformers cannot load ({type(err).__name__})"
+        raise ModelError("model.source", found=found, expected=what) from err
+
+
+def _check_whole(missing: list[str], public: Mapping[str, nn.Parameter]) -> None:
+    """A weight that is in no file was drawn at random in this process: no other site would have the same base model.
+
+    A classification head is drawn from the public seed instead.
+    """
+    drawn_publicly = {name.removeprefix("base_model.model.") for name in public}
+    if lost := [name for name in missing if name not in drawn_publicly]:
+        raise ModelError(
+            "model.source",
+            found=f"files without {lost[0]}" + (f" and {len(lost) - 1} more weights" if lost[1:] else ""),
+            expected="every weight of the base model",
+            remedy="save the model again with save_pretrained, or choose the task that it was made for",
+        )
 
 
 def _dtype(model: ModelConfig, device: torch.device) -> torch.dtype:

@@ -24,6 +24,17 @@ from partsong.common.errors import ModelError, Refused
 Task = Literal["causal_lm", "classification"]
 
 _RESERVED = {"r", "lora_alpha", "target_modules", "task_type", "layers_to_transform", "base_model_name_or_path"}
+_REFUSED = {
+    "init_lora_weights": "the start comes from the public seed, adapter.a_init; other starts change the base weights",
+    "use_dora": "DoRA's magnitude is neither averaged nor drawn from the public seed; use_rslora is",
+    "bias": "base weights stay as they are",
+    "lora_dropout": "what a record contributes does not depend on chance",
+    "layer_replication": "the base model stays as it is",
+    "trainable_token_indices": "base weights stay as they are",
+}
+"""Options of PEFT that break a promise of this package, with the promise."""
+_OFF = (None, False, 0, "none")
+"""Values by which such an option is off."""
 
 
 def lora_options(config: AdapterConfig, *, task: Task, num_layers: int, private: bool) -> dict[str, Any]:
@@ -35,7 +46,7 @@ def lora_options(config: AdapterConfig, *, task: Task, num_layers: int, private:
         num_layers: of the base model, to resolve `last_layers`.
         private: whether differential privacy is on.
     Raises:
-        ModelError: more last layers than there are, or an option given twice.
+        ModelError: more last layers than there are, an option given twice, or one that breaks a promise.
         Refused: an option whose per-record gradients cannot be bounded.
     """
     if twice := sorted(set(config.peft) & _RESERVED):
@@ -46,6 +57,7 @@ def lora_options(config: AdapterConfig, *, task: Task, num_layers: int, private:
             reason="DoRA's magnitude is shared by all records of a pass, so none can be clipped alone",
             remedy="use plain LoRA or rsLoRA under differential privacy",
         )
+    _refuse_options(config.peft, task=task)
     options: dict[str, Any] = {
         "r": config.r,
         "lora_alpha": config.lora_alpha,
@@ -68,7 +80,8 @@ def attach(base: nn.Module, options: Mapping[str, Any], *, config: AdapterConfig
         - A (and a classification head) depend on the seed and the tensor's name only;
         - every LoRA tensor is float32; exactly those that the method trains require gradients.
     Raises:
-        ModelError: a target module that matches no layer, named with the closest name that would.
+        ModelError: a target module that matches no layer (of those asked for), named with the closest name that
+            would; or a tensor that the method cannot average.
     """
     _check_targets(base, config, options)
     try:
@@ -83,6 +96,7 @@ def attach(base: nn.Module, options: Mapping[str, Any], *, config: AdapterConfig
         parameter.requires_grad_(_is_lora_b(name) or (trains_a and _is_lora_a(name)))
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(_start(name, tuple(parameter.shape), config)))
+    _check_attached(model, options)
     return model
 
 
@@ -127,6 +141,39 @@ def _check_targets(base: nn.Module, config: AdapterConfig, options: Mapping[str,
                 expected=f"some of {known}",
                 remedy=f"did you mean {close[0]!r}?" if close else None,
             )
+
+
+def _check_attached(model: nn.Module, options: Mapping[str, Any]) -> None:
+    """What sits on the model now is what was asked for, everywhere it was asked for, and nothing else."""
+    public = public_parameters(model)
+    known = {id(p) for p in public.values()}
+    strange = [n for n in public if not (_is_lora_a(n) or _is_lora_b(n) or ".lora_" not in n)]
+    strange += [n for n, p in model.named_parameters() if p.requires_grad and id(p) not in known]
+    if strange:
+        raise ModelError("adapter.peft", found=f"options that add {strange[0]}", expected="A and B matrices only")
+    adapted = [name.partition(".lora_")[0] for name in public if _is_lora_a(name)]
+    targets = options["target_modules"]
+    for target in () if isinstance(targets, str) else targets:
+        if not any(name.endswith(f".{target}") for name in adapted):
+            raise ModelError(
+                "adapter.target_modules",
+                found=f"{target!r}, which names no layer among those to be adapted",
+                expected="a layer that adapter.last_layers and adapter.peft leave in",
+            )
+
+
+def _refuse_options(peft_options: Mapping[str, Any], *, task: Task) -> None:
+    for name, promise in _REFUSED.items():
+        value = peft_options.get(name)
+        if value not in _OFF and not (name == "init_lora_weights" and value is True):
+            raise ModelError(f"adapter.peft.{name}", found=repr(value), expected="it left out", remedy=promise)
+    if task == "causal_lm" and peft_options.get("modules_to_save"):
+        raise ModelError(
+            "adapter.peft.modules_to_save",
+            found="pretrained layers",
+            expected="it left out",
+            remedy="a saved module starts from the public seed, which is for classification heads",
+        )
 
 
 def _is_lora_a(name: str) -> bool:

@@ -1,25 +1,31 @@
 """Where a base model's files are, and their digest. GGUF files are converted once into a cache of safetensors.
 
-Covers: the files used are the files hashed; weights are safetensors or GGUF, never pickle; no code from the model
-folder runs; nothing is downloaded. Does not cover: whether the model itself is trustworthy.
+Covers: the digest is over all files of a folder that decide what a model computes, or over the GGUF file; weights are
+safetensors or GGUF, never pickle; no code from the model folder runs; nothing is downloaded.
+Does not cover: whether the model itself is trustworthy; a folder or cache that somebody changes after it was hashed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from partsong.common.errors import ModelError
-from partsong.common.files import replacing, sha256_file
+from safetensors import SafetensorError
+
+from partsong.common.errors import ModelError, TryAgain
+from partsong.common.files import is_full, make_folder, sha256_file, sync_folder
 
 _CACHE_LAYOUT = "1"
 """Part of the cache key: raised when the conversion changes."""
+_DECIDING = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
+"""Files of a folder that decide what a model computes: weights, configuration, chat template, vocabularies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +108,7 @@ def _folder_sha256(folder: Path) -> str:
             remedy="pickled weights (.bin, .pt) are not read: save the model again with save_pretrained",
         )
     digest = hashlib.sha256()
-    for file in sorted([*weights, *(f for f in folder.glob("*.json")), *folder.glob("*.jinja")]):
+    for file in sorted({f for pattern in _DECIDING for f in folder.glob(pattern)}):
         digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
 
@@ -115,15 +121,47 @@ def _converted(gguf: Path, sha256: str, say: Callable[[str], None]) -> Path:
         raise ModelError(
             "model.source", found="a .gguf file", expected="the gguf package", remedy="pip install 'partsong[gguf]'"
         )
-    say(f"converting {gguf.name} to safetensors, once (about half a minute)")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
+    make_folder(target.parent)
+    with _only_one(target):
+        if not (target / "config.json").is_file():  # another process may have been quicker
+            say(f"converting {gguf.name} to safetensors, once (about half a minute)")
+            _convert_into_place(gguf, target)
+    return target
+
+
+@contextmanager
+def _only_one(target: Path) -> Iterator[None]:
+    """Let one process at a time convert to `target`; the lock goes with the process, however that ends."""
+    with target.with_name(f".{target.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _convert_into_place(gguf: Path, target: Path) -> None:
+    """Convert beside `target`, then rename: it is there whole or not at all. Leftovers of a kill are removed."""
+    scratch = target.with_name(f".{target.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)
     try:
+        scratch.mkdir()
         _convert(gguf, scratch)
-        _publish(scratch, target)
+        for file in scratch.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        shutil.rmtree(target, ignore_errors=True)
+        scratch.rename(target)
+        sync_folder(target.parent)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as err:
+        if is_full(err):
+            raise TryAgain(
+                f"{target.parent}: no space left for the converted model (four times the GGUF file); free space"
+            ) from err
+        raise ModelError(
+            "model.source",
+            found=f"a GGUF file that transformers cannot convert ({type(err).__name__})",
+            expected="a causal language model of a known architecture",
+        ) from err
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return target
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -144,12 +182,3 @@ def _convert(gguf: Path, folder: Path) -> None:
             delattr(owner, mark)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-
-
-def _publish(scratch: Path, target: Path) -> None:
-    """Move the finished folder into place; config.json last, because its presence means whole."""
-    target.mkdir(exist_ok=True)
-    files = sorted(scratch.iterdir(), key=lambda f: (f.name == "config.json", f.name))
-    for file in files:
-        with replacing(target / file.name) as part:
-            shutil.move(file, part)

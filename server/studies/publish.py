@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from partsong.common.adapter import FloatVec, unflatten
 from partsong.common.build import to_tree
-from partsong.common.files import write_bytes, write_json
+from partsong.common.files import make_folder, sync_folder, write_bytes, write_json
 from partsong.common.plan import Plan
 
 
@@ -36,6 +36,8 @@ def publish(
 ) -> None:
     """Write the directory, whole or not at all; an older one is replaced.
 
+    An older one steps aside as `.NAME.old` for the moment in which the new one takes its name, and is then deleted.
+
     Args:
         folder: where the directory will be.
         plan: of the run.
@@ -48,9 +50,9 @@ def publish(
     Raises:
         TryAgain: the disk is full; `folder` is as it was.
     """
-    scratch = folder.with_name(f".{folder.name}.part")
+    scratch, aside = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    make_folder(scratch)
     try:
         tensors = unflatten(frozen_F, plan.layout.frozen) | unflatten(trained_P, plan.layout.trained)
         contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
@@ -61,8 +63,11 @@ def publish(
         write_json(scratch / "privacy.json", to_tree(privacy))
         write_json(scratch / "provenance.json", to_tree(provenance))
         if folder.exists():
-            shutil.rmtree(folder)
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
         scratch.rename(folder)
+        sync_folder(folder.parent)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

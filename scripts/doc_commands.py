@@ -1,0 +1,53 @@
+"""Run every command that the documents show: python scripts/doc_commands.py FILE.md [...]
+
+Commands are the lines that begin with `$ ` in blocks marked `console`. They run from the repository's root, in order,
+each document in one folder of its own for files it makes. A command that fails, or a line of shown output marked with
+`(shown)` that is not printed, stops with exit code 1. `RUN` in a command is the newest run directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SKIP = re.compile(r"^(git clone|cd )")
+"""Getting the repository is what CI has done already."""
+
+
+def commands(text: str) -> list[str]:
+    """List the commands of a document, in order."""
+    lines = (line for block in BLOCK.findall(text) for line in block.splitlines())
+    return [line[2:] for line in lines if line.startswith("$ ") and not SKIP.match(line[2:])]
+
+
+def newest_run() -> str:
+    """Find the run directory that was made last."""
+    runs = [p for p in (ROOT / "runs").glob("*") if (p / "config.yaml").exists()]
+    return str(max(runs, key=lambda p: p.stat().st_mtime).relative_to(ROOT)) if runs else "RUN"
+
+
+def main() -> int:
+    """Run what the named documents show."""
+    path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = 0
+    for name in sys.argv[1:]:
+        for shown in commands(Path(name).read_text()):
+            command = re.sub(r"\bRUN\b", newest_run(), shown)
+            print(f"{name}: {command}", flush=True)
+            # The documents are this repository's own files, so a shell may run what they say.
+            ended = subprocess.run(command, shell=True, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)  # noqa: S602
+            if ended.returncode != 0:
+                print(f"{name}: exit code {ended.returncode} from: {command}", file=sys.stderr)
+                return 1
+            done += 1
+    print(f"{done} documented commands ran")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The tiny pretrained bases, loaded with adapters, and records for them."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from partsong.client.data.encode import Encoded, EncodingReport, Record
+from partsong.client.model.host import ModelHost
+from partsong.client.model.load import load
+from partsong.common.config import (
+    AdapterConfig,
+    CohortConfig,
+    DataConfig,
+    ModelConfig,
+    PrivacyConfig,
+    SecureSumConfig,
+    SimulationConfig,
+    TrainingConfig,
+)
+from partsong.common.plan import Plan
+from partsong.server.planning import Base, make_plan
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+LABELS = ("heart", "lung", "skin")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two cores are shared with other tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def _host(base: str = "tiny-llama", *, model: dict[str, Any] | None = None, **adapter: Any) -> ModelHost:
+    classifies = base == "tiny-bert" or (model or {}).get("task") == "classification"
+    targets = ("query", "value") if base == "tiny-bert" else ("q_proj", "v_proj")
+    settings = {
+        "source": str(FIXTURES / base),
+        "task": "classification" if classifies else "causal_lm",
+        "device": "cpu",
+    }
+    return load(
+        ModelConfig(**settings | (model or {})),
+        AdapterConfig(**{"r": 2, "lora_alpha": 4.0, "target_modules": targets} | adapter),
+        labels=LABELS if classifies else (),
+    )
+
+
+@pytest.fixture
+def make_host() -> Callable[..., ModelHost]:
+    """Load a tiny base with an adapter."""
+    return _host
+
+
+@pytest.fixture
+def llama() -> ModelHost:
+    """A causal host whose adapter is not zero."""
+    return _stirred(_host())
+
+
+@pytest.fixture
+def bert() -> ModelHost:
+    """A classifying host whose adapter is not zero."""
+    return _stirred(_host("tiny-bert"))
+
+
+def _stirred(host: ModelHost) -> ModelHost:
+    rng = np.random.default_rng(3)
+    host.put((0.3 * rng.standard_normal(host.layout.size(trained=True))).astype(np.float32))
+    return host
+
+
+def _records(lengths: tuple[int, ...] = (9, 3, 6, 2, 12), *, prompt: int = 1, seed: int = 5) -> tuple[Record, ...]:
+    """Records of random tokens; loss is taken after `prompt` tokens; classes go round."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for i, length in enumerate(lengths):
+        ids_T = rng.integers(3, 1024, length).astype(np.int32)
+        labels_T = ids_T.copy()
+        labels_T[: min(prompt, length)] = -100
+        records.append(Record(input_ids=ids_T, labels=labels_T, label=i % len(LABELS), unit=None))
+    return tuple(records)
+
+
+@pytest.fixture
+def make_records() -> Callable[..., tuple[Record, ...]]:
+    """Random records of these lengths."""
+    return _records
+
+
+@pytest.fixture(autouse=True)
+def no_renaming_warnings() -> Iterator[None]:
+    """PEFT asks transformers for an attribute by its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        yield
+
+
+def _site_plan(host: ModelHost, *, privacy: dict[str, Any] | None = None, sites: int = 3, **config: Any) -> Plan:
+    layout = host.layout
+    settings: dict[str, Any] = {
+        "model": ModelConfig(source="x", task="classification" if host.is_classifier else "causal_lm"),
+        "data": DataConfig(),
+        "adapter": AdapterConfig(r=2, lora_alpha=4.0),
+        "privacy": PrivacyConfig(**{"mode": "none", "sampling_rate": 0.5} | (privacy or {})),
+        "training": TrainingConfig(steps_per_round=2),
+        "cohort": CohortConfig(minimum=min(sites, 3)),
+        "secure_sum": SecureSumConfig(field_bits=32),
+        "rounds": 3,
+    }
+    return make_plan(
+        SimulationConfig(**settings | config),
+        run="run-1",
+        max_sites=sites,
+        base=Base(sha256=host.files.sha256, lora=host.lora_options, layout=layout),
+        labels=LABELS if host.is_classifier else (),
+        frozen_F=host.take(trained=False),
+    )
+
+
+@pytest.fixture
+def make_site_plan() -> Callable[..., Plan]:
+    """The plan that a coordinator would make for this host."""
+    return _site_plan
+
+
+def _encoded(records: tuple[Record, ...]) -> Encoded:
+    tokens = sum(len(r.input_ids) for r in records)
+    report = EncodingReport(
+        records=len(records), truncated=0, tokens=tokens, tokens_cut=0, without_loss=0, longest=tokens
+    )
+    return Encoded(records=records, report=report)
+
+
+@pytest.fixture
+def make_encoded() -> Callable[..., Encoded]:
+    """Records as a site holds them."""
+    return _encoded

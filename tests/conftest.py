@@ -1,0 +1,81 @@
+"""Plans that fit no particular model, for tests that need any valid one."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from partsong.common.adapter import AdapterLayout, TensorSpec
+from partsong.common.config import TrainingConfig
+from partsong.common.fixed_point import Block, Encoding
+from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of click, by the typer that flwr brings along
+    import flwr.app  # noqa: F401
+
+
+def _dp(**changes: Any) -> DpPlan:
+    values: dict[str, Any] = {
+        "unit": "record",
+        "epsilon": 8.0,
+        "delta": 1e-4,
+        "sampling_rate": 0.1,
+        "clip_norm": 1.0,
+        "clipping": "abadi",
+        "noise_multiplier": 1.0,
+        "loss_clip": 8.0,
+        "loss_noise_multiplier": 4.0,
+        "engine": "hooks",
+    }
+    return DpPlan(**values | changes)
+
+
+def _plan(**changes: Any) -> Plan:
+    layout = AdapterLayout(
+        tensors=(
+            TensorSpec(name="q.lora_A.weight", shape=(2, 3), trained=False),
+            TensorSpec(name="q.lora_B.weight", shape=(4, 2), trained=True),
+        )
+    )
+    encoding = Encoding(
+        blocks=(
+            Block(name=UPDATE, size=8, clip=4.0, norm="l2", rotate=True),
+            Block(name=LOSS, size=1, clip=32.0, norm="linf", rotate=False),
+        ),
+        field_bits=32,
+        max_sites=5,
+    )
+    values: dict[str, Any] = {
+        "run": "run-1",
+        "study": "train",
+        "task": "causal_lm",
+        "rounds": 3,
+        "base_sha256": "b" * 64,
+        "method": "ffa",
+        "lora": {"r": 2, "lora_alpha": 4.0, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"},
+        "layout": layout,
+        "frozen_sha256": "f" * 64,
+        "training": TrainingConfig(steps_per_round=2),
+        "sampling_rate": 0.1,
+        "dp": None,
+        "encoding": encoding,
+        "minimum_cohort": 3,
+        "labels": (),
+        "max_length": 64,
+        "seed": None,
+    }
+    return Plan(**values | changes)
+
+
+@pytest.fixture
+def make_dp() -> Callable[..., DpPlan]:
+    """Privacy terms with these changes."""
+    return _dp
+
+
+@pytest.fixture
+def make_plan() -> Callable[..., Plan]:
+    """A small valid plan with these changes."""
+    return _plan

@@ -1,0 +1,127 @@
+"""A federation of one site with plain averaging is training at that site."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from partsong.client.consent import Rules
+from partsong.client.data.encode import Encoded, EncodingReport, Record
+from partsong.client.dp.sampler import SeededRandomness
+from partsong.client.model.host import ModelHost
+from partsong.client.model.load import load
+from partsong.client.site import Chance, Site
+from partsong.client.train import train_round
+from partsong.common.config import (
+    AdapterConfig,
+    CohortConfig,
+    DataConfig,
+    ModelConfig,
+    PrivacyConfig,
+    SecureSumConfig,
+    ServerOptimizerConfig,
+    SimulationConfig,
+    TrainingConfig,
+)
+from partsong.common.methods import ServerState
+from partsong.common.plan import Plan
+from partsong.server.coordinator import Coordinator
+from partsong.server.exchange import Parcel
+from partsong.server.planning import Base, make_plan
+from partsong.server.rounds import Loss
+from partsong.server.studies.train import train
+
+TINY = Path(__file__).parent / "fixtures" / "tiny-llama"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Memory:
+    """Carries messages from hand to hand."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def addresses(self) -> tuple[int, ...]:
+        return (1,)
+
+    def ask(
+        self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
+    ) -> Iterator[tuple[int, Parcel | Loss]]:
+        for address, parcel in parcels.items():
+            if phase == "roster":
+                answer = self.site.roster(parcel.header)
+            else:
+                answer = getattr(self.site, phase)(parcel.header, parcel.vector)
+            yield address, Parcel(header=answer.header, vector=answer.vector)
+
+
+def host_of(method: Any) -> ModelHost:
+    adapter = AdapterConfig(r=2, target_modules=("q_proj", "v_proj"), method=method)
+    return load(ModelConfig(source=str(TINY), device="cpu"), adapter)
+
+
+def records() -> tuple[Record, ...]:
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(3, 1000, int(n)).astype(np.int32) for n in rng.integers(3, 12, 16)]
+    return tuple(Record(input_ids=i, labels=i, label=-1, unit=None) for i in ids)
+
+
+def chance(_plan: Plan, number: int) -> Chance:
+    return Chance(samples=SeededRandomness(bytes([number])), rounding=np.random.default_rng(number))
+
+
+@pytest.mark.parametrize("method", ["ffa", "fedit"])
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: Any, tmp_path: Path) -> None:
+    """Three rounds through plan, wire, seal and sum give the adapter of three rounds of local training."""
+    host = host_of(method)
+    start_P, frozen_F = host.take(), host.take(trained=False)
+    config = SimulationConfig(
+        model=ModelConfig(source="x"), data=DataConfig(), adapter=AdapterConfig(r=2, method=method),  # type: ignore[arg-type]
+        privacy=PrivacyConfig(mode="none", sampling_rate=0.5), cohort=CohortConfig(minimum=1), rounds=3, seed=1,
+        training=TrainingConfig(steps_per_round=2, lr_scheduler_type=schedule),
+        secure_sum=SecureSumConfig(field_bits=32),
+    )  # fmt: skip
+    base = Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout)
+    plan = make_plan(config, run="one", max_sites=1, base=base, labels=(), frozen_F=frozen_F)
+    report = EncodingReport(records=16, truncated=0, tokens=0, tokens_cut=0, without_loss=0, longest=0)
+    site = Site(
+        name="only", host=host, encoded=Encoded(records=records(), report=report), labels=(),
+        rules=Rules(allow_without_privacy=True, minimum_cohort=1, minimum_records=1),
+        journal=tmp_path / "journal.jsonl", chance=chance,
+    )  # fmt: skip
+    coordinator = Coordinator(Memory(site), plan, timeout_s=1.0, listen=lambda _: None)
+    coordinator.propose(frozen_F)
+    study = train(
+        ServerState(adapter_P=start_P.astype(np.float64)), ServerOptimizerConfig(), rounds=3, first=1, attempts={},
+        spend_attempts=False, keep=lambda _: None,
+    )  # fmt: skip
+
+    query = next(study)
+    try:
+        while True:
+            query = study.send(coordinator.run(query))
+    except StopIteration as end:
+        federated_P = end.value.adapter_P
+
+    rates = {"constant": [1e-2] * 3, "linear": [1e-2, 2e-2 / 3, 1e-2 / 3]}[schedule]
+    local = host_of(method)
+    for number, rate in enumerate(rates, start=1):
+        train_round(
+            local, records(), sampling_rate=0.5, training=TrainingConfig(steps_per_round=2, learning_rate=rate),
+            dp=None, randomness=SeededRandomness(bytes([number])),
+        )  # fmt: skip
+    moved = np.abs(local.take() - start_P).max()
+    assert moved > 1e-2
+    # Float32 subtracts and adds again, the encoding rounds at 2**-31 of its range; AdamW enlarges both.
+    assert np.abs(federated_P - local.take()).max() < 1e-4 * moved
