@@ -91,7 +91,9 @@ class Chain:
             Refused: `ledger_damaged`; nothing was changed.
             TryAgain: the disk is full, or another process holds the log.
         """
-        self._path, self._clock, self._lock = path, clock, threading.RLock()
+        self._path, self._clock = path, clock
+        self.lock = threading.RLock()
+        """Held by whoever reads or writes in this process; take it to do several things at once."""
         self._last = NOTHING
         created = _create(path)
         with self._explained():
@@ -113,7 +115,7 @@ class Chain:
             Refused: `ledger_damaged`, `ledger_rolled_back`, `ledger_replaced`; nothing was appended.
             TryAgain: the disk is full, or another process holds the log; nothing was appended.
         """
-        with self._lock, self._explained():
+        with self.lock, self._explained():
             self._require_same_file()
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -130,7 +132,7 @@ class Chain:
         Raises:
             Refused: `ledger_damaged` or `ledger_rolled_back`; the caller must stop.
         """
-        with self._lock, self._explained():
+        with self.lock, self._explained():
             self._require_same_file()
             self._require_known_head()
             entries = self._read(after=self._last)
@@ -145,9 +147,9 @@ class Chain:
 
     def contains(self, head: Head) -> bool:
         """Whether the log still holds what somebody remembers of it."""
-        with self._lock, self._explained():
+        with self.lock, self._explained():
             row = self._db.execute("SELECT digest FROM entry WHERE number = ?", (head.number,)).fetchone()
-            return row is not None and row[0].hex() == head.digest
+            return row is not None and row[0] == bytes.fromhex(head.digest)
 
     def entries(self) -> tuple[Entry, ...]:
         """Give all entries, checked from the first.
@@ -155,12 +157,12 @@ class Chain:
         Raises:
             Refused: `ledger_damaged`.
         """
-        with self._lock, self._explained():
+        with self.lock, self._explained():
             return self._read(after=NOTHING)
 
     def close(self) -> None:
         """Let go of the file."""
-        with self._lock:
+        with self.lock:
             self._db.close()
 
     def _prepare(self) -> None:
@@ -192,7 +194,10 @@ class Chain:
         entries, number, previous = [], after.number, bytes.fromhex(after.digest)
         for found, time_ms, kind, body, digest in rows:
             number += 1
-            expected = digest_of(previous, number=number, time_ms=time_ms, kind=kind, body=body)
+            try:
+                expected = digest_of(previous, number=number, time_ms=time_ms, kind=kind, body=body)
+            except (TypeError, ValueError) as err:  # a column of another type
+                raise damaged(number) from err
             if found != number or digest != expected:
                 raise damaged(number)
             previous = digest
@@ -217,6 +222,8 @@ class Chain:
             yield
         except sqlite3.Error as err:
             raise _explain(err, self._path.name) from err
+        except UnicodeDecodeError as err:  # from text in the file, or from SQLite's message that quotes it
+            raise _unreadable(self._path.name) from err
 
 
 def damaged(number: int) -> Refused:
@@ -237,6 +244,12 @@ def rolled_back(head: Head) -> Refused:
     )
 
 
+def _unreadable(name: str) -> Refused:
+    return Refused(
+        "ledger_damaged", reason=f"{name} is not a ledger that SQLite can read", remedy="restore no backup over it"
+    )
+
+
 def _explain(err: sqlite3.Error, name: str) -> Exception:
     code = getattr(err, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM):
@@ -244,9 +257,7 @@ def _explain(err: sqlite3.Error, name: str) -> Exception:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return TryAgain(f"{name}: another process holds it for {BUSY_TIMEOUT_S:.0f} s; nothing was recorded")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_ERROR):
-        return Refused(
-            "ledger_damaged", reason=f"{name} is not a ledger that SQLite can read", remedy="restore no backup over it"
-        )
+        return _unreadable(name)
     return InputError(name, found="no access", expected="a file that this site may read and write")
 
 

@@ -11,11 +11,13 @@ happens after a durable commit, so a context without commit was never sealed.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -140,6 +142,7 @@ class Ledger:
         """
         self._chain = Chain(path, clock=clock)
         self._books = Books()
+        self._damage: Refused | None = None
         with self._chain.writing() as append:
             self._catch_up()
             if not self._books.ledger:
@@ -222,13 +225,13 @@ class Ledger:
 
     def outstanding(self) -> tuple[str, ...]:
         """Name the contexts that are reserved and neither committed nor released: after a crash, those in doubt."""
-        self._catch_up()
-        return tuple(c for c, state in self._books.states.items() if state == "reserved")
+        with self._now() as books:
+            return tuple(c for c, state in books.states.items() if state == "reserved")
 
     def state(self, context: str) -> State | None:
         """Say what became of a context; None if it was never reserved."""
-        self._catch_up()
-        return self._books.states.get(context)
+        with self._now() as books:
+            return books.states.get(context)
 
     def spent(self, holding: str) -> Spend:
         """Compose everything reserved or committed on a holding, at its delta.
@@ -236,37 +239,39 @@ class Ledger:
         Raises:
             Refused: `unknown_holding`.
         """
-        return _spend(list(self.holding(holding).claims.values()), delta=self.holding(holding).delta)
+        found = self.holding(holding)
+        return _spend(list(found.claims.values()), delta=found.delta)
 
     def holding(self, name: str) -> Holding:
-        """Give a holding's ceiling, delta and claims that count.
+        """Give a copy of a holding: its ceiling, its delta and the claims that count.
 
         Raises:
             Refused: `unknown_holding`.
         """
-        self._catch_up()
-        if name not in self._books.holdings:
-            raise Refused(
-                "unknown_holding", reason=f"no holding {name} in this ledger", remedy="see the ledger's holdings"
-            )
-        return self._books.holdings[name]
+        with self._now() as books:
+            if name not in books.holdings:
+                raise Refused(
+                    "unknown_holding", reason=f"no holding {name} in this ledger", remedy="see the ledger's holdings"
+                )
+            found = books.holdings[name]
+            return dataclasses.replace(found, claims=dict(found.claims))
 
     def holdings(self) -> tuple[str, ...]:
         """Name all holdings."""
-        self._catch_up()
-        return tuple(self._books.holdings)
+        with self._now() as books:
+            return tuple(books.holdings)
 
     @property
     def head(self) -> Head:
         """The newest entry."""
-        self._catch_up()
-        return self._chain.head
+        with self._now():
+            return self._chain.head
 
     @property
     def anchored(self) -> Head | None:
         """The newest head that was recorded as seen by others; None: rollback to before today would go unnoticed."""
-        self._catch_up()
-        return self._books.anchored
+        with self._now() as books:
+            return books.anchored
 
     def anchor(self, head: Head, *, witnesses: Sequence[str]) -> None:
         """Record that others have seen a head in a message that this site signed.
@@ -285,10 +290,10 @@ class Ledger:
         Raises:
             Refused: `ledger_rolled_back`; the site must stop spending.
         """
-        self._catch_up()
-        for head in heads:
-            if not self._chain.contains(head):
-                raise rolled_back(head)
+        with self._now():
+            for head in heads:
+                if not self._chain.contains(head):
+                    raise rolled_back(head)
 
     def entries(self) -> tuple[Entry, ...]:
         """Give every entry, checked again from the first."""
@@ -312,10 +317,23 @@ class Ledger:
                 )
             return append(state, {"context": context})
 
+    @contextlib.contextmanager
+    def _now(self) -> Iterator[Books]:
+        """Give the books as they are, and keep them so for the time of a block."""
+        with self._chain.lock:
+            self._catch_up()
+            yield self._books
+
     def _catch_up(self) -> None:
-        """Apply what this and other processes have written since the last look."""
-        for entry in self._chain.read_new():
-            self._books.apply(entry)
+        """Apply what this and other processes have written since the last look; damage stays damage."""
+        if self._damage is not None:
+            raise self._damage
+        try:
+            for entry in self._chain.read_new():
+                self._books.apply(entry)
+        except Refused as err:
+            self._damage = err
+            raise
 
 
 def _spend(claims: Sequence[Claim], *, delta: float) -> Spend:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 import torch
 
+from partsong.client.dp.guards import require_full_precision
+
 WORKSPACE_BYTES = 64 << 20
 """Gradients of one layer are formed for as many records at once as fit into this, at least one."""
 
@@ -37,7 +39,12 @@ class BookKeeping:
         self._parts[parameter].append((out_BTO.detach(), in_BTI.detach()))  # the values, not their graph
 
     def norms(self) -> torch.Tensor:
-        """Give the norm of each record's whole gradient, (B,) float32."""
+        """Give the norm of each record's whole gradient, (B,) float32.
+
+        Raises:
+            Refused: `reduced_precision`; nothing was added.
+        """
+        require_full_precision()
         norms = []
         for parameter in self._parts:
             out_BTO, in_BTI = self._uses(parameter)

@@ -58,12 +58,16 @@ class FlatBuffer:
         return norm_B
 
     def weighted_sum(self, weight_B: torch.Tensor) -> torch.Tensor:
-        """Sum weight times row over records, (P,) float32; weight 0 counts as zero even for NaN."""
+        """Sum weight times row over records, (P,) float32; weight 0 counts as zero even for NaN.
+
+        Scales the rows in place, entry by entry: a matrix product might run in fewer bits, by a setting of torch that
+        is not ours, and break the bound.
+        """
         rows_BP = self._buffer[: self._records]
         dead_B = weight_B == 0
         if dead_B.any():
             rows_BP[dead_B] = 0.0
-        return weight_B @ rows_BP
+        return rows_BP.mul_(weight_B[:, None]).sum(dim=0)
 
     def reset(self) -> None:
         """Forget the pass; the memory is kept."""

@@ -47,12 +47,19 @@ class HookGradients:
         """Attach the hooks.
 
         Raises:
-            Refused: `checkpointing_under_hooks`; nothing was attached.
+            Refused: `checkpointing_under_hooks`, `buffers_in_trained_layer`; nothing was attached.
         """
         require_reentrant_checkpointing(model)
         self._model, self._parameters, self._records = model, list(parameters), 0
+        try:
+            self._hooks = prepare_module(model, "hooks", wrap_model=False, batch_first=True, loss_reduction="sum")
+        except NotImplementedError as err:
+            raise Refused(
+                "buffers_in_trained_layer",
+                reason="a trained layer keeps state of its own, which Opacus cannot tell apart by record",
+                remedy="freeze that layer",
+            ) from err
         self._inputs = [m.register_forward_pre_hook(_give_inputs_a_graph) for m in _owners(model)]
-        self._hooks = prepare_module(model, "hooks", wrap_model=False, batch_first=True, loss_reduction="sum")
 
     def begin(self, records: int) -> None:
         """Expect one backward pass over this many records."""
@@ -72,7 +79,7 @@ class HookGradients:
             rows = self._rows(parameter)
             if dead_B.any():
                 rows[dead_B] = 0.0
-            sums.append(weight_B @ rows)
+            sums.append((rows * weight_B[:, None]).sum(dim=0))  # entry by entry, as in FlatBuffer
         return torch.cat(sums)
 
     def reset(self) -> None:

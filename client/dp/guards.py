@@ -177,6 +177,24 @@ def _coupled(found: str) -> Refused:
     )
 
 
+def require_full_precision() -> None:
+    """Refuse matrix products in fewer bits than float32 where a bound depends on two of them agreeing.
+
+    Raises:
+        Refused: `reduced_precision`; nothing was added.
+    """
+    try:
+        full = torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # torch's newer switch was turned, and it does not answer through the older one
+        full = False
+    if not full:
+        raise Refused(
+            "reduced_precision",
+            reason="torch may round float32 products to fewer bits, so norms and clipped sums would not agree",
+            remedy="torch.set_float32_matmul_precision('highest'), or a larger buffer_limit_bytes",
+        )
+
+
 def require_same_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Refuse an optimizer that would step other tensors than those that are trained.
 

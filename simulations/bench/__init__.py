@@ -1,1 +1,1 @@
-"""Measurements: each module prints figures with their targets."""
+"""Measurements, each a program that prints one JSON object: python -m partsong.simulations.bench.NAME."""

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from partsong.client import chain as module
@@ -255,6 +255,7 @@ def test_threads_of_one_process_take_turns(path: Path) -> None:
     assert len(chain.entries()) == 80
 
 
+@example(position=4039, flip=128)
 @settings(deadline=None, max_examples=20)
 @given(position=st.integers(0, 10**6), flip=st.integers(1, 255))
 def test_no_flipped_byte_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, position: int, flip: int) -> None:

@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -305,10 +307,45 @@ def test_a_sequence_that_cannot_have_happened_is_damage(ledger: Ledger, path: Pa
     with ledger._chain.writing() as append:
         append("committed", {"context": "never"})
 
-    with pytest.raises(Refused, match="ledger_damaged"):
-        ledger.spent("ward")
+    for _ in range(2):  # it does not pass the second time either
+        with pytest.raises(Refused, match="ledger_damaged"):
+            ledger.spent("ward")
     with pytest.raises(Refused, match="ledger_damaged"):
         Ledger(path)
+
+
+def test_threads_share_one_ledger(path: Path) -> None:
+    """Two spend while two look: nobody sees half an entry, and all claims are there."""
+    ledger = Ledger(path)
+    ledger.set_ceiling("ward", epsilon=100.0, delta=DELTA)
+    failures: list[BaseException] = []
+
+    def spend(name: str) -> None:
+        for index in range(8):
+            ledger.reserve(claim(f"{name}{index}", events=steps(1, noise=0.4)))
+            ledger.commit(f"{name}{index}")
+
+    def look() -> None:
+        for _ in range(60):
+            ledger.outstanding()
+            ledger.require(ledger.head)
+            len(ledger.holding("ward").claims)
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as err:  # noqa: BLE001 - shown by the assertion below
+            failures.append(err)
+
+    works = [lambda: spend("a"), lambda: spend("b"), look, look]
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert len(ledger.holding("ward").claims) == 16
 
 
 @settings(deadline=None, max_examples=15)

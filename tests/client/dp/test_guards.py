@@ -225,6 +225,32 @@ def test_a_weight_penalty_inside_the_loss_is_found(kit) -> None:
     assert not stepper._optimizer.sum_P.any()
 
 
+def test_book_keeping_refuses_products_in_fewer_bits(kit) -> None:
+    """Its norms and sums are separate products; the flat buffer uses none and goes on."""
+    model, batch = kit.tiny(), kit.unequal()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        attach(kit, model).accumulate(kit.losses(model, batch))
+        model = kit.tiny()
+        optimizer = torch.optim.SGD(kit.trainable(model), lr=0.1)
+        books = private_stepper(model, optimizer, kit.settings(), buffer_limit_bytes=0)
+        with pytest.raises(Refused, match="reduced_precision"):
+            books.accumulate(kit.losses(model, batch))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_trained_layers_with_state_are_refused(kit) -> None:
+    """Opacus' own check, in our words; nothing stays attached."""
+    model = kit.tiny()
+    model.extra = nn.InstanceNorm1d(4, affine=True, track_running_stats=True)
+
+    with pytest.raises(Refused, match="buffers_in_trained_layer"):
+        attach(kit, model, engine="hooks")
+
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
 def test_a_loss_without_graph_is_refused(kit) -> None:
     """A constant trains nothing."""
     model = kit.tiny()
