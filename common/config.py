@@ -31,7 +31,7 @@ class ModelConfig:
     source: str
     """A folder with safetensors, a `.gguf` file, or `package:NAME/FILE` for a file inside an installed package."""
     task: Literal["causal_lm", "classification"] = "causal_lm"
-    """`classification` puts a frozen head from a public seed on an encoder; labels come from `data.labels`."""
+    """`classification` puts a head on the model; its classes are `data.labels`."""
     sha256: str | None = None
     """Expected SHA-256 of the weights; another one stops the run. None: computed and recorded."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -107,6 +107,8 @@ class AdapterConfig:
     """Linear layers that get an adapter, by the last part of their name. One that matches nothing is an error."""
     last_layers: int | None = None
     """Adapters in the last N layers only: the layers before them run without gradients. None: all layers."""
+    train_head: bool = True
+    """Classification: the head is part of the update. False: it stays as the public seed drew it."""
     a_init: Literal["kaiming", "orthonormal"] = "orthonormal"
     """How A starts: rows of a random orthonormal frame, or as PEFT starts it."""
     seed: int = 0

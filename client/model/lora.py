@@ -93,7 +93,8 @@ def attach(base: nn.Module, options: Mapping[str, Any], *, config: AdapterConfig
             "adapter", found=f"options that PEFT refuses ({err})", expected="options of LoraConfig"
         ) from err
     for name, parameter in public_parameters(model).items():
-        parameter.requires_grad_(_is_lora_b(name) or (trains_a and _is_lora_a(name)))
+        head = config.train_head and ".lora_" not in name
+        parameter.requires_grad_(_is_lora_b(name) or (trains_a and _is_lora_a(name)) or head)
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(_start(name, tuple(parameter.shape), config)))
     _check_attached(model, options)
