@@ -31,7 +31,7 @@ docs: setup-dev
 	$(BIN)/python scripts/doc_commands.py README.md docs/*.md
 
 nightly: setup-dev
-	$(BIN)/python -P -m pytest -n 2 --nightly $(ARGS)
+	$(BIN)/python -P -m pytest -n 2 -m "nightly or not nightly" $(ARGS)
 	$(BIN)/partsong demo --full
 
 setup-demo:

@@ -124,6 +124,26 @@ def report(run: Annotated[Path, typer.Argument(help="Directory of a run.")]) -> 
     typer.echo(file.read_text(), nl=False)
 
 
+@app.command(rich_help_panel=RESEARCH)
+def bench(
+    name: Annotated[Literal["dp", "secure-sum"], typer.Argument(help="What to measure.")],
+    as_json: Json = False,
+) -> None:
+    """Measure against peers in one interleaved run; takes minutes."""
+    import importlib
+
+    console = Console(stderr=True)
+    console.print(f"measuring {name}; a minute to half an hour, by machine", highlight=False)
+    measured = importlib.import_module(f"partsong.simulations.bench.{name.replace('-', '_')}").run()
+    if as_json:
+        typer.echo(json.dumps(measured, indent=2))
+        return
+    for figure in measured["figures"]:
+        value = "not measured" if figure["value"] is None else f"{figure['value']:.4g} {figure['unit']}"
+        target = "" if figure["target"] is None else f"  target {figure['target']:g}: {_verdict(figure['met'])}"
+        typer.echo(f"{figure['name']}: {value}{target}")
+
+
 @app.command(rich_help_panel=EVERYONE)
 def export(
     run: Annotated[Path, typer.Argument(help="Directory of a run.")],
@@ -157,6 +177,10 @@ def _resumed(run: Path) -> Any:
     from partsong.simulations import simulate as runs
 
     return runs.resume(run, console=Console(stderr=True))
+
+
+def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
+    return {True: "met", False: "missed", None: "unknown"}[met]
 
 
 def _facts(done: Any) -> dict[str, Any]:

@@ -55,6 +55,13 @@ def load(
     if model.threads is not None:
         torch.set_num_threads(model.threads)
     device = pick_device(model.device)
+    if model.task == "classification" and adapter.train_head and _dtype(model, device) != torch.float32:
+        raise ModelError(
+            "model.dtype",
+            found="bfloat16 with a head that is trained",
+            expected="float32: clipping and noise need it",
+            remedy="set model.dtype=float32, or adapter.train_head=false",
+        )
     files = locate(model.source, expected_sha256=model.sha256, say=say)
     base, missing = _load_base(model, files, device, labels)
     options = lora_options(adapter, task=model.task, num_layers=base.config.num_hidden_layers, private=private)
@@ -164,7 +171,7 @@ def _check_whole(missing: list[str], public: Mapping[str, nn.Parameter]) -> None
 
 def _dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
     if model.dtype == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device.type == "cuda" and model.task == "causal_lm" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[model.dtype]
 
 

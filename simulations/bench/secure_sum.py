@@ -241,8 +241,8 @@ def figures() -> list[Figure]:
     return found_figures
 
 
-def report() -> dict[str, object]:
-    """Give the one object that `--json` prints."""
+def run() -> dict[str, Any]:
+    """Measure everything and give the one object that `--json` prints."""
     names = ("partsong", "cryptography", "numpy", "flwr")
     return {
         "bench": "secure-sum",
@@ -253,4 +253,4 @@ def report() -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(memory_growth() if sys.argv[1:] == ["--memory"] else json.dumps(report(), indent=1))
+    print(memory_growth() if sys.argv[1:] == ["--memory"] else json.dumps(run(), indent=2))

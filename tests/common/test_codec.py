@@ -123,7 +123,7 @@ def test_values_outside_their_type_are_not_encoded(change: dict[str, object], er
         pack(dataclasses.replace(SMALL, **change))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_million_changed_messages_are_refused_or_are_other_messages() -> None:
     """The same promise for a million cheap changes of one message of each class."""
     rng = np.random.default_rng(0)

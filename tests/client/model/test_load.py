@@ -97,7 +97,7 @@ def test_dropout_would_be_noticed(make_host: MakeHost, make_records: MakeRecords
 @pytest.mark.parametrize("method", ["ffa", "fedit"])
 def test_only_the_adapter_requires_gradients_and_it_is_float32(base: str, method: str, make_host: MakeHost) -> None:
     """Base weights are frozen; also on a bfloat16 base the LoRA tensors are float32."""
-    host = make_host(base, model={"dtype": "bfloat16"}, method=method)
+    host = make_host(base, model={"dtype": "bfloat16"}, method=method, train_head=False)
 
     trained = [name for name, p in host.model.named_parameters() if p.requires_grad]
 
@@ -106,6 +106,18 @@ def test_only_the_adapter_requires_gradients_and_it_is_float32(base: str, method
     assert all(p.dtype == torch.float32 for n, p in host.model.named_parameters() if ".lora_" in n)
     assert any(p.dtype == torch.bfloat16 for p in host.model.parameters())
     assert len(host.trainable()) == len(trained)
+
+
+def test_a_head_that_is_trained_is_part_of_the_update_and_float32(make_host: MakeHost) -> None:
+    """On a bfloat16 base it would be clipped and noised in bfloat16, so that is refused."""
+    host = make_host("tiny-bert")
+
+    trained = {t.name for t in host.layout.trained}
+
+    assert {"base_model.model.classifier.weight", "base_model.model.classifier.bias"} < trained
+    assert all(p.dtype == torch.float32 for p in host.trainable())
+    with pytest.raises(ModelError, match=r"model\.dtype.*float32"):
+        make_host("tiny-bert", model={"dtype": "bfloat16"})
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(make_host: MakeHost, make_records: MakeRecords) -> None:
