@@ -19,8 +19,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from partsong.client.model.host import Scores
+from partsong.common.files import write_json
 from partsong.simulations.configure import compose_simulation
-from partsong.simulations.demo_text import compare, introduce, show_answers, show_next, show_table, show_totals
+from partsong.simulations.demo_text import (
+    compare,
+    introduce,
+    majority,
+    show_answers,
+    show_next,
+    show_table,
+    show_totals,
+)
 from partsong.simulations.federation import Federation, fresh_adapter, score_adapter
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared, prepare
@@ -95,7 +104,9 @@ def run_demo(
         show_answers(out, story)
         show_totals(out, story)
         show_next(out, story)
-    return _facts(story)
+    facts = _facts(story)
+    write_json(run.path / "demo.json", facts)
+    return facts
 
 
 def _others(prepared: Prepared, choice: list[str], run: RunDir, console: Console) -> Iterator[Arm]:
@@ -188,6 +199,7 @@ def _facts(story: Story) -> dict[str, Any]:
         "report": str(done.run.report),
         "epsilon": done.result.epsilon,
         "seconds": round(story.seconds, 1),
+        "majority": majority(story.prepared),
         "arms": [compare(arm, story.prepared) for arm in story.arms],
         "repeats": story.repeats,
     }
