@@ -188,7 +188,13 @@ def _bar(console: Console, title: str, total: int) -> Iterator[Any]:
         if not console.is_terminal:
             console.print(title, highlight=False)
         task = progress.add_task(title, total=total)
-        yield lambda: progress.advance(task)
+
+        def advance() -> None:
+            progress.advance(task)
+            if not console.is_terminal:
+                console.print(f"  {progress.tasks[0].completed:.0f} of {total}", highlight=False)
+
+        yield advance
 
 
 def _facts(story: Story) -> dict[str, Any]:
