@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,11 +97,12 @@ def show_totals(out: Console, story: Story) -> None:
 
 def show_next(out: Console, story: Story) -> None:
     """Where things lie and the next three commands."""
-    run = story.main.run
+    run, program = story.main.run, _program()
     out.print(f"\nadapter: {run.adapter}\nreport:  {run.report}\n\nNext:", highlight=False, soft_wrap=True)
-    out.print(f"  partsong report {run.path}", highlight=False, soft_wrap=True)
-    out.print(f"  partsong export {run.path} merged --merge", highlight=False, soft_wrap=True)
-    out.print("  partsong simulate data=local data.path=YOUR.jsonl sites=5 privacy.epsilon=4", highlight=False)
+    out.print(f"  {program} report {run.path}", highlight=False, soft_wrap=True)
+    out.print(f"  {program} export {run.path} merged --merge", highlight=False, soft_wrap=True)
+    own = f"  {program} simulate data=local data.path=YOUR.jsonl sites=5 privacy.epsilon=4"
+    out.print(own, highlight=False, soft_wrap=True)
 
 
 def compare(arm: Arm, prepared: Prepared) -> dict[str, Any]:
@@ -118,6 +123,14 @@ def majority(prepared: Prepared) -> float:
         return 0.0
     _, counts = np.unique([row.parts[1][1] for row in held_out.rows], return_counts=True)
     return float(counts.max() / counts.sum())
+
+
+def _program() -> str:
+    """Name this program as the reader can call it from here."""
+    if shutil.which("partsong"):
+        return "partsong"
+    beside = Path(sys.executable).parent / "partsong"
+    return os.path.relpath(beside) if beside.exists() else "python -m partsong"
 
 
 def _share(value: float | None) -> str:
