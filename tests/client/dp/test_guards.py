@@ -29,8 +29,13 @@ def test_each_unsafe_choice_is_refused_with_reason_and_remedy(choice: str) -> No
 
 
 def test_safe_choices_pass() -> None:
-    """What the configuration offers is not in the table."""
-    refuse_choice("abadi", "autos", "hooks", "flat", "pld", "poisson")
+    """What the configuration offers is not in the table; one unsafe name among them is found."""
+    safe = ("abadi", "autos", "hooks", "flat", "pld", "poisson")
+
+    refuse_choice(*safe)
+
+    with pytest.raises(Refused, match="ghost"):
+        refuse_choice(*safe, "ghost")
 
 
 @pytest.mark.parametrize(
