@@ -245,6 +245,11 @@ def _smallest(kept: Callable[[float], bool]) -> float:
     return high / scale
 
 
+def composed(events: Sequence[StepEvents], *, grid: float) -> Any:
+    """Give the privacy loss distribution of events in any order, to be composed with others of the same grid."""
+    return _pld(_merged(events), grid=grid)
+
+
 def _merged(events: Sequence[StepEvents]) -> tuple[StepEvents, ...]:
     totals: dict[StepEvents, int] = {}
     for event in events:
