@@ -19,7 +19,7 @@ from partsong.client.consent import Facts, NotAgreed, check_plan
 from partsong.client.plan_words import differences
 from partsong.client.policy import Approval, Policy
 from partsong.common.build import build, to_tree
-from partsong.common.errors import ConfigError, DataError, InputError
+from partsong.common.errors import ConfigError, DataError, InputError, Refused
 from partsong.common.files import write_json
 from partsong.common.plan import Plan
 
@@ -85,10 +85,17 @@ class Approvals:
 
         Raises:
             InputError: no such plan was proposed; nothing was changed.
+            Refused: `rule_stands`: the plan breaks a rule of the policy, which no person's word replaces.
         """
         known = self.get(plan_sha256)
         if known is None:
             raise InputError("plan", found=plan_sha256[:12], expected="a plan that was proposed to this site")
+        if state == "approved" and (known.state, known.by) == ("refused", "policy"):
+            raise Refused(
+                "rule_stands",
+                reason=f"the plan breaks {known.rule}: {known.reason}",
+                remedy="change the policy, then let the coordinator propose the plan again",
+            )
         return self._keep(
             known.plan, known.coordinator, state=state, by="person", rule="person" * (state == "refused"), reason=reason
         )

@@ -194,6 +194,11 @@ class Ledger:
             return tuple(books.holdings)
 
     @property
+    def now_ms(self) -> int:
+        """The time that rations go by: the clock's, but never before the newest entry's [ms since 1970]."""
+        return self._chain.now_ms()
+
+    @property
     def head(self) -> Head:
         """The newest entry."""
         with self._now():

@@ -49,7 +49,11 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
         mark = getattr(err, "problem_mark", None)
         place = where if mark is None else f"{where}, line {mark.line + 1}"
         raise ConfigError(place, found="text that is not YAML", expected="a policy in YAML") from err
-    return build(Policy, {} if tree is None else tree, where=where)
+    try:
+        return build(Policy, {} if tree is None else tree)
+    except ConfigError as err:
+        place = f"{where}: {err.place}"
+        raise ConfigError(place, found=err.found, expected=err.expected, remedy=err.remedy) from err
 
 
 class _Mistake(Exception):

@@ -276,19 +276,23 @@ def _pld(events: Sequence[StepEvents], *, grid: float) -> Any:
 @functools.lru_cache(maxsize=32)
 def _pld_of(event: StepEvents, grid: float) -> Any:
     """Build the distribution of one segment; pure, so that a ledger of known segments answers at once."""
+    return _pld_of_step(dataclasses.replace(event, steps=1), grid).self_compose(event.steps)
+
+
+@functools.lru_cache(maxsize=32)
+def _pld_of_step(event: StepEvents, grid: float) -> Any:
+    """Build the distribution of one step, the slow part: a ledger asks for the same step, some more of it each time."""
     if event.max_batch is None:
-        one = privacy_loss_distribution.from_gaussian_mechanism(
+        return privacy_loss_distribution.from_gaussian_mechanism(
             event.noise_multiplier, sampling_prob=event.sampling_rate, value_discretization_interval=grid
         )
-    else:
-        one = privacy_loss_distribution.from_truncated_subsampled_gaussian_mechanism(
-            dataset_size=event.records,
-            sampling_probability=event.sampling_rate,
-            truncated_batch_size=event.max_batch,
-            noise_multiplier=event.noise_multiplier,
-            value_discretization_interval=grid,
-        )
-    return one.self_compose(event.steps)
+    return privacy_loss_distribution.from_truncated_subsampled_gaussian_mechanism(
+        dataset_size=event.records,
+        sampling_probability=event.sampling_rate,
+        truncated_batch_size=event.max_batch,
+        noise_multiplier=event.noise_multiplier,
+        value_discretization_interval=grid,
+    )
 
 
 def _rdp_epsilon(events: Sequence[StepEvents], *, delta: float) -> float:
