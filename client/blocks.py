@@ -13,11 +13,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from partsong.client.vault import Vault
 from partsong.common.errors import Refused
+from partsong.common.shamir import Entropy
 
 KEY_BYTES = 32
 
@@ -96,6 +99,38 @@ def assign(
             raise _refused("unit_moved", f"row {number} has a unit that was in another block before")
         found.append(name)
     return tuple(found), {**known, **seen}
+
+
+def assign_for_good(
+    blocks: Sequence[Block],
+    rows: Iterable[tuple[str, date]],
+    *,
+    holding: str,
+    vault: Vault,
+    spent: bool,
+    entropy: Entropy,
+) -> tuple[str, ...]:
+    """Do as `assign`, and remember in the vault, before returning, where each unit is.
+
+    Args:
+        blocks: of the holding.
+        rows: as for `assign`.
+        holding: its name.
+        vault: of the site; it keeps the keyed names and their key.
+        spent: whether the ledger holds a claim on any block of the holding.
+        entropy: uniform bytes, in production `os.urandom`.
+    Raises:
+        Refused: as `assign`, and `blocks_forgotten` where budgets were spent and nobody remembers by whom; no row
+            was used.
+    """
+    name = f"blocks {hashlib.sha256(holding.encode()).hexdigest()[:16]}"
+    record = vault.read(name)
+    if record is None and spent:
+        raise _refused("blocks_forgotten", "budgets of blocks were spent, and which units they were is lost")
+    kept = {"key": entropy(KEY_BYTES).hex(), "units": {}} if record is None else json.loads(record)
+    names, units = assign(blocks, rows, known=kept["units"], key=bytes.fromhex(kept["key"]))
+    vault.write(name, json.dumps({"key": kept["key"], "units": units}).encode())
+    return names
 
 
 def _refused(rule: str, reason: str) -> Refused:

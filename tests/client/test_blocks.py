@@ -1,12 +1,14 @@
 """Blocks have budgets side by side only if nobody stands in two of them."""
 
+import os
 from datetime import date, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partsong.client.blocks import Block, assign, check_layout
+from partsong.client.blocks import Block, assign, assign_for_good, check_layout
+from partsong.client.vault import MemoryVault
 from partsong.common.errors import Refused
 
 KEY = bytes(range(32))
@@ -126,6 +128,23 @@ def test_a_block_that_is_none_is_refused(wrong: dict[str, str]) -> None:
     """Days are written one way, in order; a name fits behind a slash."""
     with pytest.raises(ValueError, match="block"):
         Block(**{"name": "a", "first": "2022-01-01", "last": "2022-12-31"} | wrong)
+
+
+def test_where_a_unit_is_outlives_the_process() -> None:
+    """The vault remembers; another holding starts anew; a memory that is lost after spending stops everything."""
+    vault = MemoryVault()
+
+    def place(text: str, *, holding: str = "ward", spent: bool = True) -> tuple[str, ...]:
+        rows = [("a", day(text))]
+        return assign_for_good(YEARS, rows, holding=holding, vault=vault, spent=spent, entropy=os.urandom)
+
+    with pytest.raises(Refused, match="blocks_forgotten"):
+        place("2022-06-01")
+    assert place("2022-06-01", spent=False) == ("2022",)
+    assert place("2022-07-01") == ("2022",)
+    with pytest.raises(Refused, match="unit_moved"):
+        place("2023-06-01")
+    assert place("2023-06-01", holding="lab", spent=False) == ("2023",)
 
 
 @settings(max_examples=100, deadline=None)
