@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from partsong.client.vault import Vault
 from partsong.common.errors import Refused
@@ -127,7 +128,7 @@ def assign_for_good(
     record = vault.read(name)
     if record is None and spent:
         raise _refused("blocks_forgotten", "budgets of blocks were spent, and which units they were is lost")
-    kept = {"key": entropy(KEY_BYTES).hex(), "units": {}} if record is None else json.loads(record)
+    kept: Any = {"key": entropy(KEY_BYTES).hex(), "units": {}} if record is None else json.loads(record)
     names, units = assign(blocks, rows, known=kept["units"], key=bytes.fromhex(kept["key"]))
     vault.write(name, json.dumps({"key": kept["key"], "units": units}).encode())
     return names

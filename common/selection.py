@@ -93,14 +93,22 @@ def epsilon_with_selections(events: Sequence[StepEvents], selections: Sequence[S
     if not selections:
         return epsilon(events, delta=delta)
     share = SELECTION_SHARE * delta / len(selections)
-    total = composed(events, grid=COARSE_GRID)
-    for choice in selections:
-        bound = pld_common.DifferentialPrivacyParameters(_choice_epsilon(choice, delta=share), share)
-        total = total.compose(privacy_loss_distribution.from_privacy_parameters(bound, COARSE_GRID))
-    value = float(total.get_epsilon_for_delta(delta))
+    bounds = [(_choice_epsilon(choice, delta=share), share) for choice in selections]
+    try:
+        value = _composed_epsilon(events, bounds, delta=delta)
+    except (ValueError, ArithmeticError, MemoryError) as err:
+        raise _unaccountable("an epsilon of hundreds is no bound") from err
     if not math.isfinite(value):
         raise _unaccountable("no finite epsilon bounds these choices together with what was spent before")
     return Spend(epsilon=value, delta=delta, accountant="rdp")
+
+
+def _composed_epsilon(events: Sequence[StepEvents], bounds: Sequence[tuple[float, float]], *, delta: float) -> float:
+    total = composed(events, grid=COARSE_GRID)
+    for bound in bounds:
+        worst = pld_common.DifferentialPrivacyParameters(*bound)
+        total = total.compose(privacy_loss_distribution.from_privacy_parameters(worst, COARSE_GRID))
+    return float(total.get_epsilon_for_delta(delta))
 
 
 @functools.lru_cache(maxsize=64)
