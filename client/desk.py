@@ -70,7 +70,7 @@ def ledger_words(tree: Mapping[str, Any]) -> str:
         lines.append(f"  opened today without a sum: {holding['unfinished_today']}{most}")
     lines.append(f"neighbours: {tree['neighbours']}")
     if tree["outstanding"]:
-        lines.append(f"in doubt, counted as spent: {len(tree['outstanding'])} queries")
+        lines.append(f"queries in doubt, which count as spent: {len(tree['outstanding'])}")
     return "\n".join(lines)
 
 
