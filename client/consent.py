@@ -55,7 +55,7 @@ def public_refusal(refused: Refused) -> NotAgreed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """What a site allows of one plan. `Policy.rules` makes them of a policy, where None never occurs."""
+    """What a site allows of one plan. `Policy.rules` makes them of a policy."""
 
     max_epsilon: float = 8.0
     """Most that one plan may spend."""
@@ -66,7 +66,9 @@ class Rules:
     minimum_records: int = 100
     """Fewest records to train on."""
     minimum_patients: int | None = None
-    """Fewest patients to train on, where the data says whose a record is."""
+    """Fewest patients to train on; data that does not say whose a record is has too few. None: any."""
+    max_delta: float | None = None
+    """Largest delta that a plan may state its epsilon at."""
     least_noise: float | None = None
     """Least noise multiplier of a step, for gradient and loss each."""
     units: tuple[Unit, ...] | None = None
@@ -211,14 +213,21 @@ def _check_floors(plan: Plan, rules: Rules, facts: Facts) -> None:
             "data", f"{facts.records} records, {rules.minimum_records} required here", rule="data.minimum_records"
         )
     least = rules.minimum_patients
-    if least is not None and facts.patients is not None and facts.patients < least:
-        raise NotAgreed("data", f"{facts.patients} patients, {least} required here", rule="data.minimum_patients")
+    if least is not None and (facts.patients is None or facts.patients < least):
+        found = "an unknown number of" if facts.patients is None else facts.patients
+        raise NotAgreed("data", f"{found} patients, {least} required here", rule="data.minimum_patients")
 
 
 def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
     units = _units(dp.unit, rules, facts)
     if dp.delta * units >= 1:
         raise NotAgreed("policy", f"delta is not below 1 / number of {dp.unit}s", rule="delta")
+    if rules.max_delta is not None and dp.delta > rules.max_delta:
+        raise NotAgreed(
+            "policy",
+            f"epsilon stated at delta {dp.delta:g}, at most {rules.max_delta:g} here",
+            rule="privacy.max_delta",
+        )
     if dp.epsilon > rules.max_epsilon:
         raise NotAgreed("policy", f"epsilon {dp.epsilon}, at most {rules.max_epsilon} here", rule="privacy.max_epsilon")
     least = min(dp.noise_multiplier, dp.loss_noise_multiplier)

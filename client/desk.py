@@ -118,15 +118,17 @@ def policy_words(policy: Policy) -> str:
     """Say what a policy allows."""
     privacy, data, adapter = policy.privacy, policy.data, policy.adapter
     purposes = ", ".join(f"{name} ({rule.approval})" for name, rule in policy.purposes.items())
+    patients = "an uncounted number of" if data.minimum_patients is None else data.minimum_patients
     bases = ", ".join(base[:12] for base in adapter.bases)
     lines = [
         f"purposes: {purposes or 'none, so every plan is refused'}",
         f"base models: {bases or 'none, so every plan is refused'}",
         f"layers: {', '.join(map(shown, adapter.target_modules)) or 'none, so every plan is refused'}",
-        f"a plan: epsilon {privacy.max_epsilon:g} at most, noise multiplier {privacy.min_noise_multiplier:g} at least",
+        f"a plan: epsilon {privacy.max_epsilon:g} at most, stated at delta {privacy.max_delta:g} at most",
+        f"its noise: a multiplier of {privacy.min_noise_multiplier:g} at least",
         f"it hides: one {' or one '.join(privacy.units)}",
         f"size of a plan: rank {adapter.max_r} and {size(adapter.max_bytes_out)} out at most",
-        f"floors: {data.minimum_cohort} sites, {data.minimum_records} records, {data.minimum_patients} patients",
+        f"floors: {data.minimum_cohort} sites, {data.minimum_records} records, {patients} patients",
         *(_grant_words(name, grant) for name, grant in policy.grants.items()),
     ]
     if not policy.holdings:

@@ -78,6 +78,8 @@ class PrivacyFloor:
 
     max_epsilon: float = 8.0
     """Most that one plan may spend."""
+    max_delta: float = 1e-5
+    """Largest delta that a plan may state its epsilon at: at a larger one any plan looks cheap."""
     min_noise_multiplier: float = 0.3
     """Least noise of one step; below 0.3 a few steps on one record cost tens of epsilon."""
     units: tuple[Unit, ...] = ("patient", "record")
@@ -90,6 +92,8 @@ class PrivacyFloor:
     def __post_init__(self) -> None:
         if not 0 < self.max_epsilon <= 1000:
             raise ValueError(f"max_epsilon above 0 and at most 1000, not {self.max_epsilon}")
+        if not 0 < self.max_delta < 1:
+            raise ValueError(f"max_delta above 0 and below 1, not {self.max_delta}")
         if not LOWEST_NOISE <= self.min_noise_multiplier <= 1e6:
             raise ValueError(f"min_noise_multiplier between {LOWEST_NOISE} and 1e6, not {self.min_noise_multiplier}")
         if not self.units or len(set(self.units)) != len(self.units):
@@ -104,11 +108,14 @@ class DataFloor:
     """Fewest sites a sum may be made of."""
     minimum_records: int = 100
     """Fewest records to train on."""
-    minimum_patients: int = 100
-    """Fewest patients to train on; counted where the data says whose a record is, and needed for unit patient."""
+    minimum_patients: int | None = 100
+    """Fewest patients to train on. Data that does not say whose a record is needs null here: nobody can count then."""
 
     def __post_init__(self) -> None:
-        if self.minimum_cohort < 2 or min(self.minimum_records, self.minimum_patients) < 1:
+        least = (
+            self.minimum_records if self.minimum_patients is None else min(self.minimum_records, self.minimum_patients)
+        )
+        if self.minimum_cohort < 2 or least < 1:
             raise ValueError("minimum_cohort of at least 2, minimum_records and minimum_patients of at least 1")
 
 
@@ -153,6 +160,7 @@ class Policy:
         """What a plan is checked against."""
         return Rules(
             max_epsilon=self.privacy.max_epsilon,
+            max_delta=self.privacy.max_delta,
             allow_without_privacy=self.privacy.allow_without_privacy,
             minimum_cohort=self.data.minimum_cohort,
             minimum_records=self.data.minimum_records,

@@ -32,8 +32,8 @@ POLICY: dict[str, Any] = {
     },
     "purposes": {"train": {"approval": "auto"}},
     "adapter": {"bases": ["b" * 64], "target_modules": ["q"]},
-    "privacy": {"max_epsilon": 4.0},
-    "data": {"minimum_records": 100},
+    "privacy": {"max_epsilon": 4.0, "max_delta": 2e-4},
+    "data": {"minimum_records": 100, "minimum_patients": None},
 }
 
 
@@ -44,6 +44,7 @@ class Hospital:
     """A site as far as consent goes: policy, approvals and ledger, wired as the site wires them."""
 
     def __init__(self, folder: Path, **changes: Any) -> None:
+        folder.mkdir(exist_ok=True)
         self.policy = build(Policy, POLICY | changes)
         self.approvals = Approvals(folder / "approvals")
         self.ledger = Ledger(folder / "ledger.sqlite", clock=lambda: 1_795_305_600.0)  # 22 November 2026
@@ -216,10 +217,26 @@ def test_a_plan_that_claims_less_than_its_noise_gives_is_refused(hospital: Hospi
     assert hospital.agree(job("liar", epsilon=0.5)) == "policy"
 
 
-def test_a_larger_delta_than_one_over_n_is_refused(hospital: Hospital, job: Callable[..., Plan]) -> None:
-    """delta = 1 / 2000 with 2000 records would allow one of them in the open."""
-    assert hospital.agree(job("loose", delta=1 / RECORDS)) == "policy"
-    assert hospital.agree(job("tight", delta=0.9 / RECORDS)) == ""
+def test_a_larger_delta_than_one_over_n_is_refused(job: Callable[..., Plan], tmp_path: Path) -> None:
+    """delta = 1 / 2000 with 2000 records would allow one of them in the open, whatever the policy says."""
+    loose = Hospital(tmp_path / "loose", privacy={"max_epsilon": 4.0, "max_delta": 0.1})
+
+    assert loose.agree(job("loose", delta=1 / RECORDS)) == "policy"
+    assert loose.agree(job("tight", delta=0.9 / RECORDS)) == ""
+
+
+def test_a_costly_plan_that_looks_cheap_at_a_large_delta_is_refused(
+    hospital: Hospital, job: Callable[..., Plan]
+) -> None:
+    """The same noise, its epsilon stated at a delta where it is small enough."""
+    cheap = job("cheap", delta=4e-4, epsilon=3.2)
+
+    assert (
+        epsilon(hospital.claim(cheap, rounds=3, context="", coordinator="", fingerprint="").events, delta=4e-4).epsilon
+        < 3.2
+    )
+    assert hospital.agree(cheap) == "policy"
+    assert hospital.agree(job("the same")) == ""
 
 
 def test_a_plan_with_nothing_to_hide_behind_is_refused(hospital: Hospital, make_plan: MakePlan) -> None:

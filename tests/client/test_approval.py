@@ -1,7 +1,9 @@
 """A plan is agreed to once, as a whole, and the decision survives."""
 
 import dataclasses
+import errno
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from partsong.client.approval import Approvals, consider, require_approved
 from partsong.client.consent import Facts, NotAgreed, public_refusal
 from partsong.client.policy import Policy, PurposePolicy
 from partsong.common.build import build
-from partsong.common.errors import DataError, InputError, Refused
+from partsong.common.errors import DataError, InputError, Refused, TryAgain
 from partsong.common.plan import Plan
 
 MakePlan = Callable[..., Plan]
@@ -26,7 +28,7 @@ POLICY: dict[str, Any] = {
     "purposes": {"train": {"approval": "manual"}},
     "adapter": {"bases": ["b" * 64], "target_modules": ["q"]},
     "privacy": {"allow_without_privacy": True},
-    "data": {"minimum_records": 10, "minimum_patients": 1},
+    "data": {"minimum_records": 10, "minimum_patients": None},
 }
 MANUAL = build(Policy, POLICY)
 AUTO = dataclasses.replace(MANUAL, purposes={"train": PurposePolicy(approval="auto")})
@@ -97,7 +99,7 @@ def test_another_coordinator_cannot_use_an_approval_nor_undo_it(make_plan: MakeP
     approvals.decide(plan.sha256, "approved")
 
     assert propose(plan, approvals, coordinator="c1") == "state"
-    strict = build(Policy, {**POLICY, "data": {"minimum_records": 10**6}})
+    strict = build(Policy, {**POLICY, "data": {"minimum_records": 10**6, "minimum_patients": None}})
     assert propose(plan, approvals, coordinator="c1", policy=strict) == "data"
 
     assert state(approvals, plan) == "approved"
@@ -137,7 +139,7 @@ def test_a_stricter_policy_stops_what_was_approved_before(make_plan: MakePlan, a
     plan, other = make_plan(), make_plan(run="run-2")
     propose(plan, approvals)
     approvals.decide(plan.sha256, "approved")
-    strict = build(Policy, {**POLICY, "data": {"minimum_cohort": 5}})
+    strict = build(Policy, {**POLICY, "data": {"minimum_cohort": 5, "minimum_patients": None}})
     assert propose(other, approvals, policy=AUTO) == ""
 
     assert propose(plan, approvals, policy=strict) == "policy"
@@ -153,7 +155,7 @@ def test_what_breaks_a_rule_cannot_be_approved(make_plan: MakePlan, approvals: A
     with pytest.raises(Refused, match=r"rule_stands.*data\.minimum_cohort"):
         approvals.decide(few.sha256, "approved")
 
-    loose = build(Policy, {**POLICY, "data": {"minimum_cohort": 2}})
+    loose = build(Policy, {**POLICY, "data": {"minimum_cohort": 2, "minimum_patients": None}})
     assert propose(few, approvals, policy=loose) == "state"
     approvals.decide(few.sha256, "approved")
     assert propose(few, approvals, policy=loose) == ""
@@ -252,10 +254,30 @@ def test_an_edited_decision_is_refused(make_plan: MakePlan, approvals: Approvals
         propose(larger, approvals)
 
 
-def test_a_disk_that_is_full_leaves_the_decision_that_was(
+def test_a_full_disk_leaves_the_decision_that_was(
+    make_plan: MakePlan, approvals: Approvals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The approval is not given, the person is told to try again, and with space it is."""
+    plan = make_plan()
+    propose(plan, approvals)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(TryAgain, match="no space left"):
+            approvals.decide(plan.sha256, "approved")
+
+    assert state(approvals, plan) == "pending"
+    approvals.decide(plan.sha256, "approved")
+    assert state(approvals, plan) == "approved"
+
+
+def test_what_a_killed_write_leaves_behind_is_no_decision(
     make_plan: MakePlan, approvals: Approvals, tmp_path: Path
 ) -> None:
-    """What a killed or failed write leaves behind is never a decision."""
+    """Half a file beside the whole one is not looked at."""
     plan = make_plan()
     propose(plan, approvals)
     (tmp_path / "approvals" / f".{plan.sha256}.json.part").write_text('{"state": "approved"')

@@ -23,7 +23,7 @@ BASE = "b" * 64
 OPEN: dict[str, Any] = {
     "purposes": {"train": {}},
     "adapter": {"bases": [BASE], "target_modules": ["q"], "max_r": 2, "max_bytes_out": 120},
-    "privacy": {"max_epsilon": 4.0, "min_noise_multiplier": 1.0, "units": ["record"]},
+    "privacy": {"max_epsilon": 4.0, "max_delta": 1e-4, "min_noise_multiplier": 1.0, "units": ["record"]},
     "data": {"minimum_cohort": 3, "minimum_records": 1000, "minimum_patients": 200},
 }
 """Allows exactly the plan of the fixture below: each bound is met to the last unit."""
@@ -94,6 +94,7 @@ def test_an_empty_policy_allows_nothing(plan: Plan, make_plan: MakePlan) -> None
         ("adapter", {"max_r": 1}, "adapter.max_r"),
         ("adapter", {"max_bytes_out": 119}, "adapter.max_bytes_out"),
         ("privacy", {"max_epsilon": 3.99}, "privacy.max_epsilon"),
+        ("privacy", {"max_delta": 0.999e-4}, "privacy.max_delta"),
         ("privacy", {"min_noise_multiplier": 1.001}, "privacy.min_noise_multiplier"),
         ("privacy", {"units": ["patient"]}, "privacy.units"),
         ("data", {"minimum_cohort": 4}, "data.minimum_cohort"),
@@ -132,10 +133,10 @@ def test_nothing_leaves_unmasked_unless_allowed_by_name(plan: Plan) -> None:
     assert not Facts(records=1, base_sha256="", layout=AdapterLayout(tensors=())).masked  # in doubt it is not
 
 
-def test_patients_are_counted_where_the_data_names_them(plan: Plan) -> None:
-    """Data that does not say whose a record is cannot break that rule, and cannot hide a patient either."""
-    assert broken(plan, policy().rules, facts_of(plan, patients=199)) == "data.minimum_patients"
-    assert broken(plan, policy().rules, facts_of(plan, patients=None)) == ""
+def test_patients_that_nobody_can_count_are_too_few_unless_the_operator_says_otherwise(plan: Plan) -> None:
+    """A thousand records may be of one patient; who has no column for it writes null."""
+    assert broken(plan, policy().rules, facts_of(plan, patients=None)) == "data.minimum_patients"
+    assert broken(plan, policy(data={"minimum_patients": None}).rules, facts_of(plan, patients=None)) == ""
 
 
 def with_lora(plan: Plan, layout: AdapterLayout, **lora: Any) -> tuple[Plan, Facts]:
@@ -229,6 +230,8 @@ def test_a_holding_with_blocks_gives_each_block_the_budget_and_the_whole_none() 
         lambda: HoldingPolicy(epsilon=1.0, delta=1e-6, purposes={"train": 0.0}),
         lambda: HoldingPolicy(epsilon=1.0, delta=1e-6, unfinished_per_day=0),
         lambda: PrivacyFloor(max_epsilon=0.0),
+        lambda: PrivacyFloor(max_delta=0.0),
+        lambda: PrivacyFloor(max_delta=1.0),
         lambda: PrivacyFloor(min_noise_multiplier=0.05),
         lambda: PrivacyFloor(units=()),
         lambda: PrivacyFloor(units=("record", "record")),
@@ -278,6 +281,7 @@ def test_every_key_of_a_policy_but_the_holdings_reaches_a_rule() -> None:
     changed = {
         "privacy": {
             "max_epsilon": 1.0,
+            "max_delta": 1e-9,
             "min_noise_multiplier": 2.0,
             "units": ["patient"],
             "allow_without_privacy": True,
