@@ -154,6 +154,15 @@ def epsilon(events: Sequence[StepEvents], *, delta: float) -> Spend:
     return _spend_of(_merged(events), delta)
 
 
+def epsilon_bound(events: Sequence[StepEvents], *, delta: float) -> float | None:
+    """Bound `epsilon` from above on a coarse grid, some ten times as quickly; None where it cannot.
+
+    For a yes or no against a ceiling: only what this bound does not allow has to be computed exactly.
+    """
+    _check_delta(delta)
+    return _pld_epsilon(_merged(events), delta=delta, grid=COARSE_GRID)
+
+
 @functools.lru_cache(maxsize=256)
 def _spend_of(merged: tuple[StepEvents, ...], delta: float) -> Spend:
     """Compose distinct segments; pure, and asked again for every display of the same history."""
@@ -271,19 +280,23 @@ def _pld(events: Sequence[StepEvents], *, grid: float) -> Any:
 @functools.lru_cache(maxsize=32)
 def _pld_of(event: StepEvents, grid: float) -> Any:
     """Build the distribution of one segment; pure, so that a ledger of known segments answers at once."""
+    return _pld_of_step(dataclasses.replace(event, steps=1), grid).self_compose(event.steps)
+
+
+@functools.lru_cache(maxsize=64)
+def _pld_of_step(event: StepEvents, grid: float) -> Any:
+    """Build the distribution of one step, which costs more than composing it."""
     if event.max_batch is None:
-        one = privacy_loss_distribution.from_gaussian_mechanism(
+        return privacy_loss_distribution.from_gaussian_mechanism(
             event.noise_multiplier, sampling_prob=event.sampling_rate, value_discretization_interval=grid
         )
-    else:
-        one = privacy_loss_distribution.from_truncated_subsampled_gaussian_mechanism(
-            dataset_size=event.records,
-            sampling_probability=event.sampling_rate,
-            truncated_batch_size=event.max_batch,
-            noise_multiplier=event.noise_multiplier,
-            value_discretization_interval=grid,
-        )
-    return one.self_compose(event.steps)
+    return privacy_loss_distribution.from_truncated_subsampled_gaussian_mechanism(
+        dataset_size=event.records,
+        sampling_probability=event.sampling_rate,
+        truncated_batch_size=event.max_batch,
+        noise_multiplier=event.noise_multiplier,
+        value_discretization_interval=grid,
+    )
 
 
 def _rdp_epsilon(events: Sequence[StepEvents], *, delta: float) -> float:
