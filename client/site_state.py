@@ -11,10 +11,11 @@ from partsong.common.charter import Charter
 from partsong.common.codec import Hash, pack, unpack
 from partsong.common.errors import Refused
 from partsong.common.messages import Signed
+from partsong.common.suite import SIGNATURE_BYTES
 from partsong.common.transcript import RunFacts
 
 _RECORD = "run"
-_UNSIGNED = Signed(body=b"", signature=bytes(64))
+_UNSIGNED = Signed(body=b"", signature=bytes(SIGNATURE_BYTES.A))
 
 
 class Stage(IntEnum):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from partsong.client import history, key_setup, secure_sum
-from partsong.common import messages, result, transcript
+from partsong.common import messages, p384, result, transcript
 from partsong.server import secure_sum as desk
 
 HERE = Path(__file__).parent
@@ -58,6 +58,9 @@ CASES = [
     (key_setup, "if reveal.group != self._group_hash:", "if False:", "set_up:test_two_group_keys_are_found_out"),
     (key_setup, "if attempts >= MOST_ATTEMPTS:", "if False:", "set_up:test_set_ups_that_do_not_finish_are_counted"),
     (key_setup, "if begin.charter != self._charter.hash:", "if False:", "set_up:test_begin_counts_only_with_the_coordinator_s_signature_and_the_pinned_charter"),
+    (key_setup, "if suite != charter.suite:", "if False:", "suites:test_a_site_of_another_suite_does_not_start"),
+    (messages, "if found != suite:", "if False:", "suites:test_keys_of_another_suite_from_a_corrupt_site_are_refused_by_name"),
+    (p384, "if s > ORDER // 2:", "if False:", "suites:test_a_mirrored_signature_is_no_second_message"),
     (desk, "if header.site not in self._reports:", "if True:", "garbage:test_a_site_that_reports_twice_is_counted_once"),
 ]  # fmt: skip
 
@@ -99,7 +102,8 @@ def runs_of(test: object, lab: object, monkeypatch: pytest.MonkeyPatch) -> Itera
     """Run a test with each of its parameters."""
     marks = [m for m in getattr(test, "pytestmark", []) if m.name == "parametrize"]
     rows = marks[0].args[1] if marks else [None]
-    names = [n.strip() for n in marks[0].args[0].split(",")] if marks else []
+    given = marks[0].args[0] if marks else ()
+    names = [n.strip() for n in given.split(",")] if isinstance(given, str) else list(given)
     for row in rows:
         values = dict(zip(names, row if len(names) > 1 else [row], strict=False)) if marks else {}
         wanted = inspect.signature(test).parameters
