@@ -17,7 +17,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from partsong.client import site_state
-from partsong.client.site_state import SiteState
 from partsong.client.vault import Vault
 from partsong.common.charter import Charter, effective_floors
 from partsong.common.codec import pack, unpack
@@ -39,7 +38,7 @@ from partsong.common.messages import (
 )
 from partsong.common.pairwise import make_setup_keys, open_secret, pair_key, seal_secret
 from partsong.common.shamir import Entropy
-from partsong.common.suite import SIGNATURE_BYTES, suite_of_key
+from partsong.common.suite import suite_of_key
 from partsong.common.thresholds import Floors
 from partsong.common.transcript import RunFacts, read_from_sites
 
@@ -212,18 +211,13 @@ class KeySetup:
         for reveal in reveals:
             self._check_reveal(reveal)
         setup = digest("run", self._transcript, self._group_hash, *(reveal.nonce for reveal in reveals))
-        unsigned = Signed(body=b"", signature=bytes(SIGNATURE_BYTES.of(self._charter.suite)))
-        state = SiteState(
-            charter=self._charter.hash,
+        state = site_state.after_setup(
+            charter=self._charter,
             setup=setup,
             site=self._site,
             members=self._members,
             group_key=self._group_key,
             pair_keys=tuple(self._pair_keys[peer] for peer in sorted(self._pair_keys)),
-            key_round=0,
-            result=setup,
-            header=unsigned,
-            report=unsigned,
         )
         site_state.save(state, self._vault)
         self._vault.erase(_ATTEMPTS_RECORD)

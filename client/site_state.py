@@ -82,6 +82,31 @@ class SiteState:
         return dict(zip(others, self.pair_keys, strict=True))
 
 
+def after_setup(
+    *,
+    charter: Charter,
+    setup: bytes,
+    site: int,
+    members: tuple[int, ...],
+    group_key: bytes,
+    pair_keys: tuple[bytes, ...],
+) -> SiteState:
+    """Make the state of a site that has keys and has seen no round; arguments as the fields."""
+    unsigned = Signed(body=b"", signature=bytes(SIGNATURE_BYTES.of(charter.suite)))
+    return SiteState(
+        charter=charter.hash,
+        setup=setup,
+        site=site,
+        members=members,
+        group_key=group_key,
+        pair_keys=pair_keys,
+        key_round=0,
+        result=setup,
+        header=unsigned,
+        report=unsigned,
+    )
+
+
 def save(state: SiteState, vault: Vault) -> None:
     """Make the state durable."""
     vault.write(_RECORD, pack(state))

@@ -26,6 +26,9 @@ CASES = [
     (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "rosters:test_an_invented_site_is_refused"),
     (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "survivors:test_a_forged_confirmation_does_not_count"),
     (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "survivors:test_a_report_header_that_was_changed_is_refused"),
+    (key_setup, "if suite != charter.suite:", "if False:", "suites:test_a_site_of_another_suite_does_not_start"),
+    (messages, "if found != suite:", "if False:", "suites:test_keys_of_another_suite_from_a_corrupt_site_are_refused_by_name"),
+    (p384, "if s > ORDER // 2:", "if False:", "suites:test_a_mirrored_signature_is_no_second_message"),
     (transcript, "if numbers != sorted(set(numbers)):", "if False:", "survivors:test_one_confirmation_many_times_is_one"),
     (transcript, "if numbers != sorted(set(numbers)):", "if False:", "rosters:test_a_site_counted_twice_is_refused"),
     (transcript, "if any(ready.header != header_hash(header) or", "if any(", "rosters:test_different_models_for_different_sites_leave_noise"),
@@ -58,9 +61,6 @@ CASES = [
     (key_setup, "if reveal.group != self._group_hash:", "if False:", "set_up:test_two_group_keys_are_found_out"),
     (key_setup, "if attempts >= MOST_ATTEMPTS:", "if False:", "set_up:test_set_ups_that_do_not_finish_are_counted"),
     (key_setup, "if begin.charter != self._charter.hash:", "if False:", "set_up:test_begin_counts_only_with_the_coordinator_s_signature_and_the_pinned_charter"),
-    (key_setup, "if suite != charter.suite:", "if False:", "suites:test_a_site_of_another_suite_does_not_start"),
-    (messages, "if found != suite:", "if False:", "suites:test_keys_of_another_suite_from_a_corrupt_site_are_refused_by_name"),
-    (p384, "if s > ORDER // 2:", "if False:", "suites:test_a_mirrored_signature_is_no_second_message"),
     (desk, "if header.site not in self._reports:", "if True:", "garbage:test_a_site_that_reports_twice_is_counted_once"),
 ]  # fmt: skip
 
