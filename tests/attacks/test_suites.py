@@ -16,7 +16,7 @@ from partsong.common import messages
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, WireError
 from partsong.common.keys import Identity, P384Identity, make_identity
-from partsong.common.messages import Begin, Bundle, Bundles, Ready, Signed, sign
+from partsong.common.messages import Begin, Bundle, Bundles, Ready, Revocation, Signed, sign
 from partsong.common.p384 import ORDER
 from partsong.common.pairwise import make_setup_keys
 from partsong.common.suite import SUITES
@@ -115,6 +115,23 @@ def test_a_mirrored_signature_is_no_second_message(lab: Callable) -> None:
     five.readys[3] = ready
     assert five.site(0).enter(five.roster(five.everyone))
     assert unpack(Ready, ready.body).site == 3
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_site_revoked_within_a_round_is_in_no_sum(lab: Callable, suite: str) -> None:
+    """After its report: nobody who knows confirms survivors with it, whoever did before answers as before."""
+    five = lab(5, suite=suite)
+    five.up_to_reports()
+    early = five.site(1).confirm(five.request(1, five.everyone))
+    revocation = pack(five.signed(Revocation(setup=five.federation.run.setup, site=4)))
+    for number in five.everyone:
+        five.site(number).revoke(revocation)
+
+    for number in (0, 2, 3, 4):
+        with pytest.raises(Refused, match="revoked_site"):
+            five.site(number).confirm(five.request(number, five.everyone))
+    assert five.site(1).confirm(five.request(1, five.everyone)) == early
+    assert five.site(0).confirm(five.request(0, [0, 1, 2, 3]))
 
 
 def attacks() -> list[tuple[str, str]]:

@@ -1,7 +1,10 @@
 """Identity keys and their files."""
 
+import hashlib
 import json
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,10 +20,22 @@ from partsong.common.keys import (
     signature_fits,
     unlock,
 )
-from partsong.common.suite import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SUITES, suite_of_key
+from partsong.common.suite import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SUITES, SuiteName, suite_of_key
 
 SEED = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+VECTORS = Path(__file__).parents[1] / "vectors"
 KEYS = {"A": Identity(SEED), "F": P384Identity(SEED + b"sixteen bytes  .")}
+
+
+def tape(name: str) -> Callable[[int], bytes]:
+    """Give the bytes of SHAKE-256 of a name, one after the other."""
+    data, at = hashlib.shake_256(name.encode()).digest(1 << 10), [0]
+
+    def take(size: int) -> bytes:
+        at[0] += size
+        return data[at[0] - size : at[0]]
+
+    return take
 
 
 @pytest.fixture(scope="module", params=SUITES)
@@ -99,6 +114,17 @@ def test_a_key_file_opens_with_its_passphrase_only(key: Identity | P384Identity,
     assert (type(opened), opened.secret_bytes()) == (type(key), key.secret_bytes())
     with pytest.raises(KeyFileError, match="does not open"):
         unlock(locked, passphrase=b"incorrect horse")
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_format_is_frozen(suite: SuiteName) -> None:
+    """The same secret, salt and nonce give the file that stands with the vectors, and that file opens."""
+    frozen = (VECTORS / f"identity_{suite.lower()}.json").read_bytes()
+    source, passphrase = tape(f"key file {suite}"), "später Frost".encode()
+    identity = make_identity(suite, source)
+
+    assert lock(identity, passphrase=passphrase, entropy=source) == frozen
+    assert unlock(frozen, passphrase=passphrase).secret_bytes() == identity.secret_bytes()
 
 
 @pytest.mark.parametrize("field", ["public_key", "salt", "nonce", "ciphertext"])

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA384
 
 from partsong.client.file_vault import FileVault
 from partsong.common.charter import SignedCharter, read, sign_as_coordinator, sign_as_site
@@ -13,6 +16,7 @@ from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused
 from partsong.common.keys import lock, unlock
 from partsong.common.messages import Bundle, Bundles, Revocation, Signed, sign
+from partsong.common.p384 import ORDER, point_bytes, private_key, signature_from_der
 from partsong.common.suite import EXCHANGE_KEY_BYTES, KEM_KEY_BYTES, SIGNATURE_BYTES, SUITES
 from partsong.server.key_setup import SetupRelay
 from partsong.server.secure_sum import SumRound
@@ -75,13 +79,13 @@ def test_a_revocation_ends_a_site_s_part_in_the_run(made: Federation) -> None:
     sum_of(made, {0, 1, 2, 3}, drop={4: "ready"})
 
 
-def test_identities_come_from_their_files_and_vaults_lie_on_disk(made: Federation, tmp_path: Path) -> None:
+def test_an_identity_comes_from_its_file_and_vaults_lie_on_disk(made: Federation, tmp_path: Path) -> None:
     """Locked, unlocked, a charter co-signed with what was unlocked, and rounds from vaults on disk."""
     first = made.consortium
-    keys = tuple(
-        unlock(lock(key, passphrase=b"correct horse", entropy=os.urandom), passphrase=b"correct horse")
-        for key in first.identities
+    from_file = unlock(
+        lock(first.identities[0], passphrase=b"correct horse", entropy=os.urandom), passphrase=b"correct horse"
     )
+    keys = (from_file, *first.identities[1:])
     signed = SignedCharter(
         charter=first.charter,
         coordinator_signature=sign_as_coordinator(first.charter, first.coordinator),
@@ -97,6 +101,34 @@ def test_identities_come_from_their_files_and_vaults_lie_on_disk(made: Federatio
 
     sum_of(on_disk, set(range(5)))
     sum_of(on_disk, {0, 1, 2, 3}, drop={4: "report"})
+
+
+class Device:
+    """A P-384 key that a module of hardware would hold: its nonces are random and its s may be the larger one."""
+
+    def __init__(self, scalar: bytes) -> None:
+        self._key, self.upper = private_key(scalar), 0
+        self.public_key = point_bytes(self._key.public_key())
+
+    def sign(self, message: bytes) -> bytes:
+        der = self._key.sign(message, ECDSA(SHA384()))
+        self.upper += decode_dss_signature(der)[1] > ORDER // 2
+        return signature_from_der(der)
+
+
+def test_a_key_that_never_leaves_its_device_signs_charter_and_rounds() -> None:
+    """Through `Signer` alone, with signatures that differ each time."""
+    plain = found(NAMES, suite="F")
+    devices = tuple(Device(key.secret_bytes()) for key in plain.identities)
+    for name, device in zip(NAMES, devices, strict=True):
+        sign_as_site(plain.charter, site_id=name, signer=device)
+    made = set_up(replace(plain, identities=devices), run=bytes(32))
+
+    sum_of(made, set(range(5)))
+    sum_of(made, {0, 1, 2, 3}, drop={4: "report"})
+
+    assert devices[0].sign(b"x") != devices[0].sign(b"x")
+    assert sum(device.upper for device in devices) > 0
 
 
 @pytest.mark.parametrize("suite", SUITES)
