@@ -145,6 +145,11 @@ class Chain:
         """The newest entry that was read."""
         return self._last
 
+    def now_ms(self) -> int:
+        """Give the time of the next entry: the clock's, but never before the newest entry's [ms since 1970]."""
+        with self.lock, self._explained():
+            return max(self._newest()[1], self._clock_ms())
+
     def contains(self, head: Head) -> bool:
         """Whether the log still holds what somebody remembers of it."""
         with self.lock, self._explained():
@@ -179,13 +184,19 @@ class Chain:
             )
 
     def _append(self, kind: str, body: Mapping[str, Any]) -> Head:
-        newest = self._db.execute("SELECT number, time_ms, digest FROM entry ORDER BY number DESC LIMIT 1").fetchone()
-        last, last_ms, previous = newest or (0, 0, bytes.fromhex(NOTHING.digest))
+        last, last_ms, previous = self._newest()
         number, text = last + 1, canonical_json(body).decode()
-        time_ms = max(last_ms, int(self._clock() * 1000))
+        time_ms = max(last_ms, self._clock_ms())
         digest = digest_of(previous, number=number, time_ms=time_ms, kind=kind, body=text)
         self._db.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", (number, time_ms, kind, text, digest))
         return Head(number=number, digest=digest.hex())
+
+    def _newest(self) -> tuple[int, int, bytes]:
+        row = self._db.execute("SELECT number, time_ms, digest FROM entry ORDER BY number DESC LIMIT 1").fetchone()
+        return row or (0, 0, bytes.fromhex(NOTHING.digest))
+
+    def _clock_ms(self) -> int:
+        return int(self._clock() * 1000)
 
     def _read(self, *, after: Head) -> tuple[Entry, ...]:
         rows = self._db.execute(

@@ -1,8 +1,8 @@
 """The site decides: a plan and each of its queries are checked against the site's own rules before a record is read.
 
-Covers: the plan's privacy terms, as they hold for this site's own number of records; its base model, its shapes and its
-floor; the number of rounds it may ask for, each query once.
-Does not cover: budgets across plans (the ledger's business).
+Covers: the plan's purpose and privacy terms, as they hold for this site's own number of records and patients; its base
+model, its shapes, what of it leaves, and its floors; the number of rounds it may ask for, each query once.
+Does not cover: budgets across plans (the ledger's business), and the word of a person (`approval`).
 
 Pure: facts and rules come in, a refusal or nothing comes out.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from partsong.common.accounting import StepEvents, epsilon, joint_multiplier
 from partsong.common.adapter import AdapterLayout
@@ -20,19 +20,42 @@ from partsong.common.errors import PartsongError, Refused
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
 from partsong.common.wire import Open, RefusalCode
 
+Purpose = Literal["train", "evaluate", "survey"]
+Unit = Literal["patient", "record"]
+
+_PUBLIC: Mapping[str, RefusalCode] = {
+    "over_budget": "budget",
+    "over_ration": "budget",
+    "too_many_unfinished": "budget",
+    "unaccountable_release": "policy",
+    "unknown_holding": "policy",
+    "delta_too_large": "policy",
+    "context_used": "state",
+    "not_reserved": "state",
+}
+
 
 class NotAgreed(PartsongError):
     """The site refuses; `code` is all that the coordinator learns."""
 
-    def __init__(self, code: RefusalCode, reason: str) -> None:
-        """Keep the reason for the operator and the code for the coordinator."""
+    def __init__(self, code: RefusalCode, reason: str, *, rule: str = "") -> None:
+        """Keep rule and reason for the operator and the code for the coordinator."""
         super().__init__(f"refused ({code}): {reason}; nothing was read or sent")
         self.code: RefusalCode = code
+        self.rule, self.reason = rule or code, reason
+
+
+def public_refusal(refused: Refused) -> NotAgreed:
+    """Turn a refusal of the ledger into one that a coordinator may be told of, by its code alone.
+
+    A rule that is not listed gives `state`: a damaged ledger is nobody else's business.
+    """
+    return NotAgreed(_PUBLIC.get(refused.rule, "state"), refused.reason, rule=refused.rule)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """What a site allows. Closed by default."""
+    """What a site allows of one plan. `Policy.rules` makes them of a policy, where None never occurs."""
 
     max_epsilon: float = 8.0
     """Most that one plan may spend."""
@@ -42,6 +65,24 @@ class Rules:
     """Fewest sites a sum may be made of."""
     minimum_records: int = 100
     """Fewest records to train on."""
+    minimum_patients: int | None = None
+    """Fewest patients to train on, where the data says whose a record is."""
+    least_noise: float | None = None
+    """Least noise multiplier of a step, for gradient and loss each."""
+    units: tuple[Unit, ...] | None = None
+    """Whose presence a plan may hide. None: any."""
+    purposes: tuple[Purpose, ...] | None = None
+    """Kinds of query. None: any."""
+    bases: tuple[str, ...] | None = None
+    """SHA-256 of the base models. None: the installed one."""
+    target_modules: tuple[str, ...] | None = None
+    """Layers that may change, a classification head included, by the last part of their name. None: any."""
+    max_rank: int | None = None
+    """Largest rank of any layer."""
+    max_bytes_out: int | None = None
+    """Most bytes of sealed vectors in all rounds together."""
+    masked_only: bool = False
+    """Whether vectors may leave under the secure sum only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +94,10 @@ class Facts:
     layout: AdapterLayout
     lora: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    patients: int | None = None
+    """How many people the records are of; None: the data does not say."""
+    masked: bool = False
+    """Whether what this site seals is masked before it is sent."""
 
 
 def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
@@ -61,22 +106,17 @@ def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
     Raises:
         NotAgreed: the first rule that the plan breaks; nothing was read.
     """
-    if plan.base_sha256 != facts.base_sha256:
-        raise NotAgreed("model", "the plan is for another base model than the one installed here")
-    # As JSON, which is how options travel: a tuple comes back as a list.
-    same_lora = canonical_json(plan.lora) == canonical_json(facts.lora)
-    if plan.layout != facts.layout or not same_lora or plan.labels != facts.labels:
-        raise NotAgreed("model", "the plan's adapter or labels are not those configured here")
-    if plan.minimum_cohort < rules.minimum_cohort:
-        raise NotAgreed("policy", f"minimum cohort {plan.minimum_cohort}, {rules.minimum_cohort} required here")
-    if facts.records < max(1, rules.minimum_records):
-        raise NotAgreed("data", f"{facts.records} records, {rules.minimum_records} required here")
-    if {b.name: b.size for b in plan.encoding.blocks} != {UPDATE: plan.layout.size(trained=True), LOSS: 1}:
-        raise NotAgreed("plan", "the encoding is not that of a training query")
+    _check_purpose(plan, rules, facts)
+    _check_shapes(plan, rules, facts)
+    _check_floors(plan, rules, facts)
     if plan.dp is not None:
         _check_privacy(plan, plan.dp, rules, facts)
     elif not rules.allow_without_privacy:
-        raise NotAgreed("policy", "the plan has no differential privacy, which has to be allowed here by name")
+        raise NotAgreed(
+            "policy",
+            "the plan has no differential privacy, which has to be allowed here by name",
+            rule="privacy.allow_without_privacy",
+        )
 
 
 def check_query(query: Open, plan: Plan, *, opened: Sequence[tuple[int, int]]) -> None:
@@ -100,16 +140,112 @@ def check_query(query: Open, plan: Plan, *, opened: Sequence[tuple[int, int]]) -
         raise NotAgreed("state", f"round {query.round}, attempt {query.attempt} is not later than those before it")
 
 
+def bytes_out(plan: Plan) -> int:
+    """Bytes of sealed vectors that leave a site in all rounds of a plan, each answered once."""
+    return plan.rounds * plan.encoding.bytes()
+
+
+def largest_rank(plan: Plan) -> int:
+    """Largest rank of any layer, by the options of LoRA and by the shapes themselves."""
+    pattern = plan.lora.get("rank_pattern")
+    named = [plan.lora.get("r"), *(pattern.values() if isinstance(pattern, Mapping) else ())]
+    shaped = [min(t.shape) for t in plan.layout.tensors if ".lora_" in t.name and t.shape]
+    return max([0, *(rank for rank in named if isinstance(rank, int)), *shaped])
+
+
+def trained_modules(plan: Plan) -> frozenset[str]:
+    """Last part of the name of every layer that a plan changes: by the tensors that are sent, not by its word."""
+    return frozenset(_module(t.name) for t in plan.layout.tensors if t.trained or ".lora_" in t.name)
+
+
+def _module(tensor: str) -> str:
+    layer = tensor.partition(".lora_")[0] if ".lora_" in tensor else tensor.rpartition(".")[0]
+    return layer.rpartition(".")[2]
+
+
+def _check_purpose(plan: Plan, rules: Rules, facts: Facts) -> None:
+    if rules.purposes is not None and plan.study not in rules.purposes:
+        raise NotAgreed("policy", f"{plan.study} is not an allowed purpose here", rule="purposes")
+    if rules.masked_only and not facts.masked:
+        raise NotAgreed(
+            "policy",
+            "the vectors would leave unmasked, which has to be allowed here by name",
+            rule="privacy.allow_secure_sum_off",
+        )
+
+
+def _check_shapes(plan: Plan, rules: Rules, facts: Facts) -> None:
+    if plan.base_sha256 != facts.base_sha256:
+        raise NotAgreed("model", "the plan is for another base model than the one installed here")
+    if rules.bases is not None and plan.base_sha256 not in rules.bases:
+        raise NotAgreed("policy", f"base model {plan.base_sha256[:12]} is not an allowed one", rule="adapter.bases")
+    # As JSON, which is how options travel: a tuple comes back as a list.
+    same_lora = canonical_json(plan.lora) == canonical_json(facts.lora)
+    if plan.layout != facts.layout or not same_lora or plan.labels != facts.labels:
+        raise NotAgreed("model", "the plan's adapter or labels are not those configured here")
+    if {b.name: b.size for b in plan.encoding.blocks} != {UPDATE: plan.layout.size(trained=True), LOSS: 1}:
+        raise NotAgreed("plan", "the encoding is not that of a training query")
+    if rules.target_modules is not None and (odd := sorted(trained_modules(plan) - set(rules.target_modules))):
+        raise NotAgreed("policy", f"layer {odd[0]} may not be trained here", rule="adapter.target_modules")
+    if rules.max_rank is not None and (rank := largest_rank(plan)) > rules.max_rank:
+        raise NotAgreed("policy", f"rank {rank}, at most {rules.max_rank} here", rule="adapter.max_r")
+    if rules.max_bytes_out is not None and (leaving := bytes_out(plan)) > rules.max_bytes_out:
+        raise NotAgreed(
+            "policy",
+            f"{leaving:,} bytes would leave, at most {rules.max_bytes_out:,} may",
+            rule="adapter.max_bytes_out",
+        )
+
+
+def _check_floors(plan: Plan, rules: Rules, facts: Facts) -> None:
+    if plan.minimum_cohort < rules.minimum_cohort:
+        raise NotAgreed(
+            "policy",
+            f"minimum cohort {plan.minimum_cohort}, {rules.minimum_cohort} required here",
+            rule="data.minimum_cohort",
+        )
+    if facts.records < max(1, rules.minimum_records):
+        raise NotAgreed(
+            "data", f"{facts.records} records, {rules.minimum_records} required here", rule="data.minimum_records"
+        )
+    least = rules.minimum_patients
+    if least is not None and facts.patients is not None and facts.patients < least:
+        raise NotAgreed("data", f"{facts.patients} patients, {least} required here", rule="data.minimum_patients")
+
+
 def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
-    if dp.delta * facts.records >= 1:
-        raise NotAgreed("policy", "delta is not below 1 / number of records")
+    units = _units(dp.unit, rules, facts)
+    if dp.delta * units >= 1:
+        raise NotAgreed("policy", f"delta is not below 1 / number of {dp.unit}s", rule="delta")
     if dp.epsilon > rules.max_epsilon:
-        raise NotAgreed("policy", f"epsilon {dp.epsilon}, at most {rules.max_epsilon} here")
+        raise NotAgreed("policy", f"epsilon {dp.epsilon}, at most {rules.max_epsilon} here", rule="privacy.max_epsilon")
+    least = min(dp.noise_multiplier, dp.loss_noise_multiplier)
+    if rules.least_noise is not None and least < rules.least_noise:
+        raise NotAgreed(
+            "policy",
+            f"noise multiplier {least:g}, at least {rules.least_noise:g} here",
+            rule="privacy.min_noise_multiplier",
+        )
     sigma = joint_multiplier(gradient=dp.noise_multiplier, loss=dp.loss_noise_multiplier)
     events = StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=sigma, steps=plan.steps)
     try:
-        spent = epsilon([events.at_site(records=facts.records)], delta=dp.delta).epsilon
+        spent = epsilon([events.at_site(records=units)], delta=dp.delta).epsilon
     except Refused as err:
-        raise NotAgreed("policy", "the plan's noise is too small to be accounted for") from err
+        raise NotAgreed("policy", "the plan's noise is too small to be accounted for", rule="accounting") from err
     if spent > dp.epsilon:
-        raise NotAgreed("policy", f"the plan's noise gives epsilon {spent:.4f} here, more than its {dp.epsilon}")
+        raise NotAgreed(
+            "policy",
+            f"the plan's noise gives epsilon {spent:.4f} here, more than its {dp.epsilon}",
+            rule="accounting",
+        )
+
+
+def _units(unit: Unit, rules: Rules, facts: Facts) -> int:
+    """How many there are of what the plan hides."""
+    if rules.units is not None and unit not in rules.units:
+        raise NotAgreed("policy", f"a plan that hides a {unit} is not allowed here", rule="privacy.units")
+    if unit == "record":
+        return facts.records
+    if facts.patients is None:
+        raise NotAgreed("data", "the data here does not say whose a record is", rule="privacy.units")
+    return facts.patients

@@ -13,116 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-from partsong.client.chain import Chain, Entry, Head, damaged, rolled_back
-from partsong.common.accounting import Spend, StepEvents, epsilon
-from partsong.common.build import build, to_tree
-from partsong.common.errors import PartsongError, Refused
+from partsong.client.books import MS_PER_DAY, Books, Claim, Grant, Holding, State, quarter, spend
+from partsong.client.chain import Chain, Entry, Head, rolled_back
+from partsong.common.accounting import Spend
+from partsong.common.build import to_tree
+from partsong.common.errors import Refused
 
-State = Literal["reserved", "committed", "released"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """What one query will cost, and for whom."""
-
-    holding: str
-    """Named body of records; its budget outlives every version of the data."""
-    context: str
-    """Names the one sealed vector that this pays for: plan, round and attempt. Used once, ever."""
-    purpose: str
-    """Kind of query: train, evaluate, survey."""
-    run: str
-    coordinator: str
-    """Fingerprint of the coordinator's key."""
-    fingerprint: str
-    """Of the records as they are now. A changed one inherits what was spent."""
-    events: tuple[StepEvents, ...]
-    """Everything that the query releases, with this site's cut of samples (`StepEvents.at_site`)."""
-    protected: bool = True
-    """False: released without differential privacy, which empties every budget of the holding."""
-
-    def __post_init__(self) -> None:
-        if self.protected != bool(self.events):
-            raise ValueError("events, or protected=false, and not both")
-
-
-@dataclass(slots=True)
-class Holding:
-    """A holding as the entries so far leave it."""
-
-    ceiling: float | None
-    delta: float
-    fingerprint: str | None = None
-    claims: dict[str, Claim] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Books:
-    """All holdings, replayed from entries; refuses entries that could not have come about."""
-
-    ledger: str = ""
-    holdings: dict[str, Holding] = field(default_factory=dict)
-    states: dict[str, State] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
-    anchored: Head | None = None
-
-    def apply(self, entry: Entry) -> None:
-        """Replay one entry."""
-        try:
-            body = json.loads(entry.body)
-            {
-                "opened": self._opened,
-                "ceiling": self._ceiling,
-                "reserved": self._reserved,
-                "committed": self._committed,
-                "released": self._released,
-                "anchored": self._anchored,
-            }[entry.kind](body)
-        except (KeyError, TypeError, ValueError, PartsongError) as err:
-            raise damaged(entry.number) from err
-
-    def _opened(self, body: Any) -> None:
-        if self.ledger:
-            raise ValueError("opened twice")
-        self.ledger = body["ledger"]
-
-    def _ceiling(self, body: Any) -> None:
-        holding = self.holdings.setdefault(body["holding"], Holding(ceiling=None, delta=body["delta"]))
-        if holding.delta != body["delta"]:
-            raise ValueError("another delta")
-        holding.ceiling = body["epsilon"]
-
-    def _reserved(self, body: Any) -> None:
-        claim = build(Claim, body)
-        if claim.context in self.states:
-            raise ValueError("a context twice")
-        holding = self.holdings[claim.holding]
-        holding.claims[claim.context], holding.fingerprint = claim, claim.fingerprint
-        self.states[claim.context], self.owners[claim.context] = "reserved", claim.holding
-
-    def _committed(self, body: Any) -> None:
-        self._move(body["context"], "committed")
-
-    def _released(self, body: Any) -> None:
-        self._move(body["context"], "released")
-        del self.holdings[self.owners[body["context"]]].claims[body["context"]]
-
-    def _anchored(self, body: Any) -> None:
-        self.anchored = Head(number=body["number"], digest=body["digest"])
-
-    def _move(self, context: str, state: State) -> None:
-        if self.states[context] != "reserved":
-            raise ValueError("only what is reserved can be committed or released")
-        self.states[context] = state
+__all__ = ["Claim", "Grant", "Holding", "Ledger", "State"]
 
 
 class Ledger:
@@ -148,7 +50,16 @@ class Ledger:
             if not self._books.ledger:
                 append("opened", {"ledger": os.urandom(16).hex()})
 
-    def set_ceiling(self, holding: str, *, epsilon: float | None, delta: float) -> None:
+    def set_ceiling(
+        self,
+        holding: str,
+        *,
+        epsilon: float | None,
+        delta: float,
+        purposes: Mapping[str, float] | None = None,
+        per_quarter: float | None = None,
+        unfinished_per_day: int | None = None,
+    ) -> None:
         """Set what a holding may spend in its lifetime: an act of the site's operator, recorded like a spend.
 
         Args:
@@ -156,21 +67,49 @@ class Ledger:
             epsilon: > 0; lower than what is spent stops the holding. None: no ceiling, not even against a query
                 without differential privacy.
             delta: (0, 1); of every epsilon of this holding, fixed when the holding is first named.
+            purposes: epsilon that each of these purposes may take of the lifetime.
+            per_quarter: epsilon of one calendar quarter.
+            unfinished_per_day: reservations of one day that may stay without a commit.
         Raises:
-            Refused: `delta_changed`; nothing was recorded.
+            Refused: `delta_changed`, `blocks_mixed`; nothing was recorded.
         """
-        if not 0 < delta < 1 or (epsilon is not None and not (epsilon > 0 and math.isfinite(epsilon))):
-            raise ValueError(f"epsilon above 0 and finite, or None, and delta in (0, 1), not {epsilon} and {delta}")
+        if epsilon is not None and not epsilon > 0:
+            raise ValueError(f"epsilon above 0 and finite, or None, not {epsilon}")
+        grant = Grant(
+            epsilon=epsilon,
+            delta=delta,
+            purposes=dict(purposes or {}),
+            per_quarter=per_quarter,
+            unfinished_per_day=unfinished_per_day,
+        )
         with self._chain.writing() as append:
             self._catch_up()
-            known = self._books.holdings.get(holding)
-            if known is not None and known.delta != delta:
-                raise Refused(
-                    "delta_changed",
-                    reason=f"holding {holding} is accounted at delta {known.delta}; epsilons of two deltas do not add",
-                    remedy="keep the delta",
-                )
-            append("ceiling", {"holding": holding, "epsilon": epsilon, "delta": delta})
+            self._require_fitting(holding, grant)
+            append("ceiling", {"holding": holding, **to_tree(grant)})
+
+    def adopt(self, grants: Mapping[str, Grant]) -> tuple[str, ...]:
+        """Make these the budgets in force; a holding that is not among them is closed. All or nothing.
+
+        Args:
+            grants: by holding, see `Policy.grants`.
+        Returns:
+            The holdings whose budget changed.
+        Raises:
+            Refused: `delta_changed`, `blocks_mixed`; nothing was recorded.
+        """
+        with self._chain.writing() as append:
+            self._catch_up()
+            known = self._books.holdings
+            gone = {name: Grant(epsilon=0.0, delta=known[name].delta) for name in known if name not in grants}
+            changed = {
+                name: grant
+                for name, grant in {**gone, **grants}.items()
+                if name not in known or known[name].grant != grant
+            }
+            for name, grant in changed.items():
+                self._require_fitting(name, grant, among=grants)
+                append("ceiling", {"holding": name, **to_tree(grant)})
+        return tuple(changed)
 
     def reserve(self, claim: Claim) -> Spend:
         """Set a query's cost aside; only then may a record be read.
@@ -178,32 +117,23 @@ class Ledger:
         Returns:
             What the holding has spent, this claim included.
         Raises:
-            Refused: `unknown_holding`, `context_used`, `over_budget`; nothing was recorded, nothing may be read.
+            Refused: `unknown_holding`, `context_used`, `delta_too_large`, `too_many_unfinished`, `over_budget`,
+                `over_ration`; nothing was recorded, nothing may be read.
         """
         with self._chain.writing() as append:
             self._catch_up()
-            holding = self._books.holdings.get(claim.holding)
-            if holding is None:
-                raise Refused(
-                    "unknown_holding",
-                    reason=f"no lifetime budget was ever set for holding {claim.holding}",
-                    remedy="let the site's operator set one",
-                )
-            if claim.context in self._books.states:
-                raise Refused(
-                    "context_used",
-                    reason="this round and attempt was reserved here before",
-                    remedy="let the coordinator open a new attempt",
-                )
-            spend = _spend([*holding.claims.values(), claim], delta=holding.delta)
-            if holding.ceiling is not None and spend.epsilon > holding.ceiling:
-                raise Refused(
-                    "over_budget",
-                    reason=f"holding {claim.holding} would reach epsilon {spend.epsilon:.4g} of {holding.ceiling:.4g}",
-                    remedy="ask for fewer steps or more noise, or let the operator raise the ceiling",
-                )
+            spent = self._cost(claim)
             append("reserved", to_tree(claim))
-        return spend
+        return spent
+
+    def quote(self, claim: Claim) -> Spend:
+        """Say what `reserve` would say now; nothing is recorded.
+
+        Raises:
+            Refused: as `reserve`.
+        """
+        with self._now():
+            return self._cost(claim)
 
     def commit(self, context: str) -> Head:
         """Make a reservation final; only then may the vector be sealed.
@@ -240,7 +170,7 @@ class Ledger:
             Refused: `unknown_holding`.
         """
         found = self.holding(holding)
-        return _spend(list(found.claims.values()), delta=found.delta)
+        return spend(found.claims.values(), delta=found.delta)
 
     def holding(self, name: str) -> Holding:
         """Give a copy of a holding: its ceiling, its delta and the claims that count.
@@ -254,12 +184,19 @@ class Ledger:
                     "unknown_holding", reason=f"no holding {name} in this ledger", remedy="see the ledger's holdings"
                 )
             found = books.holdings[name]
-            return dataclasses.replace(found, claims=dict(found.claims))
+            return dataclasses.replace(
+                found, claims=dict(found.claims), times_ms=dict(found.times_ms), unfinished=dict(found.unfinished)
+            )
 
     def holdings(self) -> tuple[str, ...]:
         """Name all holdings."""
         with self._now() as books:
             return tuple(books.holdings)
+
+    @property
+    def now_ms(self) -> int:
+        """The time that rations go by: the clock's, but never before the newest entry's [ms since 1970]."""
+        return self._chain.now_ms()
 
     @property
     def head(self) -> Head:
@@ -335,9 +272,80 @@ class Ledger:
             self._damage = err
             raise
 
+    def _cost(self, claim: Claim) -> Spend:
+        """Give the holding's spend with this claim, or refuse it."""
+        holding, now_ms = self._books.holdings.get(claim.holding), self._chain.now_ms()
+        if holding is None:
+            raise Refused(
+                "unknown_holding",
+                reason=f"no lifetime budget was ever set for holding {claim.holding}",
+                remedy="let the site's operator set one",
+            )
+        if claim.context in self._books.states:
+            raise Refused(
+                "context_used",
+                reason="this round and attempt was reserved here before",
+                remedy="let the coordinator open a new attempt",
+            )
+        _require_small_delta(holding, claim)
+        _require_finished(holding, claim, day=now_ms // MS_PER_DAY)
+        spent = spend([*holding.claims.values(), claim], delta=holding.delta)
+        if holding.ceiling is not None and spent.epsilon > holding.ceiling:
+            raise Refused(
+                "over_budget",
+                reason=f"holding {claim.holding} would reach epsilon {spent.epsilon:.4g} of {holding.ceiling:.4g}",
+                remedy="ask for fewer steps or more noise, or let the operator raise the ceiling",
+            )
+        _require_rations(holding, claim, now_ms=now_ms)
+        return spent
 
-def _spend(claims: Sequence[Claim], *, delta: float) -> Spend:
-    """Compose claims; one without differential privacy makes the whole unbounded."""
-    if not all(claim.protected for claim in claims):
-        return Spend(epsilon=math.inf, delta=delta, accountant="pld")
-    return epsilon([event for claim in claims for event in claim.events], delta=delta)
+    def _require_fitting(self, name: str, grant: Grant, *, among: Iterable[str] = ()) -> None:
+        known = self._books.holdings.get(name)
+        if known is not None and known.delta != grant.delta:
+            raise Refused(
+                "delta_changed",
+                reason=f"holding {name} is accounted at delta {known.delta}; epsilons of two deltas do not add",
+                remedy="keep the delta",
+            )
+        whole = name.partition("/")[0]
+        for other in {*self._books.holdings, *among}:
+            if name != other and other.partition("/")[0] == whole and whole in (name, other):
+                raise Refused(
+                    "blocks_mixed",
+                    reason=f"holding {whole} is accounted as a whole and in blocks, so a record would have two budgets",
+                    remedy="keep it as it was when it was first named, or name a new body of other records",
+                )
+
+
+def _require_small_delta(holding: Holding, claim: Claim) -> None:
+    if holding.delta * claim.records >= 1:
+        raise Refused(
+            "delta_too_large",
+            reason=f"delta {holding.delta:g} is not below 1 / {claim.records} records: it would allow one in the open",
+            remedy=f"name a holding with a delta below {1 / claim.records:.2g}",
+        )
+
+
+def _require_finished(holding: Holding, claim: Claim, *, day: int) -> None:
+    most, count = holding.grant.unfinished_per_day, holding.unfinished.get(day, 0)
+    if most is not None and count >= most:
+        raise Refused(
+            "too_many_unfinished",
+            reason=f"{count} queries to {claim.holding} were opened today and led to no sum, {most} are allowed",
+            remedy="ask the coordinator why its rounds fail; tomorrow counts anew",
+        )
+
+
+def _require_rations(holding: Holding, claim: Claim, *, now_ms: int) -> None:
+    grant = holding.grant
+    rations = (
+        (f"purpose {claim.purpose}", grant.purposes.get(claim.purpose), holding.of_purpose(claim.purpose)),
+        (f"quarter {quarter(now_ms)}", grant.per_quarter, holding.of_quarter(now_ms)),
+    )
+    for name, most, claims in rations:
+        if most is not None and (spent := spend([*claims, claim], delta=holding.delta)).epsilon > most:
+            raise Refused(
+                "over_ration",
+                reason=f"{name} of holding {claim.holding} would reach epsilon {spent.epsilon:.4g} of {most:.4g}",
+                remedy="ask for less, or wait for the next quarter where it is the quarter's ration that is spent",
+            )

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from partsong.client.books import MS_PER_DAY, quarter, spend
 from partsong.client.chain import Entry, Head
 from partsong.client.ledger import Ledger
 from partsong.common.accounting import NEIGHBOURS, Spend
@@ -34,6 +35,17 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Ration:
+    """What a part of the queries has taken, and may take."""
+
+    name: str
+    """`purpose train`, `quarter 2026-Q4`."""
+    spent: Spend
+    most: float | None
+    """Epsilon; None: no ration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HoldingSummary:
     """Where one holding stands."""
 
@@ -41,6 +53,12 @@ class HoldingSummary:
     ceiling: float | None
     """Lifetime epsilon; None: no ceiling."""
     spent: Spend
+    rations: tuple[Ration, ...]
+    """By purpose, and of the current quarter."""
+    unfinished_today: int
+    """Queries reserved today (UTC) and not committed."""
+    unfinished_per_day: int | None
+    """Most of them; None: any number."""
     claims: int
     """Reserved and committed."""
     fingerprint: str | None
@@ -74,33 +92,28 @@ def summaries(ledger: Ledger) -> tuple[HoldingSummary, ...]:
     return tuple(_summary(ledger, name) for name in ledger.holdings())
 
 
-def to_json(ledger: Ledger) -> str:
-    """Write everything: summaries, verdict, entries."""
+def to_tree(ledger: Ledger, *, entries: bool = True) -> dict[str, Any]:
+    """Give everything as mappings, lists and scalars: summaries, verdict and, if asked for, entries."""
     verdict = verify(ledger)
-    tree = {
+    tree: dict[str, Any] = {
         "neighbours": NEIGHBOURS,
         "unit": "record",
-        "head": {"number": verdict.head.number, "digest": verdict.head.digest},
-        "anchored": verdict.anchored and {"number": verdict.anchored.number, "digest": verdict.anchored.digest},
-        "outstanding": verdict.outstanding,
-        "holdings": [
-            {
-                "name": s.name,
-                "ceiling": s.ceiling,
-                "epsilon": s.spent.epsilon if s.spent.epsilon < float("inf") else "unbounded",
-                "delta": s.spent.delta,
-                "accountant": s.spent.accountant,
-                "claims": s.claims,
-                "fingerprint": s.fingerprint,
-            }
-            for s in summaries(ledger)
-        ],
-        "entries": [
+        "head": _head(verdict.head),
+        "anchored": verdict.anchored and _head(verdict.anchored),
+        "outstanding": list(verdict.outstanding),
+        "holdings": [_holding(summary) for summary in summaries(ledger)],
+    }
+    if entries:
+        tree["entries"] = [
             {"number": e.number, "time_ms": e.time_ms, "kind": e.kind, "body": json.loads(e.body), "digest": e.digest}
             for e in ledger.entries()
-        ],
-    }
-    return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        ]
+    return tree
+
+
+def to_json(ledger: Ledger) -> str:
+    """Write everything: summaries, verdict, entries."""
+    return json.dumps(to_tree(ledger), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_csv(ledger: Ledger) -> str:
@@ -120,11 +133,41 @@ def _rows(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _summary(ledger: Ledger, name: str) -> HoldingSummary:
-    holding = ledger.holding(name)
+    holding, now_ms = ledger.holding(name), ledger.now_ms
+    grant, purposes = holding.grant, sorted({*holding.grant.purposes, *(c.purpose for c in holding.claims.values())})
+    parts = [(f"purpose {purpose}", holding.of_purpose(purpose), grant.purposes.get(purpose)) for purpose in purposes]
+    parts.append((f"quarter {quarter(now_ms)}", holding.of_quarter(now_ms), grant.per_quarter))
     return HoldingSummary(
         name=name,
         ceiling=holding.ceiling,
         spent=ledger.spent(name),
+        rations=tuple(Ration(name=n, spent=spend(of, delta=holding.delta), most=most) for n, of, most in parts),
+        unfinished_today=holding.unfinished.get(now_ms // MS_PER_DAY, 0),
+        unfinished_per_day=grant.unfinished_per_day,
         claims=len(holding.claims),
         fingerprint=holding.fingerprint,
     )
+
+
+def _holding(summary: HoldingSummary) -> dict[str, Any]:
+    return {
+        "name": summary.name,
+        "ceiling": summary.ceiling,
+        "epsilon": _number(summary.spent),
+        "delta": summary.spent.delta,
+        "accountant": summary.spent.accountant,
+        "rations": [{"name": r.name, "epsilon": _number(r.spent), "most": r.most} for r in summary.rations],
+        "unfinished_today": summary.unfinished_today,
+        "unfinished_per_day": summary.unfinished_per_day,
+        "claims": summary.claims,
+        "fingerprint": summary.fingerprint,
+    }
+
+
+def _head(head: Head) -> dict[str, Any]:
+    return {"number": head.number, "digest": head.digest}
+
+
+def _number(spent: Spend) -> float | str:
+    """JSON has no infinity."""
+    return spent.epsilon if spent.epsilon < float("inf") else "unbounded"

@@ -254,6 +254,11 @@ def _smallest(kept: Callable[[float], bool]) -> float:
     return high / scale
 
 
+def composed(events: Sequence[StepEvents], *, grid: float) -> Any:
+    """Give the privacy loss distribution of events in any order, to be composed with others of the same grid."""
+    return _pld(_merged(events), grid=grid)
+
+
 def _merged(events: Sequence[StepEvents]) -> tuple[StepEvents, ...]:
     totals: dict[StepEvents, int] = {}
     for event in events:
@@ -285,7 +290,7 @@ def _pld_of(event: StepEvents, grid: float) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _pld_of_step(event: StepEvents, grid: float) -> Any:
-    """Build the distribution of one step, which costs more than composing it."""
+    """Build the distribution of one step, the slow part: a ledger asks for the same step, some more of it each time."""
     if event.max_batch is None:
         return privacy_loss_distribution.from_gaussian_mechanism(
             event.noise_multiplier, sampling_prob=event.sampling_rate, value_discretization_interval=grid

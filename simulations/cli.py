@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from partsong import __version__
+from partsong.client.cli import site
 from partsong.common.errors import PartsongError
 
 _QUIET = {
@@ -37,6 +38,7 @@ app = typer.Typer(
     help="Federated fine-tuning of language models: LoRA under differential privacy, updates that open only as a sum.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(site, rich_help_panel="Sites")
 
 RESEARCH, EVERYONE = "Researchers", "Everyone"
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

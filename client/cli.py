@@ -1,0 +1,131 @@
+"""The operator's commands: `partsong site ...`. Results go to stdout; a mistake leaves with exit code 2."""
+
+# ruff: noqa: FBT002, PLC0415  # switches are how typer spells options; a command imports what it needs: --help is quick
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+site = typer.Typer(
+    name="site", no_args_is_help=True, help="What a site allows, what it has spent, and what it agreed to."
+)
+ledger = typer.Typer(name="ledger", no_args_is_help=True, help="Show, check and export the privacy ledger.")
+policy = typer.Typer(name="policy", no_args_is_help=True, help="Check the site's rules.")
+site.add_typer(ledger)
+site.add_typer(policy)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Dir = Annotated[
+    Path, typer.Option("--dir", metavar="DIR", help="The site's directory: policy.yaml, ledger.sqlite, approvals/.")
+]
+Hash = Annotated[str, typer.Argument(metavar="PLAN", help="Hash of the plan, or its beginning.")]
+HERE = Path()
+
+
+@ledger.command()
+def show(folder: Dir = HERE, as_json: Json = False) -> None:
+    """Show what each holding has spent, and of what."""
+    from partsong.client import desk
+    from partsong.client.ledger_export import to_tree
+
+    tree = to_tree(desk.open_ledger(folder), entries=False)
+    _print(tree, desk.ledger_words(tree), as_json=as_json)
+
+
+@ledger.command()
+def verify(
+    folder: Dir = HERE,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NUMBER:DIGEST", help="A head that somebody else remembers; may be given again."),
+    ] = None,  # one line of help
+    as_json: Json = False,
+) -> None:
+    """Check every entry; with --head, also that no older copy was put back."""
+    from partsong.client import desk
+
+    heads = tuple(desk.parse_head(text) for text in head or ())
+    tree = desk.verdict_tree(desk.open_ledger(folder), heads=heads)
+    _print(tree, desk.verdict_words(tree), as_json=as_json)
+
+
+@ledger.command()
+def export(
+    folder: Dir = HERE,
+    kind: Annotated[Literal["json", "csv"], typer.Option("--format", help="json holds everything.")] = "json",
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file, whole or not at all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write all entries. They hold counts of records: for the site's own eyes."""
+    from partsong.client import desk
+    from partsong.client.ledger_export import to_csv, to_json
+    from partsong.common.files import write_bytes
+
+    opened = desk.open_ledger(folder)
+    text = to_csv(opened) if kind == "csv" and not as_json else to_json(opened)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_bytes(out, text.encode())
+
+
+@policy.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy, in YAML.")], as_json: Json = False
+) -> None:
+    """Check a policy and say what it allows. What it does not name is not allowed."""
+    from partsong.client import desk
+    from partsong.client.policy_file import read_policy
+
+    found = read_policy(file)
+    _print(desk.policy_tree(found), desk.policy_words(found), as_json=as_json)
+
+
+@site.command()
+def plans(
+    folder: Dir = HERE,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that were decided.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the plans that wait for a person, with what is new about them."""
+    from partsong.client import desk
+
+    approvals = desk.open_approvals(folder)
+    trees = [desk.decision_tree(approvals, d) for d in approvals.all() if everything or d.state == "pending"]
+    words = "\n\n".join(desk.decision_words(tree) for tree in trees)
+    _print({"plans": trees}, words or "no plan waits", as_json=as_json)
+
+
+@site.command()
+def approve(plan: Hash, folder: Dir = HERE, as_json: Json = False) -> None:
+    """Accept a plan: this one, to the last byte, and no other."""
+    _decide(folder, plan, "approved", reason="", as_json=as_json)
+
+
+@site.command()
+def refuse(
+    plan: Hash,
+    reason: Annotated[str, typer.Option(help="For the site's own record; the coordinator learns a code only.")] = "",
+    folder: Dir = HERE,
+    as_json: Json = False,
+) -> None:
+    """Refuse a plan, or take an approval back: its next query is refused."""
+    _decide(folder, plan, "refused", reason=reason, as_json=as_json)
+
+
+def _decide(folder: Path, start: str, state: Literal["approved", "refused"], *, reason: str, as_json: bool) -> None:
+    from partsong.client import desk
+
+    approvals = desk.open_approvals(folder)
+    decision = approvals.decide(approvals.find(start).plan.sha256, state, reason=reason)
+    tree = desk.decision_tree(approvals, decision)
+    _print(tree, desk.decision_words(tree), as_json=as_json)
+
+
+def _print(tree: Mapping[str, Any], words: str, *, as_json: bool) -> None:
+    typer.echo(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) if as_json else words)
