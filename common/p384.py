@@ -2,8 +2,9 @@
 
 Covers: a point is 97 bytes, uncompressed and on the curve; a signature is 96 bytes, r and s, with s in the lower half
 of its range, so that nobody can turn one accepted signature into another.
-Does not cover: the signer itself, who can always make a second signature with another nonce. Nothing is hashed or
-compared by its signature where that would matter.
+Does not cover: the signer itself, who can always make a second signature with another nonce; nothing is hashed or
+compared by its signature where that would matter. The time that Python's integers take where a scalar is drawn or
+written, once for each key; signing and exchange are the library's.
 
 Specification: PROTOCOL.md section 2.
 Source: FIPS 186-5 sections 6.4 and A.2.2, SP 800-186 section 3.2.1.4, SEC 1 section 2.3, RFC 6979.

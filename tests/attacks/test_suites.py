@@ -135,7 +135,7 @@ def test_a_site_revoked_within_a_round_is_in_no_sum(lab: Callable, suite: str) -
 
 
 def attacks() -> list[tuple[str, str]]:
-    files = ("test_set_up", "test_rosters", "test_survivors", "test_results")
+    files = ("test_set_up", "test_rosters", "test_survivors", "test_results", "test_hygiene")
     return [(file, name) for file in files for name in vars(load(file)) if name.startswith("test_")]
 
 
