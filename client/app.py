@@ -16,9 +16,12 @@ from flwr.clientapp.typing import ClientAppCallable
 from partsong.common.errors import WireError
 
 if TYPE_CHECKING:  # a site brings torch along, moving messages does not need it
-    from partsong.client.site import Answer, Site
+    from partsong.client.door import Answer
+    from partsong.client.site import Site
 
 RAW = "partsong.raw.v1"
+_QUERIES = ("propose", "keys", "roster", "confirm", "unmask", "result")
+"""Kinds of messages besides OPEN, which is Flower's `train`."""
 _APP_RAISED = 2
 
 
@@ -52,19 +55,15 @@ def make_remote_app(site_of: Callable[[Context], Site], *, on_error: Callable[[E
 
 
 def _routed(app: ClientApp, site_of: Callable[[Context], Site]) -> ClientApp:
+    def handle(message: Message, context: Context) -> Message:
+        site = site_of(context)
+        return _reply(
+            message, site.handle(_header(message), vector=_raw(message, "vector"), note=_raw(message, "note"))
+        )
 
-    @app.query("propose")
-    def propose(message: Message, context: Context) -> Message:
-        return _reply(message, site_of(context).propose(_header(message), _vector(message)))
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        return _reply(message, site_of(context).open(_header(message), _vector(message)))
-
-    @app.query("roster")
-    def roster(message: Message, context: Context) -> Message:
-        return _reply(message, site_of(context).roster(_header(message)))
-
+    app.train()(handle)
+    for kind in _QUERIES:
+        app.query(kind)(handle)
     return app
 
 
@@ -76,14 +75,14 @@ def _header(message: Message) -> bytes:
     return header
 
 
-def _vector(message: Message) -> bytes:
-    arrays = message.content.array_records.get("vector")
-    return arrays["vector"].data if arrays is not None and "vector" in arrays else b""
+def _raw(message: Message, name: str) -> bytes:
+    arrays = message.content.array_records.get(name)
+    return arrays[name].data if arrays is not None and name in arrays else b""
 
 
 def _reply(message: Message, answer: Answer) -> Message:
     content = RecordDict({"partsong": ConfigRecord({"header": answer.header})})
-    if answer.vector:
-        raw = Array(dtype="uint8", shape=(len(answer.vector),), stype=RAW, data=answer.vector)
-        content["vector"] = ArrayRecord({"vector": raw})
+    for name, data in (("vector", answer.vector), ("note", answer.note)):
+        if data:
+            content[name] = ArrayRecord({name: Array(dtype="uint8", shape=(len(data),), stype=RAW, data=data)})
     return Message(content, reply_to=message)

@@ -93,8 +93,7 @@ def require_own_verdict(state: SiteState) -> None:
 
 def require_membership(roster: Sequence[int], *, state: SiteState, header: Header, floors: Floors) -> None:
     """Refuse a revoked site, and without noise a roster from which the last one could be subtracted."""
-    if set(roster) & set(state.revoked):
-        raise Refused("revoked_site", reason="the roster holds a revoked site", remedy="leave it out")
+    require_unrevoked(roster, state=state)
     changed = len(set(roster) ^ set(state.last_roster)) if state.last_roster else 0
     if not header.noised and 1 <= changed < floors.minimum_honest:
         raise Refused(
@@ -102,6 +101,12 @@ def require_membership(roster: Sequence[int], *, state: SiteState, header: Heade
             reason=f"without noise the roster may not change by {changed} sites",
             remedy=f"change it by none or by at least {floors.minimum_honest}",
         )
+
+
+def require_unrevoked(sites: Sequence[int], *, state: SiteState) -> None:
+    """Refuse a roster or a survivor set with a revoked site."""
+    if set(sites) & set(state.revoked):
+        raise Refused("revoked_site", reason="a revoked site is among the sites", remedy="leave it out")
 
 
 def revoke(message: bytes, *, state: SiteState, run: RunFacts) -> SiteState:

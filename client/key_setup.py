@@ -17,7 +17,6 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from partsong.client import site_state
-from partsong.client.site_state import SiteState
 from partsong.client.vault import Vault
 from partsong.common.charter import Charter, effective_floors
 from partsong.common.codec import pack, unpack
@@ -34,10 +33,12 @@ from partsong.common.messages import (
     Reveals,
     Signed,
     open_signed,
+    require_suite,
     sign,
 )
 from partsong.common.pairwise import make_setup_keys, open_secret, pair_key, seal_secret
 from partsong.common.shamir import Entropy
+from partsong.common.suite import suite_of_key
 from partsong.common.thresholds import Floors
 from partsong.common.transcript import RunFacts, read_from_sites
 
@@ -63,6 +64,13 @@ class KeySetup:
         self._site = charter.number_of(site_id)
         self._floors = effective_floors(charter, policy=floors)
         self._step = 0
+        suite = suite_of_key(signer.public_key)
+        if suite != charter.suite:
+            raise Refused(
+                "suite",
+                reason=f"the charter is of suite {charter.suite}, this site's key of suite {suite}",
+                remedy="join a consortium of this site's suite",
+            )
         if charter.site_key(self._site) != signer.public_key:
             raise Refused("own_key", reason="the charter lists another key", remedy="sign with this site's own key")
 
@@ -83,7 +91,8 @@ class KeySetup:
             raise Refused("other_charter", reason="set-up under a charter that is not pinned", remedy="pin it first")
         self._count_attempt()
         self._begin = digest("begin", signed.body)
-        self._keys, self._nonce, self._entropy = make_setup_keys(entropy), entropy(32), entropy
+        self._keys = make_setup_keys(entropy, suite=self._charter.suite)
+        self._nonce, self._entropy = entropy(32), entropy
         bundle = Bundle(
             begin=self._begin,
             site=self._site,
@@ -99,7 +108,7 @@ class KeySetup:
         """Answer all BUNDLES with a PAIRING for each site of higher number.
 
         Raises:
-            WireError: a bundle is not of this set-up or not signed by its site; no secret was sealed.
+            WireError: a bundle is not of this set-up, of another suite or not signed by its site; no secret was sealed.
             Refused: too few sites, or this site's own bundle is missing or changed; no secret was sealed.
         """
         self._require_step(1)
@@ -108,6 +117,8 @@ class KeySetup:
         self._bundles = {bundle.site: bundle for bundle in read_from_sites(Bundle, signed, listed)}
         if any(bundle.begin != self._begin for bundle in self._bundles.values()):
             raise WireError("message bundle: found one of another set-up; it was dropped")
+        for bundle in self._bundles.values():
+            require_suite(bundle, suite=self._charter.suite)
         if self._own_bundle not in signed:
             raise Refused(
                 "own_bundle", reason="this site's bundle is missing or changed", remedy="start another set-up"
@@ -145,6 +156,7 @@ class KeySetup:
                         transcript=self._transcript,
                         sender=self._site,
                         receiver=peer,
+                        suite=self._charter.suite,
                     ),
                     group=self._seal_group_key(peer) if first else b"",
                 )
@@ -199,15 +211,13 @@ class KeySetup:
         for reveal in reveals:
             self._check_reveal(reveal)
         setup = digest("run", self._transcript, self._group_hash, *(reveal.nonce for reveal in reveals))
-        state = SiteState(
-            charter=self._charter.hash,
+        state = site_state.after_setup(
+            charter=self._charter,
             setup=setup,
             site=self._site,
             members=self._members,
             group_key=self._group_key,
             pair_keys=tuple(self._pair_keys[peer] for peer in sorted(self._pair_keys)),
-            key_round=0,
-            result=setup,
         )
         site_state.save(state, self._vault)
         self._vault.erase(_ATTEMPTS_RECORD)

@@ -1,8 +1,8 @@
-"""The only door out of a site: from an update to the words that are sent.
+"""From an update to the words that may leave: the one place where values become words.
 
 Covers: every value that leaves is a coordinate of the sealed vector; a block that was not released under
 differential privacy, when the plan has it, is refused; nothing that is not finite leaves.
-Does not cover: hiding the words from who adds them. They are encoded, not masked.
+Does not cover: hiding the words from who adds them; `partsong.client.door` masks them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ _ACCOUNTED = {UPDATE, LOSS}
 """Blocks with an accounting event of their own: the noised gradient's descendants, and the noised loss."""
 
 
-def seal(
-    blocks: Mapping[str, FloatVec], plan: Plan, *, number: int, attempt: int, rng: np.random.Generator
-) -> NDArray[np.uint64]:
+def seal(blocks: Mapping[str, FloatVec], plan: Plan, *, number: int, rng: np.random.Generator) -> NDArray[np.uint64]:
     """Clip, rotate, round and pack what a query asked for.
 
     Guarantees:
@@ -33,7 +31,6 @@ def seal(
         blocks: for each block of the plan its values.
         plan: the accepted plan.
         number: of the round.
-        attempt: of the round.
         rng: of the stochastic rounding; concerns precision, not secrecy.
     Raises:
         Refused: a block without an accounting event, in a plan with differential privacy.
@@ -45,5 +42,5 @@ def seal(
             reason=f"block {loose[0]!r} has no accounting event",
             remedy="give it its own clip, noise and event, or leave it out",
         )
-    seed = rotation_seed(plan.sha256, number=number, attempt=attempt)
+    seed = rotation_seed(plan.sha256, number=number)
     return encode(blocks, plan.encoding, rotation_seed=seed, rng=rng)

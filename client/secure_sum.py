@@ -196,8 +196,7 @@ class SecureSumSite:
         Args:
             words: (W,) of `fixed_point.encode` with the seed that `enter` gave; stays as it is.
         Raises:
-            Refused: no roster was entered, the deadline has passed, or a crash came between masking and the
-                journal: this site drops out of the round.
+            Refused: no roster, a past deadline, or a crash between masking and journal: this site drops out.
         """
         if self._state.stage in (Stage.MASKING, Stage.REPORTED, Stage.CONFIRMED):
             return self._stored_report()
@@ -226,8 +225,8 @@ class SecureSumSite:
 
         Raises:
             WireError: a report is not of this context and roster, or not signed by its site; it was dropped.
-            Refused: this site is missing, too few survivors, another set than the one it signed, or a bundle that
-                does not open; nothing was signed.
+            Refused: this site is missing, too few survivors, a revoked one, another set than the one it signed, or a
+                bundle that does not open; nothing was signed.
         """
         if self._state.stage == Stage.MASKING:
             # After a crash: the report may be whole although the state does not say so.
@@ -241,6 +240,7 @@ class SecureSumSite:
                     "second_survivor_set", reason="another set was confirmed", remedy="send the confirmed set"
                 )
             return self._state.reply
+        history.require_unrevoked(survivors.sites, state=self._state)
         if self._state.report.body not in survivors.reports:
             raise Refused(
                 "own_report", reason="this site's report is missing or changed", remedy="include it unchanged"
@@ -296,7 +296,7 @@ class SecureSumSite:
         return pack(sign(answer, self._signer))
 
     def revoke(self, message: bytes) -> None:
-        """Take a REVOCATION, signed by the coordinator or by the site it names: that site enters no more roster.
+        """Take a REVOCATION, signed by the coordinator or by the site it names: it enters no more roster and no sum.
 
         Raises:
             WireError: signed by neither, of another run, or naming no member; nothing changed.

@@ -1,12 +1,14 @@
 """One site of a run: agrees to the plan, trains when asked, seals when the roster is known.
 
-Bytes in, bytes out. The order is fixed: a query is checked and written to the journal before a record is read; an
-update waits at the site until the roster is known; it is sealed once and then gone.
+Bytes in, bytes out. The order is fixed: a query is checked, its cost reserved in the ledger and the query written to
+the journal before a record is read; an update waits at the site until the roster is known; the cost is committed
+before the update is sealed; it is sealed once and then gone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,23 +16,17 @@ import numpy as np
 
 from partsong.client.consent import Facts, NotAgreed, Rules, check_plan, check_query
 from partsong.client.data.encode import Encoded
+from partsong.client.door import Answer, Door
 from partsong.client.dp.sampler import Randomness
 from partsong.client.model.host import ModelHost
 from partsong.client.seal import seal
+from partsong.client.spending import Purse
 from partsong.client.train import LocalUpdate, Progress, train_round
 from partsong.common import wire
 from partsong.common.adapter import FloatVec, digest
-from partsong.common.errors import DataError, WireError
+from partsong.common.errors import DataError, PartsongError, Refused, WireError
 from partsong.common.files import append_line, read_lines
 from partsong.common.plan import LOSS, UPDATE, Plan, learning_rate
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What a site sends back."""
-
-    header: bytes
-    vector: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +35,37 @@ class Chance:
 
     samples: Randomness
     rounding: np.random.Generator
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Watch:
+    """Who is told what happens at a site. Everything here stays at the site."""
+
+    step: Callable[[int, Progress], None] = lambda _number, _progress: None
+    """Each training step."""
+    update: Callable[[int, LocalUpdate], None] = lambda _number, _update: None
+    """The statistics of a finished round."""
+    refusal: Callable[[PartsongError], None] = lambda _error: None
+    """What was refused, with rule and numbers; the coordinator gets a code."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Waiting:
+    """An update that waits for its roster."""
+
+    number: int
+    attempt: int
+    context: str
+    update: LocalUpdate
+
+
+@contextlib.contextmanager
+def _coded(code: wire.RefusalCode) -> Iterator[None]:
+    """Turn a refusal with a rule, which stays here, into one with a code, which the coordinator may have."""
+    try:
+        yield
+    except Refused as no:
+        raise NotAgreed(code, str(no)) from no
 
 
 class Site:
@@ -53,11 +80,12 @@ class Site:
         rules: Rules,
         labels: tuple[str, ...],
         journal: Path,
+        door: Door,
+        purse: Purse,
         chance: Callable[[Plan, int], Chance],
-        on_step: Callable[[int, Progress], None] = lambda _r, _p: None,
-        on_round: Callable[[int, LocalUpdate], None] = lambda _r, _u: None,
+        watch: Watch | None = None,
     ) -> None:
-        """Set a site up; nothing is read or sent yet.
+        """Set a site up; nothing is read or sent yet. Reservations of updates that a crash has erased are given back.
 
         Args:
             name: of the site.
@@ -66,9 +94,10 @@ class Site:
             rules: what the site allows.
             labels: its closed list of classes.
             journal: file of the queries that were accepted here.
+            door: how sealed words leave.
+            purse: pays for queries from the site's ledger.
             chance: randomness of a round.
-            on_step: told each training step, locally.
-            on_round: told the local statistics of a finished round, locally.
+            watch: told what happens, locally.
         """
         self._name, self._host, self._records, self._rules = name, host, encoded.records, rules
         self._facts = Facts(
@@ -78,57 +107,124 @@ class Site:
             lora=host.lora_options,
             labels=labels,
         )
-        self._journal, self._chance, self._on_step, self._on_round = journal, chance, on_step, on_round
+        self._journal, self._door, self._purse, self._chance = journal, door, purse, chance
+        self._watch = watch or Watch()
         self._plan: Plan | None = None
         self._frozen_F: FloatVec | None = None
-        self._pending: tuple[int, int, LocalUpdate] | None = None
+        self._waiting: _Waiting | None = None
+        purse.settle()
 
-    def propose(self, header: bytes, vector: bytes) -> Answer:
-        """Check a plan; answer Accept or Refuse."""
-        plan = wire.decode(header, wire.Propose).plan
-        frozen_F = wire.floats(vector, size=plan.layout.size(trained=False))
+    def handle(self, header: bytes, *, vector: bytes = b"", note: bytes = b"") -> Answer:
+        """Answer one message of the coordinator.
+
+        Args:
+            header: of `partsong.common.wire`.
+            vector: that rides beside it.
+            note: message of the secure sum beside it.
+        Raises:
+            WireError: not a message that a site takes; nothing was done.
+            PartsongError: what was asked failed; the coordinator is not told why.
+        """
         try:
-            check_plan(plan, self._rules, self._facts)
+            match wire.kind_of(header):
+                case wire.Propose.kind:
+                    return self._propose(wire.decode(header, wire.Propose), vector)
+                case wire.Keys.kind:
+                    return self._keys(wire.decode(header, wire.Keys), note)
+                case wire.Open.kind:
+                    return self._open(wire.decode(header, wire.Open), vector, note)
+                case wire.Roster.kind:
+                    return self._roster(wire.decode(header, wire.Roster), note)
+                case wire.Confirm.kind:
+                    return self._step(wire.decode(header, wire.Confirm), self._door.confirm, note)
+                case wire.Unmask.kind:
+                    return self._step(wire.decode(header, wire.Unmask), self._door.unmask, note)
+                case wire.Result.kind:
+                    return self._check(wire.decode(header, wire.Result), note)
         except NotAgreed as no:
-            return self._refuse(no)
+            self._watch.refusal(no)
+            return Answer(header=wire.encode(wire.Refuse(site=self._name, code=no.code)))
+        raise WireError("message header: a kind that no site takes")
+
+    def _propose(self, message: wire.Propose, vector: bytes) -> Answer:
+        """Check a plan; answer Accept or Refuse."""
+        plan, trained = message.plan, message.plan.layout.size(trained=True)
+        both = wire.floats(vector, size=plan.layout.size(trained=False) + trained)
+        frozen_F, start_P = both[: both.size - trained], both[both.size - trained :]
+        check_plan(plan, self._rules, self._facts)
+        if plan.masked != self._door.masked:
+            raise NotAgreed("policy", "the plan's sum is unmasked, or this site is in no charter")
         if digest(frozen_F) != plan.frozen_sha256:
             raise WireError("propose message: the frozen part is not the one that the plan names")
-        self._plan, self._frozen_F, self._pending = plan, frozen_F, None
+        if digest(start_P) != plan.start_sha256:
+            raise WireError("propose message: the start is not the one that the plan names")
+        self._forget()
+        self._door.agree(plan, start_P)
+        self._plan, self._frozen_F = plan, frozen_F
         return Answer(header=wire.encode(wire.Accept(site=self._name, plan_sha256=plan.sha256)))
 
-    def open(self, header: bytes, vector: bytes) -> Answer:
-        """Train for one round; answer Ready once the update waits here.
+    def _keys(self, message: wire.Keys, note: bytes) -> Answer:
+        """Take a step of key set-up."""
+        self._agreed(message.plan_sha256)
+        with _coded("sum"):
+            reply = self._door.keys(message.step, note)
+        return Answer(header=wire.encode(wire.Keyed(site=self._name, step=message.step)), note=reply)
 
-        Raises:
-            TrainingFailed: no usable update; the round's budget stays spent.
-        """
-        query = wire.decode(header, wire.Open)
-        self._pending = None
-        try:
-            plan = self._agreed()
-            check_query(query, plan, opened=self._opened(plan))
-        except NotAgreed as no:
-            return self._refuse(no)
+    def _open(self, query: wire.Open, vector: bytes, note: bytes) -> Answer:
+        """Train for one round; answer Ready once the update waits here."""
+        self._forget()
+        plan = self._agreed(query.plan_sha256)
+        check_query(query, plan, opened=self._opened(plan))
+        if plan.dp is not None and (paid := self._purse.queries(plan)) >= plan.rounds:
+            raise NotAgreed("budget", f"{paid} of {plan.rounds} rounds are spent")
         adapter_P = wire.floats(vector, size=plan.layout.size(trained=True))
         if digest(adapter_P) != query.adapter_sha256:
             raise WireError("open message: the adapter is not the one that the header names")
+        with _coded("sum"):
+            self._door.open(query, note)
+        with _coded("budget"):
+            context = self._purse.reserve(plan, number=query.round, attempt=query.attempt)
         append_line(self._journal, {"plan": plan.sha256, "round": query.round, "attempt": query.attempt})
-        self._pending = query.round, query.attempt, self._train(plan, query.round, adapter_P)
-        return Answer(header=wire.encode(wire.Ready(site=self._name, round=query.round, attempt=query.attempt)))
-
-    def roster(self, header: bytes) -> Answer:
-        """Seal the waiting update for the sites of the roster; answer Report. A second call finds nothing to seal."""
-        roster = wire.decode(header, wire.Roster)
         try:
-            plan = self._agreed()
-            update = self._consume(roster, plan)
-        except NotAgreed as no:
-            return self._refuse(no)
-        blocks = {UPDATE: update.update_P, LOSS: np.array([update.loss], np.float32)}
-        rng = self._chance(plan, roster.round).rounding
-        sealed = seal(blocks, plan, number=roster.round, attempt=roster.attempt, rng=rng)
-        report = wire.Report(site=self._name, round=roster.round, attempt=roster.attempt)
-        return Answer(header=wire.encode(report), vector=wire.vector_bytes(sealed))
+            update = self._train(plan, query.round, adapter_P)
+        except BaseException:
+            # Nothing of the half-done work is kept, so nothing of it can ever be sealed.
+            self._purse.release(context)
+            raise
+        self._waiting = _Waiting(number=query.round, attempt=query.attempt, context=context, update=update)
+        header = wire.Ready(site=self._name, round=query.round, attempt=query.attempt)
+        return Answer(header=wire.encode(header), note=self._door.ready())
+
+    def _roster(self, roster: wire.Roster, note: bytes) -> Answer:
+        """Seal the waiting update for the sites of the roster; answer Report. A second call finds nothing to seal."""
+        plan = self._agreed(roster.plan_sha256)
+        waiting = self._waiting
+        if waiting is None or (waiting.number, waiting.attempt) != (roster.round, roster.attempt):
+            raise NotAgreed("state", "no update of that round waits here")
+        with _coded("sum"):
+            self._door.enter(roster, note)
+        self._purse.commit(waiting.context)
+        self._waiting = None
+        blocks = {UPDATE: waiting.update.update_P, LOSS: np.array([waiting.update.loss], np.float32)}
+        words_W = seal(blocks, plan, number=roster.round, rng=self._chance(plan, roster.round).rounding)
+        vector, sealed = self._door.report(words_W)
+        header = wire.Report(site=self._name, round=roster.round, attempt=roster.attempt)
+        return Answer(header=wire.encode(header), vector=vector, note=sealed)
+
+    def _step(self, message: wire.Confirm | wire.Unmask, take: Callable[[bytes], bytes], note: bytes) -> Answer:
+        """Confirm the survivors, or give shares."""
+        self._agreed(message.plan_sha256)
+        header = wire.Step(site=self._name, round=message.round, attempt=message.attempt)
+        with _coded("sum"):
+            reply = take(note)
+        return Answer(header=wire.encode(header), note=reply)
+
+    def _check(self, message: wire.Result, note: bytes) -> Answer:
+        """Check a sum outside of a round."""
+        self._agreed(message.plan_sha256)
+        with _coded("sum"):
+            verdict = self._door.check(message, note)
+        return Answer(header=wire.encode(wire.Checked(site=self._name)), note=verdict)
 
     def _train(self, plan: Plan, number: int, adapter_P: FloatVec) -> LocalUpdate:
         if self._frozen_F is None:
@@ -143,25 +239,25 @@ class Site:
             training=replace(plan.training, learning_rate=rate),
             dp=plan.dp,
             randomness=self._chance(plan, number).samples,
-            on_step=lambda p: self._on_step(number, p),
+            on_step=lambda p: self._watch.step(number, p),
         )
-        self._on_round(number, update)
+        self._watch.update(number, update)
         return update
 
-    def _consume(self, roster: wire.Roster, plan: Plan) -> LocalUpdate:
-        if roster.plan_sha256 != plan.sha256 or self._name not in roster.sites:
-            raise NotAgreed("state", "the roster is of another plan, or this site is not in it")
-        floor, summands = max(plan.minimum_cohort, self._rules.minimum_cohort), len(set(roster.sites))
-        if not floor <= summands == len(roster.sites) <= plan.encoding.max_sites:
-            raise NotAgreed("policy", f"{summands} sites in a roster of {len(roster.sites)}, at least {floor} needed")
-        if self._pending is None or self._pending[:2] != (roster.round, roster.attempt):
-            raise NotAgreed("state", "no update of that round waits here")
-        update, self._pending = self._pending[2], None
-        return update
+    def _forget(self) -> None:
+        """Erase an update whose round was given up, and give its reservation back."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            context = waiting.context
+            waiting.update.update_P.fill(0)
+            del waiting
+            self._purse.release(context)
 
-    def _agreed(self) -> Plan:
+    def _agreed(self, plan_sha256: str) -> Plan:
         if self._plan is None:
             raise NotAgreed("state", "no plan was accepted here")
+        if self._plan.sha256 != plan_sha256:
+            raise NotAgreed("plan", "the message names another plan than the accepted one")
         return self._plan
 
     def _opened(self, plan: Plan) -> list[tuple[int, int]]:
@@ -180,6 +276,3 @@ class Site:
             raise DataError(
                 self._journal.name, found="a line that is no query", expected="plan, round and attempt on each line"
             ) from err
-
-    def _refuse(self, no: NotAgreed) -> Answer:
-        return Answer(header=wire.encode(wire.Refuse(site=self._name, code=no.code)))

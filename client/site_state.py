@@ -11,10 +11,11 @@ from partsong.common.charter import Charter
 from partsong.common.codec import Hash, pack, unpack
 from partsong.common.errors import Refused
 from partsong.common.messages import Signed
+from partsong.common.suite import SIGNATURE_BYTES
 from partsong.common.transcript import RunFacts
 
 _RECORD = "run"
-_UNSIGNED = Signed(body=b"", signature=bytes(64))
+_UNSIGNED = Signed(body=b"", signature=bytes(SIGNATURE_BYTES.A))
 
 
 class Stage(IntEnum):
@@ -79,6 +80,31 @@ class SiteState:
         """Give the pair keys under the numbers of the other sites."""
         others = (member for member in self.members if member != self.site)
         return dict(zip(others, self.pair_keys, strict=True))
+
+
+def after_setup(
+    *,
+    charter: Charter,
+    setup: bytes,
+    site: int,
+    members: tuple[int, ...],
+    group_key: bytes,
+    pair_keys: tuple[bytes, ...],
+) -> SiteState:
+    """Make the state of a site that has keys and has seen no round; arguments as the fields."""
+    unsigned = Signed(body=b"", signature=bytes(SIGNATURE_BYTES.of(charter.suite)))
+    return SiteState(
+        charter=charter.hash,
+        setup=setup,
+        site=site,
+        members=members,
+        group_key=group_key,
+        pair_keys=pair_keys,
+        key_round=0,
+        result=setup,
+        header=unsigned,
+        report=unsigned,
+    )
 
 
 def save(state: SiteState, vault: Vault) -> None:

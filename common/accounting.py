@@ -154,6 +154,15 @@ def epsilon(events: Sequence[StepEvents], *, delta: float) -> Spend:
     return _spend_of(_merged(events), delta)
 
 
+def epsilon_bound(events: Sequence[StepEvents], *, delta: float) -> float | None:
+    """Bound `epsilon` from above on a coarse grid, some ten times as quickly; None where it cannot.
+
+    For a yes or no against a ceiling: only what this bound does not allow has to be computed exactly.
+    """
+    _check_delta(delta)
+    return _pld_epsilon(_merged(events), delta=delta, grid=COARSE_GRID)
+
+
 @functools.lru_cache(maxsize=256)
 def _spend_of(merged: tuple[StepEvents, ...], delta: float) -> Spend:
     """Compose distinct segments; pure, and asked again for every display of the same history."""
@@ -279,7 +288,7 @@ def _pld_of(event: StepEvents, grid: float) -> Any:
     return _pld_of_step(dataclasses.replace(event, steps=1), grid).self_compose(event.steps)
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=64)
 def _pld_of_step(event: StepEvents, grid: float) -> Any:
     """Build the distribution of one step, the slow part: a ledger asks for the same step, some more of it each time."""
     if event.max_batch is None:

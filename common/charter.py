@@ -14,17 +14,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from partsong.common.build import build, canonical_json
 from partsong.common.derive import digest
 from partsong.common.errors import ConfigError, InputError, Refused
 from partsong.common.keys import Signer, signature_fits
+from partsong.common.suite import PUBLIC_KEY_BYTES, SuiteName, suite_of_key
 from partsong.common.thresholds import Floors
 
 MOST_SITES = 64
 _SITE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_KEY = re.compile(r"[0-9a-f]{64}")
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class CharterError(InputError):
@@ -38,13 +38,11 @@ class Member:
     id: str
     """Lower-case letters, digits and inner hyphens, at most 63."""
     key: str
-    """Ed25519 identity key, 32 bytes in lower-case hex."""
+    """Identity key in lower-case hex: 32 bytes of Ed25519 in suite A, a point of P-384 in 97 bytes in suite F."""
 
     def __post_init__(self) -> None:
         if not _SITE_ID.fullmatch(self.id):
             raise ValueError("id of 1 to 63 lower-case letters, digits and inner hyphens")
-        if not _KEY.fullmatch(self.key):
-            raise ValueError(f"key of site {self.id} as 64 lower-case hex digits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,10 +54,10 @@ class Charter:
     """1 for the first, then one more each time."""
     previous: str | None
     """Hash of the version before; None for the first."""
-    suite: Literal["A"]
-    """A: X-Wing, X25519, HKDF-SHA256, AES-256-GCM, AES-256-CTR, Ed25519, SHA-256."""
+    suite: SuiteName
+    """What all keys of this charter are for; see `suite`. It is the same in every version."""
     coordinator: str
-    """Ed25519 signing key of the coordinator, 32 bytes in lower-case hex."""
+    """Signing key of the coordinator, in lower-case hex."""
     sites: tuple[Member, ...]
     """Sorted by id."""
     minimum_cohort: int
@@ -74,12 +72,23 @@ class Charter:
     """Identity keys that may never be listed again, sorted."""
 
     def __post_init__(self) -> None:
+        self._check_keys()
         self._check_members()
         self._check_floors()
         if self.version < 1 or (self.version == 1) != (self.previous is None):
             raise ValueError("version 1 without a previous hash, or a later version with one")
-        if self.previous is not None and not _KEY.fullmatch(self.previous):
+        if self.previous is not None and not _HASH.fullmatch(self.previous):
             raise ValueError("previous as 64 lower-case hex digits")
+
+    def _check_keys(self) -> None:
+        digits = 2 * PUBLIC_KEY_BYTES.of(self.suite)
+        form = re.compile(rf"[0-9a-f]{{{digits}}}")
+        named = {f"key of site {site.id}": site.key for site in self.sites}
+        for name, key in (named | {"key of the coordinator": self.coordinator}).items():
+            if not form.fullmatch(key):
+                raise ValueError(f"{name} as {digits} lower-case hex digits, in suite {self.suite}")
+        if list(self.revoked) != sorted(set(self.revoked)) or not all(map(form.fullmatch, self.revoked)):
+            raise ValueError("revoked keys of this suite as sorted lower-case hex, without repeats")
 
     def _check_members(self) -> None:
         ids, keys = [site.id for site in self.sites], [site.key for site in self.sites]
@@ -87,10 +96,8 @@ class Charter:
             raise ValueError(f"3 to {MOST_SITES} sites (two only with two_sites), not {len(ids)}")
         if ids != sorted(set(ids)):
             raise ValueError("sites sorted by id, without repeats")
-        if not _KEY.fullmatch(self.coordinator) or len({self.coordinator, *keys}) != len(keys) + 1:
+        if len({self.coordinator, *keys}) != len(keys) + 1:
             raise ValueError("a key of its own for the coordinator and each site")
-        if list(self.revoked) != sorted(set(self.revoked)) or not all(_KEY.fullmatch(k) for k in self.revoked):
-            raise ValueError("revoked keys as sorted lower-case hex, without repeats")
         if {self.coordinator, *keys} & set(self.revoked):
             raise ValueError("no key that is revoked")
 
@@ -119,11 +126,11 @@ class Charter:
 
     @property
     def coordinator_key(self) -> bytes:
-        """32 bytes of the coordinator's public key."""
+        """The coordinator's public key."""
         return bytes.fromhex(self.coordinator)
 
     def site_key(self, number: int) -> bytes:
-        """32 bytes of the public key of site `number`."""
+        """The public key of site `number`."""
         return bytes.fromhex(self.sites[number].key)
 
     def number_of(self, site_id: str) -> int:
@@ -161,8 +168,13 @@ def sign_as_site(charter: Charter, *, site_id: str, signer: Signer) -> str:
     """Co-sign as a listed site, after its operator has compared every fingerprint. Gives lower-case hex.
 
     Raises:
-        CharterError: the signer's key is not the one listed for this site; nothing was signed.
+        CharterError: the signer's key is of another suite or not the one listed for this site; nothing was signed.
     """
+    suite = suite_of_key(signer.public_key)
+    if suite != charter.suite:
+        raise CharterError(
+            f"site {site_id}", found=f"a charter of suite {charter.suite}", expected=f"one of suite {suite}, as its key"
+        )
     if charter.site_key(charter.number_of(site_id)) != signer.public_key:
         raise CharterError(f"site {site_id}", found="another key in the charter", expected="this site's own key")
     return signer.sign(_site_message(charter, site_id)).hex()
@@ -207,17 +219,40 @@ def read(data: bytes) -> SignedCharter:
 def check_successor(new: Charter, *, pinned: Charter) -> None:
     """Accept `new` as the version after the pinned one.
 
+    Who has to sign it follows from its list: every site that stays, and every site that joins. A site that is left
+    out has no say, because otherwise a stolen key could not be shut out.
+
     Raises:
-        CharterError: it is of another consortium, skips or repeats a version, does not name the pinned one, or
-            forgets a revocation; the pinned one stays.
+        CharterError: it is of another consortium or suite, skips or repeats a version, does not name the pinned one,
+            forgets a revocation, or gives a site or the coordinator another key without revoking the one before;
+            the pinned one stays.
     """
     expected = f"version {pinned.version + 1} after the pinned one"
     if new.consortium != pinned.consortium:
         raise CharterError("charter", found="another consortium", expected=expected)
+    if new.suite != pinned.suite:
+        raise CharterError("charter", found=f"suite {new.suite}", expected=f"suite {pinned.suite} in every version")
     if new.version != pinned.version + 1 or new.previous != pinned.hash.hex():
         raise CharterError("charter", found=f"version {new.version} after another one", expected=expected)
     if not set(pinned.revoked) <= set(new.revoked):
         raise CharterError("charter", found="a revocation taken back", expected="all earlier revocations")
+    now = {site.id: site.key for site in new.sites}
+    replaced = {site.key for site in pinned.sites if now.get(site.id, site.key) != site.key}
+    if new.coordinator != pinned.coordinator:
+        replaced.add(pinned.coordinator)
+    if not replaced <= set(new.revoked):
+        raise CharterError("charter", found="a key that was replaced", expected="the one before it among the revoked")
+
+
+def read_successor(data: bytes, *, pinned: Charter) -> SignedCharter:
+    """Read the file of the version after the pinned one; its hash is then the one to pin.
+
+    Raises:
+        CharterError: as `read` and `check_successor`; the pinned one stays.
+    """
+    signed = read(data)
+    check_successor(signed.charter, pinned=pinned)
+    return signed
 
 
 def effective_floors(charter: Charter, *, policy: Floors) -> Floors:

@@ -225,8 +225,17 @@ class CohortConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SecureSumConfig:
-    """How an update becomes words that add up."""
+    """How an update becomes words that add up, and what hides them."""
 
+    mode: Literal["full", "off"] = "full"
+    """full: the coordinator learns the sum and nothing else (common/PROTOCOL.md). off: it could read each site's
+    update; every output of the run says so."""
+    minimum_honest: int | None = None
+    """Fewest honest sites a sum must hide among. None: 3, or all where there are fewer sites."""
+    corrupt_tolerance: int | None = None
+    """Most sites that may work with the coordinator. None: the largest number below a third of the sites."""
+    check_window: int = 1
+    """Newest rounds of which the coordinator keeps the masked vectors, so that anyone can recompute their sum."""
     field_bits: int = 21
     """Width of one number in the sum; 64 // field_bits numbers share a word."""
     update_clip: float | None = None
@@ -235,6 +244,9 @@ class SecureSumConfig:
     def __post_init__(self) -> None:
         _within(8, 32, field_bits=self.field_bits)
         _positive(update_clip=self.update_clip)
+        _within(2, 1_000_000, minimum_honest=self.minimum_honest)
+        _within(0, 1_000_000, check_window=self.check_window)
+        _within(0, 1_000_000, corrupt_tolerance=self.corrupt_tolerance)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,7 +286,8 @@ class SimulationConfig:
     sites: int | None = None
     """How many sites to split the data over; None: as many as the data has by itself."""
     drop: tuple[str, ...] = ()
-    """Scripted drop-outs: `SITE@ROUND:train` (before READY) or `SITE@ROUND:report` (after it, the default)."""
+    """Scripted drop-outs: `SITE@ROUND:train` (before READY), `report` (after it, the default), `confirm` or `unmask`
+    (after its report, which then stays in the sum)."""
     evaluate_every: int = 1
     """Rounds between evaluations of the held-out set by the simulator, the last round included; 0: none."""
     evaluate_limit: int | None = None

@@ -84,6 +84,15 @@ class RoundAbandoned:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ResultChecked:
+    """The sites have checked the last sum and recomputed the adapter that is published."""
+
+    sites: tuple[str, ...]
+    """Those that found both right."""
+    of: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluated:
     """The simulator scored the held-out records. Only possible where one process holds them all."""
 
@@ -101,6 +110,7 @@ Event = (
     | SiteLost
     | RoundSummed
     | RoundAbandoned
+    | ResultChecked
     | Evaluated
 )
 Listener = Callable[[Event], None]

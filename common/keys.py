@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
+from partsong.common import p384
 from partsong.common.build import build, canonical_json
 from partsong.common.errors import ConfigError, InputError
+from partsong.common.suite import PUBLIC_KEY_BYTES, SECRET_KEY_BYTES, SuiteName, suite_of_key
 
-PUBLIC_KEY_BYTES = 32
-SIGNATURE_BYTES = 64
-_SALT_BYTES, _NONCE_BYTES = 16, 12
+_SALT_BYTES, _NONCE_BYTES, _TAG_BYTES = 16, 12, 16
 
 
 class KeyFileError(InputError):
@@ -39,14 +39,14 @@ class Signer(Protocol):
 
     @property
     def public_key(self) -> bytes:
-        """32 bytes of an Ed25519 public key."""
+        """32 bytes of an Ed25519 key, or the 97 of a P-384 point; the length tells the suite."""
 
     def sign(self, message: bytes) -> bytes:
-        """Sign, giving 64 bytes."""
+        """Sign, giving 64 bytes for Ed25519; for P-384 the 96 bytes that `p384.signature_from_der` makes."""
 
 
 class Identity:
-    """An Ed25519 key in memory."""
+    """An Ed25519 key in memory: suite A."""
 
     def __init__(self, seed: bytes) -> None:
         """Take the 32 secret bytes of RFC 8032 section 5.1.5."""
@@ -56,7 +56,7 @@ class Identity:
     @classmethod
     def generate(cls, entropy: Callable[[int], bytes]) -> Identity:
         """Make a new key from secret uniform bytes, in production `os.urandom`."""
-        return cls(entropy(PUBLIC_KEY_BYTES))
+        return cls(entropy(SECRET_KEY_BYTES.A))
 
     @property
     def public_key(self) -> bytes:
@@ -75,8 +75,48 @@ class Identity:
         return f"Identity({fingerprint(self._public)})"
 
 
+class P384Identity:
+    """A P-384 key in memory: suite F."""
+
+    def __init__(self, scalar: bytes) -> None:
+        """Take 48 secret bytes, a big-endian number from 1 to below the order of the curve."""
+        self._key = p384.private_key(scalar)
+        self._public = p384.point_bytes(self._key.public_key())
+
+    @classmethod
+    def generate(cls, entropy: Callable[[int], bytes]) -> P384Identity:
+        """Make a new key from secret uniform bytes, in production `os.urandom`."""
+        return cls(p384.draw_scalar(entropy))
+
+    @property
+    def public_key(self) -> bytes:
+        """97 bytes of the public key."""
+        return self._public
+
+    def sign(self, message: bytes) -> bytes:
+        """Sign as in RFC 6979 with SHA-384; equal messages give equal signatures."""
+        return p384.sign(self._key, message)
+
+    def secret_bytes(self) -> bytes:
+        """Give the 48 secret bytes, for `lock` alone."""
+        return p384.scalar_bytes(self._key)
+
+    def __repr__(self) -> str:
+        return f"P384Identity({fingerprint(self._public)})"
+
+
+def make_identity(suite: SuiteName, entropy: Callable[[int], bytes]) -> Identity | P384Identity:
+    """Make a new identity key of a suite from secret uniform bytes, in production `os.urandom`."""
+    return Identity.generate(entropy) if suite == "A" else P384Identity.generate(entropy)
+
+
 def signature_fits(public_key: bytes, signature: bytes, message: bytes) -> bool:
-    """Say whether `signature` is that of `message` under an Ed25519 public key."""
+    """Say whether `signature` is that of `message` under an identity key.
+
+    The key's length decides how it is checked. The keys come from the charter, so a signature has no say in that.
+    """
+    if suite_of_key(public_key) == "F":
+        return p384.signature_fits(public_key, signature, message)
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
     except (InvalidSignature, ValueError):
@@ -112,18 +152,21 @@ class KeyFile:
         for name, low, high in (("memory_kib", 19456, 1 << 20), ("iterations", 1, 16), ("lanes", 1, 16)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} between {low} and {high}, not {getattr(self, name)}")
-        sizes = {"public_key": 32, "salt": _SALT_BYTES, "nonce": _NONCE_BYTES, "ciphertext": 48}
-        for name, size in sizes.items():
+        suite = PUBLIC_KEY_BYTES.suite_of(len(self.public_key) // 2)
+        if suite is None:
+            raise ValueError("public_key of 32 or 97 bytes in lower-case hex")
+        sizes = {"public_key": PUBLIC_KEY_BYTES.of(suite), "salt": _SALT_BYTES, "nonce": _NONCE_BYTES}
+        for name, size in (sizes | {"ciphertext": SECRET_KEY_BYTES.of(suite) + _TAG_BYTES}).items():
             value = getattr(self, name)
             if len(value) != 2 * size or set(value) - set("0123456789abcdef"):
                 raise ValueError(f"{name} of {size} bytes in lower-case hex")
 
     def header(self) -> bytes:
         """Everything but the ciphertext, which authenticates it."""
-        return canonical_json(replace(self, ciphertext="0" * 96))
+        return canonical_json(replace(self, ciphertext="0" * len(self.ciphertext)))
 
 
-def lock(identity: Identity, *, passphrase: bytes, entropy: Callable[[int], bytes]) -> bytes:
+def lock(identity: Identity | P384Identity, *, passphrase: bytes, entropy: Callable[[int], bytes]) -> bytes:
     """Make the bytes of a key file.
 
     Args:
@@ -136,13 +179,14 @@ def lock(identity: Identity, *, passphrase: bytes, entropy: Callable[[int], byte
     """
     if not passphrase:
         raise KeyFileError("passphrase", found="nothing", expected="at least one byte")
-    salt, nonce = entropy(_SALT_BYTES).hex(), entropy(_NONCE_BYTES).hex()
-    plain = KeyFile(public_key=identity.public_key.hex(), salt=salt, nonce=nonce, ciphertext="0" * 96)
-    sealed = _cipher(plain, passphrase).encrypt(bytes.fromhex(nonce), identity.secret_bytes(), plain.header())
+    salt, nonce, secret = entropy(_SALT_BYTES).hex(), entropy(_NONCE_BYTES).hex(), identity.secret_bytes()
+    blank = bytes(len(secret) + _TAG_BYTES).hex()
+    plain = KeyFile(public_key=identity.public_key.hex(), salt=salt, nonce=nonce, ciphertext=blank)
+    sealed = _cipher(plain, passphrase).encrypt(bytes.fromhex(nonce), secret, plain.header())
     return canonical_json(replace(plain, ciphertext=sealed.hex()))
 
 
-def unlock(data: bytes, *, passphrase: bytes) -> Identity:
+def unlock(data: bytes, *, passphrase: bytes) -> Identity | P384Identity:
     """Open a key file.
 
     Raises:
@@ -156,16 +200,24 @@ def unlock(data: bytes, *, passphrase: bytes) -> Identity:
     if canonical_json(file) != data:
         raise KeyFileError("key file", found="a form that is not canonical", expected="the bytes that were written")
     try:
-        seed = _cipher(file, passphrase).decrypt(
+        secret = _cipher(file, passphrase).decrypt(
             bytes.fromhex(file.nonce), bytes.fromhex(file.ciphertext), file.header()
         )
     except InvalidTag as err:
         raise KeyFileError(
             "key file", found="a passphrase that does not open it, or changed bytes", expected="the right passphrase"
         ) from err
-    identity = Identity(seed)
-    if identity.public_key.hex() != file.public_key:
-        raise KeyFileError("key file", found="a public key that is not its own", expected="a matching pair")
+    return _checked(secret, public_key=file.public_key)
+
+
+def _checked(secret: bytes, *, public_key: str) -> Identity | P384Identity:
+    foreign = KeyFileError("key file", found="a public key that is not its own", expected="a matching pair")
+    try:
+        identity = Identity(secret) if len(secret) == SECRET_KEY_BYTES.A else P384Identity(secret)
+    except ValueError as err:
+        raise foreign from err
+    if identity.public_key.hex() != public_key:
+        raise foreign
     return identity
 
 

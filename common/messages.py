@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, Protocol, TypeVar
 from partsong.common.codec import Hash, Payload, pack, unpack
 from partsong.common.derive import digest
 from partsong.common.errors import WireError
-from partsong.common.keys import SIGNATURE_BYTES, Signer, signature_fits
-from partsong.common.pairwise import DH_KEY_BYTES, KEM_KEY_BYTES
+from partsong.common.keys import Signer, signature_fits
+from partsong.common.suite import EXCHANGE_KEY_BYTES, KEM_KEY_BYTES, SIGNATURE_BYTES, SuiteName
 
 
 class Message(Protocol):
@@ -72,10 +72,23 @@ class Bundle:
     LABEL: ClassVar[str] = "bundle"
     begin: Hash
     site: int
-    exchange: Annotated[bytes, DH_KEY_BYTES]
+    exchange: Annotated[bytes, EXCHANGE_KEY_BYTES]
     kem: Annotated[bytes, KEM_KEY_BYTES]
     commitment: Hash
     """Of the beacon nonce that REVEAL shows."""
+
+
+def require_suite(bundle: Bundle, *, suite: SuiteName) -> None:
+    """Refuse the public keys of another suite than the charter's.
+
+    Raises:
+        WireError: names the site; its bundle was dropped.
+    """
+    found = EXCHANGE_KEY_BYTES.suite_of(len(bundle.exchange))
+    if found != suite:
+        raise WireError(
+            f"message bundle: found keys of suite {found} from site {bundle.site}, expected {suite}; it was dropped"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

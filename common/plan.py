@@ -14,7 +14,7 @@ from typing import Any, Literal
 from partsong.common.accounting import LOWEST_NOISE
 from partsong.common.adapter import AdapterLayout
 from partsong.common.build import sha256_of
-from partsong.common.config import TrainingConfig
+from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.fixed_point import Encoding
 
 UPDATE = "update"
@@ -86,6 +86,12 @@ class Plan:
     dp: DpPlan | None
     """None: no privacy. A site's policy has to allow that by name."""
     encoding: Encoding
+    masked: bool
+    """Whether the secure sum hides each site's words. A site's policy has to allow False by name."""
+    start_sha256: str
+    """Digest of the trained part that round 1 starts from; every later one follows from the sums."""
+    optimizer: ServerOptimizerConfig
+    """What is done with the mean of a round: sites recompute the published adapter with it."""
     minimum_cohort: int
     labels: tuple[str, ...]
     max_length: int
@@ -116,9 +122,9 @@ class Plan:
         return self.rounds * self.training.steps_per_round
 
 
-def rotation_seed(plan_sha256: str, *, number: int, attempt: int) -> bytes:
-    """Public seed of a round's rotation: every site of the round uses the same, no two rounds share one."""
-    return hashlib.sha256(f"partsong rotation\0{plan_sha256}\0{number}\0{attempt}".encode()).digest()
+def rotation_seed(plan_sha256: str, *, number: int) -> bytes:
+    """Public seed of a round's rotation: every site of the round uses the same, no two rounds of a plan share one."""
+    return hashlib.sha256(f"partsong rotation\0{plan_sha256}\0{number}".encode()).digest()
 
 
 def learning_rate(training: TrainingConfig, *, number: int, rounds: int) -> float:

@@ -1,20 +1,27 @@
-"""Messages between coordinator and sites: one header of canonical JSON, at most one vector of raw bytes.
+"""Messages between coordinator and sites: a header of canonical JSON, at most one vector and one note, raw bytes.
+
+The note is a message of the secure sum (`PROTOCOL.md`), which has signatures and a codec of its own; a plan with
+`masked=false` has none.
 
 Covers: version, kind, strict types, one encoding for each message, names that can be shown, exact vector length,
-size caps. Does not cover: who sent it (the transport's
-and, with the secure sum, the signature's business).
+size caps. Does not cover: who sent it (the transport's and the note's signatures' business).
 
-| kind    | from        | vector                          | meaning                                             |
-|---------|-------------|---------------------------------|-----------------------------------------------------|
-| propose | coordinator | frozen part of the adapter, f32 | the plan of the whole run                           |
-| accept  | site        | -                               | the plan lies inside this site's rules              |
-| refuse  | site        | -                               | it does not; a code from a short public list        |
-| open    | coordinator | trained part of the adapter, f32| asks one query                                      |
-| ready   | site        | -                               | the update is computed and waits at the site        |
-| roster  | coordinator | -                               | who is in the sum                                   |
-| report  | site        | sealed words, u64               | the update, encoded                                 |
-| close   | coordinator | -                               | how the round ended                                 |
-| closed  | site        | -                               | received                                            |
+| kind    | from        | vector                    | note                    | meaning                                |
+|---------|-------------|---------------------------|-------------------------|----------------------------------------|
+| propose | coordinator | adapter: frozen part, then trained part, f32 | - | the plan of the whole run                 |
+| accept  | site        | -                         | -                       | it lies inside this site's rules       |
+| refuse  | site        | -                         | -                       | it does not; a code from a short list  |
+| keys    | coordinator | -                         | BEGIN to REVEALS        | a step of set-up                       |
+| keyed   | site        | -                         | BUNDLE to REVEAL        | its answer                             |
+| open    | coordinator | trained adapter part, f32 | OPEN                    | asks one query                         |
+| ready   | site        | -                         | READY                   | the update waits at the site           |
+| roster  | coordinator | -                         | ROSTER                  | who is in the sum                      |
+| report  | site        | sealed words if unmasked  | REPORT                  | the update, encoded and masked         |
+| confirm | coordinator | -                         | CONFIRM request         | whose reports have arrived             |
+| unmask  | coordinator | -                         | UNMASK request          | enough sites have confirmed            |
+| step    | site        | -                         | CONFIRM or UNMASK       | the answer to either                   |
+| result  | coordinator | -                         | RESULT                  | a sum to check outside of a round      |
+| checked | site        | -                         | VERDICT                 | what the site found                    |
 """
 
 from __future__ import annotations
@@ -35,7 +42,8 @@ MAX_HEADER_BYTES = 1 << 20
 """A plan with ten thousand tensors takes about 1 MB."""
 
 T = TypeVar("T")
-RefusalCode = Literal["plan", "policy", "budget", "data", "model", "state"]
+RefusalCode = Literal["plan", "policy", "budget", "data", "model", "state", "sum"]
+KeyStep = Literal["begin", "pair", "reveal", "finish"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +79,27 @@ class Refuse:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Keys:
+    """A step of key set-up; PROTOCOL.md section 5 says what rides beside it."""
+
+    kind = "keys"
+    plan_sha256: str
+    step: KeyStep
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keyed:
+    """A site's answer to a step of set-up."""
+
+    kind = "keyed"
+    site: str
+    step: KeyStep
+
+    def __post_init__(self) -> None:
+        _check_names(self.site)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Open:
     """A round begins."""
 
@@ -79,6 +108,8 @@ class Open:
     round: int
     attempt: int
     adapter_sha256: str
+    summed: int
+    """Round whose sum rides in the note for checking; 0: none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +147,62 @@ class Report:
     site: str
     round: int
     attempt: int
+
+    def __post_init__(self) -> None:
+        _check_names(self.site)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Confirm:
+    """The reports have arrived; a CONFIRM is asked for."""
+
+    kind = "confirm"
+    plan_sha256: str
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unmask:
+    """Enough sites have confirmed; shares are asked for."""
+
+    kind = "unmask"
+    plan_sha256: str
+    round: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A site's CONFIRM or UNMASK."""
+
+    kind = "step"
+    site: str
+    round: int
+    attempt: int
+
+    def __post_init__(self) -> None:
+        _check_names(self.site)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """A sum to check, and the adapter that follows from it."""
+
+    kind = "result"
+    plan_sha256: str
+    summed: int
+    """Round whose sum rides in the note."""
+    adapter_sha256: str
+    """Empty where a later result follows at once: the site recomputes the adapter and compares at the last."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """A site has checked a sum; what it found is in the note."""
+
+    kind = "checked"
+    site: str
 
     def __post_init__(self) -> None:
         _check_names(self.site)

@@ -1,6 +1,6 @@
 """The coordinator as a Flower ServerApp. It moves messages and decides nothing.
 
-Each parcel is a Flower message: the header as bytes in a ConfigRecord, the vector as one opaque Array (Flower cuts
+Each parcel is a Flower message: the header as bytes in a ConfigRecord, vector and note as opaque Arrays (Flower cuts
 arrays, not configs, into chunks that survive slow links).
 """
 
@@ -15,8 +15,16 @@ from flwr.serverapp import Grid, ServerApp
 from partsong.server.exchange import Exchange, Parcel
 from partsong.server.rounds import Loss
 
-MESSAGE_TYPES = {"propose": "query.propose", "open": "train", "roster": "query.roster"}
-"""Flower's message type for each phase."""
+MESSAGE_TYPES = {
+    "propose": "query.propose",
+    "keys": "query.keys",
+    "open": "train",
+    "roster": "query.roster",
+    "confirm": "query.confirm",
+    "unmask": "query.unmask",
+    "result": "query.result",
+}
+"""Flower's message type for each kind of message."""
 RAW = "partsong.raw.v1"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 1.0
 _ERROR_NODE_UNAVAILABLE = 5
@@ -68,9 +76,10 @@ class GridExchange:
 
     def _message(self, parcel: Parcel, node: int, *, phase: str, ttl_s: float) -> Message:
         content = RecordDict({"partsong": ConfigRecord({"header": parcel.header})})
-        if parcel.vector:
-            raw = Array(dtype="uint8", shape=(len(parcel.vector),), stype=RAW, data=parcel.vector)
-            content["vector"] = ArrayRecord({"vector": raw})
+        for name, data in (("vector", parcel.vector), ("note", parcel.note)):
+            if data:
+                raw = Array(dtype="uint8", shape=(len(data),), stype=RAW, data=data)
+                content[name] = ArrayRecord({name: raw})
         return self._grid.create_message(content, MESSAGE_TYPES[phase], node, group_id=phase, ttl=ttl_s)
 
 
@@ -97,5 +106,9 @@ def _parcel(reply: Message, node: int) -> Parcel | Loss:
     header = config.get("header") if config is not None else None
     if reply.metadata.src_node_id != node or not isinstance(header, bytes):
         return Loss.MALFORMED
-    arrays = content.array_records.get("vector")
-    return Parcel(header=header, vector=arrays["vector"].data if arrays is not None and "vector" in arrays else b"")
+    return Parcel(header=header, vector=_raw(content, "vector"), note=_raw(content, "note"))
+
+
+def _raw(content: RecordDict, name: str) -> bytes:
+    arrays = content.array_records.get(name)
+    return arrays[name].data if arrays is not None and name in arrays else b""

@@ -1,4 +1,4 @@
-"""The coordinator of one run: proposes the plan, asks queries, adds up what comes back.
+"""The coordinator of one run: proposes the plan, asks queries, opens what comes back as one sum.
 
 It drives the pure round machine with what the exchange delivers. Values of single sites pass through it only as sealed
 words on their way into the sum.
@@ -6,49 +6,32 @@ words on their way into the sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 from partsong.common import events, wire
 from partsong.common.adapter import FloatVec, digest
-from partsong.common.build import to_tree
-from partsong.common.errors import PartsongError, WireError
+from partsong.common.errors import PartsongError, Refused, RoundAborted, WireError
 from partsong.common.fixed_point import SumOutOfRange
-from partsong.common.plan import Plan, rotation_seed
+from partsong.common.plan import Plan
 from partsong.server import rounds
-from partsong.server.aggregate import Accumulator, Opened
+from partsong.server.desk import Desk, Outcome, PlainDesk, Query
 from partsong.server.exchange import Exchange, Parcel
+from partsong.server.masked_sums import MaskedSums
 from partsong.server.rounds import Loss, Phase, Round
+
+_KIND = {Phase.READY: "open", Phase.REPORT: "roster", Phase.CONFIRM: "confirm", Phase.UNMASK: "unmask"}
 
 
 class RunNotStarted(PartsongError):
-    """Too few sites accepted the plan; no record was read."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Query:
-    """What a study asks in one round."""
-
-    round: int
-    attempt: int
-    adapter_P: FloatVec
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How a round ended."""
-
-    state: Round
-    opened: Opened | None
-    """None: the round was aborted."""
-    bytes_out: dict[str, int]
-    """Bytes that left each site that reported."""
+    """Too few sites accepted the plan or agreed on keys; no record was read."""
 
 
 class Coordinator:
     """Runs rounds of one plan over an exchange."""
 
-    def __init__(self, exchange: Exchange, plan: Plan, *, timeout_s: float, listen: events.Listener) -> None:
+    def __init__(
+        self, exchange: Exchange, plan: Plan, *, timeout_s: float, listen: events.Listener, sums: MaskedSums | None
+    ) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
@@ -56,8 +39,12 @@ class Coordinator:
             plan: what the sites are asked to agree to.
             timeout_s: how long a phase waits for its sites.
             listen: told what happens.
+            sums: the secure sum of the run; None for a plan without one.
         """
+        if (sums is not None) != plan.masked:
+            raise ValueError("the secure sum for a masked plan, and for no other")
         self._exchange, self._plan, self._timeout_s, self._listen = exchange, plan, timeout_s, listen
+        self._sums = sums
         self._address: dict[str, int] = {}
 
     @property
@@ -65,16 +52,21 @@ class Coordinator:
         """The sites that accepted the plan, in order of their names."""
         return tuple(sorted(self._address))
 
-    def propose(self, frozen_F: FloatVec) -> tuple[str, ...]:
-        """Send the plan to every site and note who accepts.
+    def propose(self, frozen_F: FloatVec, start_P: FloatVec) -> tuple[str, ...]:
+        """Send the plan to every site, note who accepts, and let them agree on keys.
 
+        Args:
+            frozen_F: the adapter's frozen part.
+            start_P: its trained part before the first round.
         Raises:
-            RunNotStarted: fewer acceptances than the floor, naming refusals by their code.
+            RunNotStarted: fewer acceptances than the floor, naming refusals by their code, or no keys.
         """
-        parcel = Parcel(header=wire.encode(wire.Propose(plan=self._plan)), vector=wire.vector_bytes(frozen_F))
+        vector = wire.vector_bytes(frozen_F) + wire.vector_bytes(start_P)
+        parcel = Parcel(header=wire.encode(wire.Propose(plan=self._plan)), vector=vector)
         refused: list[str] = []
         everybody = self._exchange.addresses()
-        for address, answer in self._ask(dict.fromkeys(everybody, parcel), phase="propose"):
+        answers = self._exchange.ask(dict.fromkeys(everybody, parcel), phase="propose", timeout_s=self._timeout_s)
+        for address, answer in answers:
             if why_not := self._enrol(address, answer):
                 refused.append(why_not)
         if len(self._address) < self._plan.minimum_cohort:
@@ -83,97 +75,119 @@ class Coordinator:
                 f"run {self._plan.run}: {len(self._address)} of {len(everybody)} sites accepted the plan, "
                 f"{self._plan.minimum_cohort} needed{why}; no record was read"
             )
+        self._agree_keys()
         self._listen(events.RunStarted(run=self._plan.run, sites=self.sites, rounds=self._plan.rounds))
         return self.sites
 
     def run(self, query: Query) -> Outcome:
-        """Carry out one round: OPEN and READY, ROSTER and REPORT.
+        """Carry out one round.
 
         Guarantees:
             - the sum has at least the plan's floor of summands, or there is none;
             - a site that fails, is silent or answers nonsense is left out and named;
             - words that are no encoded vector end the round, not the run. Whose they were cannot be told from a sum.
         """
-        state = Round(number=query.round, attempt=query.attempt, cohort=self.sites, minimum=self._plan.minimum_cohort)
+        masked = None if self._sums is None else self._sums.desk(query, wait_s=2 * self._timeout_s)
+        desk: Desk = masked or PlainDesk(self._plan, query)
+        state = Round(number=query.round, attempt=query.attempt, cohort=self.sites, phases=desk.phases)
         self._listen(events.RoundOpened(round=query.round, sites=state.cohort))
-        state = rounds.close_opened(self._gather_ready(state, query))
-        if state.phase is Phase.ABORTED:
-            return self._abandoned(state)
-        total = Accumulator(encoding=self._plan.encoding)
-        rostered, bytes_out = self._gather_reports(state, total)
-        state = rounds.close_rostered(rostered)
-        if state.phase is Phase.ABORTED:
-            return self._abandoned(state)
-        seed = rotation_seed(self._plan.sha256, number=query.round, attempt=query.attempt)
-        try:
-            opened = total.open(rotation_seed=seed)
-        except SumOutOfRange:
-            return self._abandoned(rounds.void(rostered))
-        return Outcome(state=state, opened=opened, bytes_out=bytes_out)
-
-    def _gather_ready(self, state: Round, query: Query) -> Round:
-        header = wire.Open(
-            plan_sha256=self._plan.sha256,
-            round=query.round,
-            attempt=query.attempt,
-            adapter_sha256=digest(query.adapter_P),
-        )
-        parcel = Parcel(header=wire.encode(header), vector=wire.vector_bytes(query.adapter_P))
-
-        def take(state: Round, site: str, answer: Parcel) -> Round:
-            self._matches(wire.decode(answer.header, wire.Ready), site, state)
-            self._listen(events.SiteReady(round=state.number, site=site))
-            return rounds.ready(state, site)
-
-        return self._gather(state, state.cohort, parcel, phase="open", take=take)
-
-    def _gather_reports(self, state: Round, total: Accumulator) -> tuple[Round, dict[str, int]]:
-        header = wire.Roster(
-            plan_sha256=self._plan.sha256, round=state.number, attempt=state.attempt, sites=state.roster
-        )
+        self._catch_up()
         bytes_out: dict[str, int] = {}
+        try:
+            for phase in desk.phases:
+                state = self._gather(state, desk, bytes_out)
+                state = rounds.close(state, needed=desk.needed(phase))
+                if state.phase is Phase.ABORTED:
+                    return self._abandoned(state)
+            opened = desk.open()
+        except SumOutOfRange:
+            why = f"the reports of {len(state.survivors)} sites are no sum"
+            return self._abandoned(rounds.abort(state, why=why))
+        except (RoundAborted, Refused) as err:
+            return self._abandoned(rounds.abort(state, why=str(err)))
+        if self._sums is not None and masked is not None:
+            self._sums.finished(masked, number=query.round)
+        return Outcome(state=state, opened=opened, bytes_out={s: bytes_out[s] for s in state.survivors})
 
-        def take(state: Round, site: str, answer: Parcel) -> Round:
-            self._matches(wire.decode(answer.header, wire.Report), site, state)
-            total.add(answer.vector)
-            bytes_out[site] = answer.size
-            self._listen(events.SiteReported(round=state.number, site=site, bytes_out=answer.size))
-            return rounds.reported(state, site)
+    def close(self, adapter_P: FloatVec) -> tuple[str, ...]:
+        """Let every site check the last sum and the adapter that is published.
 
-        state = self._gather(state, state.roster, Parcel(header=wire.encode(header)), phase="roster", take=take)
-        return state, bytes_out
-
-    def _gather(
-        self,
-        state: Round,
-        sites: tuple[str, ...],
-        parcel: Parcel,
-        *,
-        phase: str,
-        take: Callable[[Round, str, Parcel], Round],
-    ) -> Round:
-        """Ask `sites` and let `take` turn each good answer into the next state; everything else loses the site."""
-        names = {self._address[s]: s for s in sites}
-        for address, answer in self._ask(dict.fromkeys(names, parcel), phase=phase):
-            site, why = names[address], None
+        Returns:
+            the sites that found both right, by their signed word. Without the secure sum nobody can.
+        """
+        parcel = None if self._sums is None else self._sums.closing(adapter_sha256=digest(adapter_P))
+        if self._sums is None or parcel is None:
+            return ()
+        self._catch_up()
+        right = []
+        for site, answer in self._ask(dict.fromkeys(self.sites, parcel), "result"):
             try:
-                if isinstance(answer, Loss):
-                    why = answer
-                elif wire.kind_of(answer.header) == wire.Refuse.kind:
-                    why = Loss.REFUSED
-                else:
-                    state = take(state, site, answer)
+                if not isinstance(answer, Loss) and self._sums.found_right(site, answer):
+                    right.append(site)
             except WireError:
-                why = Loss.MALFORMED
-            if why is not None:
+                continue
+        checked = tuple(sorted(right))
+        self._listen(events.ResultChecked(sites=checked, of=len(self.sites)))
+        return checked
+
+    def _agree_keys(self) -> None:
+        if self._sums is None or self._sums.is_set_up:
+            return
+        try:
+            self._sums.agree_keys(self.sites, self._ask)
+        except RoundAborted as err:
+            raise RunNotStarted(f"run {self._plan.run}: {err}; no record was read") from err
+
+    def _catch_up(self) -> None:
+        """Send each site the results that it missed, in order; what it answers is heard in the next READY."""
+        if self._sums is None:
+            return
+        missed = {site: self._sums.missed(site) for site in self.sites}
+        for place in range(max(map(len, missed.values()), default=0)):
+            due = {site: parcels[place] for site, parcels in missed.items() if place < len(parcels)}
+            for _ in self._ask(due, "result"):
+                pass
+
+    def _gather(self, state: Round, desk: Desk, bytes_out: dict[str, int]) -> Round:
+        """Ask the sites of the present phase and take what they answer; everything else loses the site."""
+        phase = state.phase
+        for site, answer in self._ask(desk.parcels(phase, state.asked), _KIND[phase]):
+            why = self._taken(desk, phase, site, answer)
+            if why is None and isinstance(answer, Parcel):
+                bytes_out[site] = bytes_out.get(site, 0) + answer.size
+                state = rounds.answered(state, site, phase=phase)
+                self._tell(state, site, phase, size=answer.size)
+            elif why is not None:
                 state = rounds.lost(state, site, why)
                 self._listen(events.SiteLost(round=state.number, site=site, why=why.value))
         for site in state.waiting:
             self._listen(events.SiteLost(round=state.number, site=site, why=Loss.SILENT.value))
         return state
 
-    def _ask(self, parcels: dict[int, Parcel], *, phase: str) -> Iterator[tuple[int, Parcel | Loss]]:
-        return self._exchange.ask(parcels, phase=phase, timeout_s=self._timeout_s)
+    @staticmethod
+    def _taken(desk: Desk, phase: Phase, site: str, answer: Parcel | Loss) -> Loss | None:
+        """Take an answer, or say why it cannot be taken."""
+        if isinstance(answer, Loss):
+            return answer
+        try:
+            if wire.kind_of(answer.header) == wire.Refuse.kind:
+                return Loss.REFUSED
+            desk.take(phase, site, answer)
+        except WireError:
+            return Loss.MALFORMED
+        return None
+
+    def _tell(self, state: Round, site: str, phase: Phase, *, size: int) -> None:
+        if phase is Phase.READY:
+            self._listen(events.SiteReady(round=state.number, site=site))
+        elif phase is Phase.REPORT:
+            self._listen(events.SiteReported(round=state.number, site=site, bytes_out=size))
+
+    def _ask(self, parcels: Mapping[str, Parcel], kind: str) -> Iterator[tuple[str, Parcel | Loss]]:
+        names = {self._address[site]: site for site in parcels}
+        by_address = {self._address[site]: parcel for site, parcel in parcels.items()}
+        for address, answer in self._exchange.ask(by_address, phase=kind, timeout_s=self._timeout_s):
+            yield names[address], answer
 
     def _enrol(self, address: int, answer: Parcel | Loss) -> str:
         """Note an acceptance; otherwise say why there is none."""
@@ -198,9 +212,3 @@ class Coordinator:
     def _abandoned(self, state: Round) -> Outcome:
         self._listen(events.RoundAbandoned(round=state.number, reason=state.reason))
         return Outcome(state=state, opened=None, bytes_out={})
-
-    @staticmethod
-    def _matches(answer: wire.Ready | wire.Report, site: str, state: Round) -> None:
-        expected = {"site": site, "round": state.number, "attempt": state.attempt}
-        if to_tree(answer) != expected:
-            raise WireError(f"{answer.kind}: speaks of another site or round than the one asked")

@@ -11,15 +11,16 @@ from partsong.server.rounds import Loss
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parcel:
-    """One message: a header and at most one vector."""
+    """One message: a header, at most one vector and at most one note of the secure sum."""
 
     header: bytes
     vector: bytes = b""
+    note: bytes = b""
 
     @property
     def size(self) -> int:
         """Bytes that travel, without the transport's own."""
-        return len(self.header) + len(self.vector)
+        return len(self.header) + len(self.vector) + len(self.note)
 
 
 class Exchange(Protocol):
@@ -32,5 +33,11 @@ class Exchange(Protocol):
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
     ) -> Iterator[tuple[int, Parcel | Loss]]:
-        """Send and yield each answer once, or why there is none; silent addresses are not yielded."""
+        """Send and yield each answer once, or why there is none; silent addresses are not yielded.
+
+        Args:
+            parcels: for each address its message.
+            phase: kind of the messages, as in `partsong.common.wire`.
+            timeout_s: how long to wait for the last answer.
+        """
         ...

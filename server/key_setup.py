@@ -24,6 +24,7 @@ from partsong.common.messages import (
     Reveals,
     Signed,
     open_signed,
+    require_suite,
     sign,
 )
 from partsong.common.transcript import RunFacts
@@ -66,13 +67,14 @@ class SetupRelay:
         """Take a site's BUNDLE and give its number.
 
         Raises:
-            WireError: not a bundle of this set-up signed by a listed site, another one than it sent before, or too
-                late; it was dropped.
+            WireError: not a bundle of this set-up signed by a listed site, of another suite, another one than it
+                sent before, or too late; it was dropped.
         """
         signed = unpack(Signed, message)
         bundle = self._read(Bundle, signed)
         if bundle.begin != digest("begin", self._begin.body) or self._members:
             raise WireError("message bundle: found another set-up's, or one too late; it was dropped")
+        require_suite(bundle, suite=self._charter.suite)
         _add_once(self._bundles, bundle.site, signed)
         return bundle.site
 

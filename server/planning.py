@@ -30,7 +30,14 @@ class Base:
 
 
 def make_plan(
-    config: SimulationConfig, *, run: str, max_sites: int, base: Base, labels: tuple[str, ...], frozen_F: FloatVec
+    config: SimulationConfig,
+    *,
+    run: str,
+    max_sites: int,
+    base: Base,
+    labels: tuple[str, ...],
+    frozen_F: FloatVec,
+    start_P: FloatVec,
 ) -> Plan:
     """Fix everything about a run.
 
@@ -41,6 +48,7 @@ def make_plan(
         base: what the loaded base model says of itself.
         labels: the closed list of classes; empty for a language model.
         frozen_F: the adapter's frozen part.
+        start_P: its trained part, before the first round.
     Raises:
         ConfigError: noise that was asked for does not keep the epsilon that was asked for.
     """
@@ -70,6 +78,9 @@ def make_plan(
         sampling_rate=privacy.sampling_rate,
         dp=dp,
         encoding=encoding,
+        masked=config.secure_sum.mode == "full",
+        start_sha256=digest(start_P),
+        optimizer=config.optimizer,
         minimum_cohort=config.cohort.minimum,
         labels=labels,
         max_length=config.data.max_length,

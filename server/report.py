@@ -6,11 +6,27 @@ Everything is a function of public facts: the plan and the history of sums. Noth
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from partsong.common.accounting import NEIGHBOURS
+from partsong.common.build import to_tree
 from partsong.common.methods import METHODS
 from partsong.common.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SumFacts:
+    """How the secure sum of a run was set up, and who checked it."""
+
+    charter_sha256: str
+    members: int
+    minimum_cohort: int
+    minimum_honest: int
+    corrupt_tolerance: int
+    checked_by: tuple[str, ...]
+    """Sites that recomputed the published adapter from the sums and signed that it is right."""
+
 
 NOT_COVERED = (
     "a person whose records are at several sites, or several records of one person: epsilon counts single records",
@@ -40,7 +56,7 @@ def privacy_facts(plan: Plan, *, epsilon: float | None, marks: Sequence[str]) ->
 
 
 def provenance_facts(
-    plan: Plan, *, history: Sequence[dict[str, Any]], config_sha256: str, base_name: str
+    plan: Plan, *, history: Sequence[dict[str, Any]], config_sha256: str, base_name: str, secure_sum: SumFacts | None
 ) -> dict[str, Any]:
     """Give `provenance.json`: what went in and who contributed."""
     return {
@@ -51,18 +67,25 @@ def provenance_facts(
         "method": {"name": plan.method, "exact": METHODS[plan.method].exact, "source": METHODS[plan.method].source},
         "rounds": [{"round": h["round"], "sites": h["sites"], "lost": h["lost"]} for h in history],
         "contributors": sorted({site for h in history for site in h["sites"]}),
-        "signatures": [],
+        "secure_sum": None if secure_sum is None else to_tree(secure_sum),
     }
 
 
 def text_report(
-    plan: Plan, *, history: Sequence[dict[str, Any]], epsilon: float | None, marks: Sequence[str], base_name: str
+    plan: Plan,
+    *,
+    history: Sequence[dict[str, Any]],
+    epsilon: float | None,
+    marks: Sequence[str],
+    base_name: str,
+    secure_sum: SumFacts | None,
 ) -> str:
     """Write the report that a person reads in a terminal."""
     lines = [f"partsong run {plan.run}", ""]
     lines += ["What this run does not protect", *(f"  - {mark}" for mark in marks), ""]
     lines += ["Privacy", *_privacy_lines(plan, epsilon), ""]
     lines += ["What left each site", *_bytes_lines(plan, history), ""]
+    lines += ["Who can read it", *_sum_lines(secure_sum), ""]
     lines += ["Rounds", *(_round_line(h) for h in history), ""]
     method = METHODS[plan.method]
     exact = "the averaged adapter is the average of the products" if method.exact else "averaged factors, not exact"
@@ -133,6 +156,18 @@ def _bytes_lines(plan: Plan, history: Sequence[dict[str, Any]]) -> list[str]:
     each = plan.encoding.bytes() / plan.layout.size(trained=True)
     lines = [f"  {site}: {size:,} bytes in all" for site, size in sorted(total.items())]
     return [*lines, f"  sealed words of the update and the loss, {each:.2f} bytes a trained parameter; nothing else"]
+
+
+def _sum_lines(found: SumFacts | None) -> list[str]:
+    if found is None:
+        return ["  the coordinator: secure_sum=off, vectors were added up as they came"]
+    return [
+        "  nobody: vectors were masked (common/PROTOCOL.md); the coordinator opened their sums and nothing else",
+        f"  holds while at most {found.corrupt_tolerance} of {found.members} sites work with the coordinator",
+        f"  each sum holds at least {found.minimum_cohort} sites, {found.minimum_honest} of them honest",
+        f"  checked: {len(found.checked_by)} of {found.members} sites recomputed the adapter from the sums and signed",
+        f"  charter sha256 {found.charter_sha256}",
+    ]
 
 
 def _round_line(entry: dict[str, Any]) -> str:

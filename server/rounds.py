@@ -3,17 +3,20 @@
 No clock, no transport, no vectors: each function takes a round and an event and returns the next round. The caller
 sends what a phase calls for and tells the machine what came back or did not.
 
-    OPENED ── ready/lost ──> close_opened ──> ROSTERED ── reported/lost ──> close_rostered ──> SUMMED
-                                 └───────────────> ABORTED <───────────────────────┘
+    READY ──close──> REPORT ──close──> CONFIRM ──close──> UNMASK ──close──> SUMMED      with the secure sum
+    READY ──close──> REPORT ──close──> SUMMED                                           without
+      └────────────────┴─────────────────┴──────────────────┴──> ABORTED
 
 Guarantees:
-    - a round is SUMMED only with at least `minimum` reports, each from a site of the roster, each counted once;
-    - a site is in the roster only if it said READY in this round and attempt;
+    - a phase ends well only with at least as many answers as were needed, each from a site that was asked in it,
+      each counted once;
+    - a site is in the roster only if it said READY in this round and attempt, and in the sum only if it reported;
     - events for another phase, from an unknown site or a second time change nothing but are refused by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -21,16 +24,28 @@ from partsong.common.errors import PartsongError
 
 
 class Phase(Enum):
-    """Where a round stands."""
+    """What a round waits for, or how it ended."""
 
-    OPENED = "opened"
-    ROSTERED = "rostered"
+    READY = "ready"
+    REPORT = "report"
+    CONFIRM = "confirm"
+    UNMASK = "unmask"
     SUMMED = "summed"
     ABORTED = "aborted"
 
 
+PLAIN = (Phase.READY, Phase.REPORT)
+MASKED = (Phase.READY, Phase.REPORT, Phase.CONFIRM, Phase.UNMASK)
+_DONE = {
+    Phase.READY: "ready",
+    Phase.REPORT: "reported",
+    Phase.CONFIRM: "confirmed the survivors",
+    Phase.UNMASK: "gave their shares",
+}
+
+
 class Loss(Enum):
-    """Why a site is not in a sum, as far as the coordinator may know."""
+    """Why a site's answer is missing, as far as the coordinator may know."""
 
     REFUSED = "refused"
     FAILED = "failed"
@@ -49,73 +64,84 @@ class Round:
     number: int
     attempt: int
     cohort: tuple[str, ...]
-    minimum: int
-    phase: Phase = Phase.OPENED
-    ready: tuple[str, ...] = ()
-    roster: tuple[str, ...] = ()
-    reported: tuple[str, ...] = ()
-    lost: dict[str, Loss] = field(default_factory=dict)
+    phases: tuple[Phase, ...] = PLAIN
+    """What it waits for, one after the other."""
+    phase: Phase = Phase.READY
+    answers: Mapping[Phase, tuple[str, ...]] = field(default_factory=dict)
+    lost: Mapping[str, Loss] = field(default_factory=dict)
+    """A site that is lost after its report stays in the sum."""
     reason: str = ""
     """Set when the round was aborted."""
 
     def __post_init__(self) -> None:
         if len(set(self.cohort)) != len(self.cohort):
             raise ValueError("a cohort without repeats")
-        if self.minimum < 1:
-            raise ValueError("a minimum of at least one site")
+
+    @property
+    def roster(self) -> tuple[str, ...]:
+        """The sites that were READY, in the order of the cohort."""
+        return self._in_order(Phase.READY)
+
+    @property
+    def survivors(self) -> tuple[str, ...]:
+        """The sites whose report is in the sum, in the order of the cohort."""
+        return self._in_order(Phase.REPORT)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Sites that the present phase asks: a site that was lost before is left alone."""
+        sites = {Phase.READY: self.cohort, Phase.REPORT: self.roster}.get(self.phase, self.survivors)
+        return tuple(s for s in sites if s not in self.lost or s in self.answers.get(self.phase, ()))
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Sites whose answer this phase still lacks."""
-        asked, answered = (self.cohort, self.ready) if self.phase is Phase.OPENED else (self.roster, self.reported)
-        return tuple(s for s in asked if s not in answered and s not in self.lost)
+        return () if self.done else tuple(s for s in self.asked if s not in self.answers.get(self.phase, ()))
 
     @property
     def done(self) -> bool:
         """Whether the round has ended."""
         return self.phase in (Phase.SUMMED, Phase.ABORTED)
 
-
-def ready(state: Round, site: str) -> Round:
-    """A site has computed its update."""
-    _expect(state, Phase.OPENED, site)
-    return replace(state, ready=(*state.ready, site))
+    def _in_order(self, phase: Phase) -> tuple[str, ...]:
+        answered = self.answers.get(phase, ())
+        return tuple(s for s in self.cohort if s in answered)
 
 
-def reported(state: Round, site: str) -> Round:
-    """A site's sealed vector is in the sum."""
-    _expect(state, Phase.ROSTERED, site)
-    return replace(state, reported=(*state.reported, site))
+def answered(state: Round, site: str, *, phase: Phase) -> Round:
+    """A site has given the answer that `phase` waits for."""
+    _expect(state, site, phase)
+    return replace(state, answers={**state.answers, phase: (*state.answers.get(phase, ()), site)})
 
 
 def lost(state: Round, site: str, why: Loss) -> Round:
-    """A site will not be in the sum of this round."""
-    _expect(state, state.phase, site)
+    """A site will not answer in this phase, nor later in this round."""
+    _expect(state, site, state.phase)
     return replace(state, lost={**state.lost, site: why})
 
 
-def close_opened(state: Round) -> Round:
-    """End the first phase: everybody answered, or the deadline passed. Silent sites are out."""
-    _phase(state, Phase.OPENED)
+def close(state: Round, *, needed: int) -> Round:
+    """End a phase: everybody answered, or the deadline passed. Silent sites are lost.
+
+    Args:
+        state: in a phase.
+        needed: answers that the phase takes; with fewer the round ends without a sum.
+    """
+    if state.done:
+        raise EventRefused(f"round {state.number} is {state.phase.value}")
     state = _silence(state)
-    if len(state.ready) < state.minimum:
-        return _abort(state, answered=len(state.ready), what="ready")
-    return replace(state, phase=Phase.ROSTERED, roster=tuple(s for s in state.cohort if s in state.ready))
+    got = len(state.answers.get(state.phase, ()))
+    if got < needed:
+        return abort(state, why=f"{got} sites {_DONE[state.phase]}, {needed} needed")
+    after = (*state.phases, Phase.SUMMED)[state.phases.index(state.phase) + 1]
+    return replace(state, phase=after)
 
 
-def close_rostered(state: Round) -> Round:
-    """End the second phase. Fewer reports than the minimum: no sum is made of them."""
-    _phase(state, Phase.ROSTERED)
-    state = _silence(state)
-    if len(state.reported) < state.minimum:
-        return _abort(state, answered=len(state.reported), what="reported")
-    return replace(state, phase=Phase.SUMMED)
-
-
-def void(state: Round) -> Round:
-    """End a round whose words, added up, are no sum of encoded vectors: nobody knows whose were wrong."""
-    _phase(state, Phase.ROSTERED)
-    reason = f"round {state.number}: the reports of {len(state.reported)} sites are no sum; no sum was opened"
+def abort(state: Round, *, why: str) -> Round:
+    """End a round without a sum, whatever it waited for."""
+    if state.done and state.phase is not Phase.SUMMED:
+        raise EventRefused(f"round {state.number} is {state.phase.value}")
+    reason = f"round {state.number}: {why}; no sum was opened"
     return replace(_silence(state), phase=Phase.ABORTED, reason=reason)
 
 
@@ -123,20 +149,9 @@ def _silence(state: Round) -> Round:
     return replace(state, lost={**state.lost, **dict.fromkeys(state.waiting, Loss.SILENT)})
 
 
-def _abort(state: Round, *, answered: int, what: str) -> Round:
-    reason = f"round {state.number}: {answered} sites {what}, {state.minimum} needed; no sum was opened"
-    return replace(state, phase=Phase.ABORTED, reason=reason)
-
-
-def _phase(state: Round, phase: Phase) -> None:
-    if state.phase is not phase:
-        raise EventRefused(f"round {state.number} is {state.phase.value}, not {phase.value}")
-
-
-def _expect(state: Round, phase: Phase, site: str) -> None:
-    _phase(state, phase)
-    if state.done:
-        raise EventRefused(f"round {state.number} is {state.phase.value}")
+def _expect(state: Round, site: str, phase: Phase) -> None:
+    if state.phase is not phase or state.done:
+        raise EventRefused(f"round {state.number} is in phase {state.phase.value}, not {phase.value}")
     if site not in state.waiting:
         known = "already answered" if site in state.cohort else "unknown"
         raise EventRefused(f"round {state.number}: site {site!r} is {known} in phase {phase.value}")

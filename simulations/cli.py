@@ -186,6 +186,7 @@ def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
 
 
 def _facts(done: Any) -> dict[str, Any]:
+    from partsong.common.build import to_tree
     from partsong.simulations.marks import marks
 
     return {
@@ -194,5 +195,6 @@ def _facts(done: Any) -> dict[str, Any]:
         "report": str(done.run.report),
         "marks": list(marks(done.config)),
         "epsilon": done.result.epsilon,
+        "secure_sum": to_tree(done.result.secure_sum),
         "rounds": done.result.history,
     }

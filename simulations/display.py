@@ -91,6 +91,8 @@ class _Board:
                 self.held_out = event
             case events.RoundAbandoned():
                 self.notice = event.reason
+            case events.ResultChecked():
+                self.notice = _checked(event)
 
     @property
     def eta_s(self) -> float | None:
@@ -156,6 +158,8 @@ class PlainDisplay:
                 self._say(f"  {event.site}: trained, local loss {event.local_loss:.2f} (shown here, never sent)")
             case events.RoundAbandoned():
                 self._say(f"  {event.reason}")
+            case events.ResultChecked():
+                self._say(f"  {_checked(event)}")
             case events.RoundSummed():
                 self._say(f"{_headline(self._board)}; sum of {len(event.sites)} sites")
             case events.Evaluated():
@@ -180,6 +184,10 @@ def display_for(console: Console, *, title: str, budget: float | None) -> Displa
     """Choose by whether `console` is a terminal."""
     kind = LiveDisplay if console.is_terminal else PlainDisplay
     return kind(console, title=title, budget=budget)
+
+
+def _checked(event: events.ResultChecked) -> str:
+    return f"{len(event.sites)} of {event.of} sites recomputed the adapter from the sums and signed that it is right"
 
 
 def _headline(board: _Board) -> str:

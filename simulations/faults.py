@@ -12,7 +12,7 @@ from partsong.common import wire
 from partsong.common.errors import ConfigError, WireError
 
 App = Callable[[Message, Context], Message]
-When = Literal["train", "report"]
+When = Literal["train", "report", "confirm", "unmask"]
 
 _NODE_UNAVAILABLE = 5
 
@@ -24,7 +24,8 @@ class Drop:
     site: str
     round: int
     when: When
-    """train: before it computed anything. report: after READY, when it is counted on."""
+    """Before what: train, when nothing is computed; report, when it is counted on; confirm or unmask, when its vector
+    is in the sum."""
 
 
 def parse_drop(text: str, *, sites: tuple[str, ...], rounds: int) -> Drop:
@@ -39,9 +40,10 @@ def parse_drop(text: str, *, sites: tuple[str, ...], rounds: int) -> Drop:
         raise ConfigError("drop", found=f"site {site!r}", expected=f"one of {', '.join(sites)}")
     if not number.isdecimal() or not 1 <= int(number) <= rounds:
         raise ConfigError("drop", found=text, expected=f"SITE@ROUND with a round from 1 to {rounds}")
-    if (when or "report") not in get_args(When):
-        raise ConfigError("drop", found=text, expected="SITE@ROUND:train or SITE@ROUND:report")
-    return Drop(site=site, round=int(number), when="train" if when == "train" else "report")
+    phases = {name: name for name in get_args(When)}
+    if (when or "report") not in phases:
+        raise ConfigError("drop", found=text, expected=f"SITE@ROUND:WHEN with WHEN one of {', '.join(phases)}")
+    return Drop(site=site, round=int(number), when=phases[when or "report"])
 
 
 class Faulty:
@@ -65,10 +67,15 @@ def _point(message: Message) -> tuple[int, When] | None:
     if not isinstance(header, bytes):
         return None
     try:
-        if message.metadata.message_type == "train":
-            return wire.decode(header, wire.Open).round, "train"
-        if message.metadata.message_type == "query.roster":
-            return wire.decode(header, wire.Roster).round, "report"
+        match message.metadata.message_type:
+            case "train":
+                return wire.decode(header, wire.Open).round, "train"
+            case "query.roster":
+                return wire.decode(header, wire.Roster).round, "report"
+            case "query.confirm":
+                return wire.decode(header, wire.Confirm).round, "confirm"
+            case "query.unmask":
+                return wire.decode(header, wire.Unmask).round, "unmask"
     except WireError:
         return None
     return None

@@ -7,7 +7,6 @@ tests differ.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import threading
@@ -20,11 +19,9 @@ import numpy as np
 from flwr.app import Context, RecordDict
 
 from partsong.client.app import make_app as make_client_app
-from partsong.client.consent import Rules
-from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
 from partsong.client.model.host import Scores
 from partsong.client.model.lora import public_start
-from partsong.client.site import Chance, Site
+from partsong.client.site import Watch
 from partsong.client.train import Progress, score
 from partsong.common import events
 from partsong.common.adapter import FloatVec, flatten
@@ -37,12 +34,17 @@ from partsong.server.app import make_app as make_server_app
 from partsong.server.checkpoint import Checkpoints, Saved
 from partsong.server.coordinator import Coordinator
 from partsong.server.exchange import Exchange
+from partsong.server.masked_sums import MaskedSums
 from partsong.server.planning import Base, epsilon_after, make_plan
-from partsong.server.studies.train import Step, train
+from partsong.server.report import SumFacts
+from partsong.server.studies.train import Step, step_of, train
+from partsong.server.sum_journal import SumJournal
+from partsong.simulations.consortium import floors_of, found
 from partsong.simulations.faults import Drop, Faulty, parse_drop
 from partsong.simulations.local_grid import LocalGrid
-from partsong.simulations.prepare import Prepared
+from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
+from partsong.simulations.sites import make_site
 
 SiteError = Callable[[str, PartsongError], None]
 
@@ -72,6 +74,8 @@ class Result:
     history: list[dict[str, Any]]
     """One entry a round: who, loss, epsilon, bytes, held-out scores."""
     epsilon: float | None
+    secure_sum: SumFacts | None
+    """None: the run was unmasked."""
 
 
 class Federation:
@@ -102,10 +106,12 @@ class Federation:
         self._names = tuple(sorted(prepared.sites)) if sites is None else sites
         self._checkpoints = Checkpoints(run.path)
         self._stopping = threading.Event()
+        self._checked_by: tuple[str, ...] = ()
         self._started = time.monotonic()
         # The start depends on the public seed only, whatever was trained on this host before.
         self._start_P, self._frozen_F = fresh_adapter(prepared)
         self.plan, self._drops = draft(prepared, self._names, run=run.name)
+        self._consortium = found(self._names, prepared.config, run) if self.plan.masked else None
 
     def run(self) -> Result:
         """Run from the newest checkpoint, or from the start, to the last round.
@@ -128,30 +134,58 @@ class Federation:
             saved = Saved(round=0, state=ServerState(adapter_P=self._start_P.astype(np.float64)), facts={"history": []})
             if self._prepared.config.evaluate_every:
                 self._evaluate(0, self._start_P)
-        lost = self._lost_rounds(after=saved.round)
+        sums = self._masked_sums()
+        recovered = [] if sums is None else sums.recovered(after=saved.round)
+        lost = self._lost_rounds(after=saved.round, recovered={outcome.state.number for outcome in recovered})
         for entry in lost:
             self._listen(events.RoundAbandoned(round=entry["round"], reason=entry["reason"]))
         history = [*saved.facts["history"], *lost]
         self._run.rewrite_metrics(history)
-        trained_P = self._play(saved, history).adapter_P.astype(np.float32)
+        state, done = saved.state, saved.round
+        for outcome in recovered:
+            step = step_of(state, outcome, self._prepared.config.optimizer)
+            self._keep(step, history)
+            state, done = step.state, step.round
+        saved = Saved(round=done, state=state, facts={})
+        trained_P = self._play(saved, history, sums).adapter_P.astype(np.float32)
         if not any(line["sites"] for line in history):
             raise RoundAborted(f"run {self._run.name}: no round ended with a sum; there is no adapter")
         return Result(
-            plan=self.plan, trained_P=trained_P, frozen_F=self._frozen_F, history=history, epsilon=self._spent()
+            plan=self.plan,
+            trained_P=trained_P,
+            frozen_F=self._frozen_F,
+            history=history,
+            epsilon=self._spent(),
+            secure_sum=self._sum_facts(),
         )
 
-    def _play(self, saved: Saved, history: list[dict[str, Any]]) -> ServerState:
+    def _masked_sums(self) -> MaskedSums | None:
+        if self._consortium is None:
+            return None
+        return MaskedSums(
+            self._consortium.trust,
+            self.plan,
+            journal=SumJournal(self._run.coordinator),
+            check_window=self._prepared.config.secure_sum.check_window,
+        )
+
+    def _play(self, saved: Saved, history: list[dict[str, Any]], sums: MaskedSums | None) -> ServerState:
         """Let coordinator and sites talk until the last round is done."""
-        sites = {name: self._site(name) for name in self._names}
-        app = make_client_app(lambda context: sites[str(context.node_config["site"])])
+        made = {
+            name: make_site(name, self._prepared, self._run, self._consortium, watch=self._watch(name))
+            for name in self._names
+        }
+        app = make_client_app(lambda context: made[str(context.node_config["site"])][0])
         grid = LocalGrid(Faulty(app, self._drops), self._names, on_error=self._on_site_error)
         last: list[ServerState] = []
-        server = make_server_app(lambda exchange: last.append(self._drive(exchange, saved, history)))
+        server = make_server_app(lambda exchange: last.append(self._drive(exchange, saved, history, sums)))
         try:
-            server(grid, _no_context())
+            server(grid, Context(run_id=0, node_id=1, node_config={}, state=RecordDict(), run_config={}))
         finally:
             self._stopping.set()
             grid.close()
+            for _, ledger in made.values():
+                ledger.close()
         return last[0]
 
     def _keep_plan(self) -> None:
@@ -167,7 +201,7 @@ class Federation:
                 remedy="resume with the model and the versions that began the run (run.json), or start a new run",
             )
 
-    def _lost_rounds(self, *, after: int) -> list[dict[str, Any]]:
+    def _lost_rounds(self, *, after: int, recovered: set[int]) -> list[dict[str, Any]]:
         """Rounds whose query went out but which never finished. Spent, so they are not asked again."""
         if self.plan.dp is None:
             return []
@@ -184,23 +218,24 @@ class Federation:
                 "seconds": 0.0,
             }
             for number in sorted(self._checkpoints.attempts())
-            if number > after
+            if number > after and number not in recovered
         ]
 
-    def _drive(self, exchange: Exchange, saved: Saved, history: list[dict[str, Any]]) -> ServerState:
+    def _drive(
+        self, exchange: Exchange, saved: Saved, history: list[dict[str, Any]], sums: MaskedSums | None
+    ) -> ServerState:
         """Answer the study's queries until it is done."""
+        config = self._prepared.config
         coordinator = Coordinator(
-            exchange, self.plan, timeout_s=self._prepared.config.cohort.report_timeout_s, listen=self._listen
+            exchange, self.plan, timeout_s=config.cohort.report_timeout_s, listen=self._listen, sums=sums
         )
-        coordinator.propose(self._frozen_F)
+        coordinator.propose(self._frozen_F, self._start_P)
         study = train(
             saved.state,
-            self._prepared.config.optimizer,
+            config.optimizer,
             rounds=self.plan.rounds,
             first=saved.round + 1,
-            # A seeded run repeats an interrupted round as it was, its number of attempt included: the rotation
-            # before rounding depends on it.
-            attempts={} if self.plan.seed is not None else self._checkpoints.attempts(),
+            attempts=self._checkpoints.attempts(),
             spend_attempts=self.plan.dp is not None,
             keep=lambda step: self._keep(step, history),
         )
@@ -212,6 +247,7 @@ class Federation:
                 query = study.send(coordinator.run(query))
         except StopIteration as end:
             state: ServerState = end.value
+        self._checked_by = coordinator.close(state.adapter_P.astype(np.float32))
         return state
 
     def _keep(self, step: Step, history: list[dict[str, Any]]) -> None:
@@ -219,7 +255,7 @@ class Federation:
         outcome = step.outcome
         entry: dict[str, Any] = {
             "round": step.round,
-            "sites": list(outcome.state.reported) if outcome.opened else [],
+            "sites": list(outcome.state.survivors) if outcome.opened else [],
             "lost": {site: why.value for site, why in sorted(outcome.state.lost.items())},
             "loss": outcome.opened.loss if outcome.opened else None,
             "epsilon": epsilon_after(self.plan, step.round),
@@ -232,7 +268,7 @@ class Federation:
             self._listen(
                 events.RoundSummed(
                     round=step.round,
-                    sites=outcome.state.reported,
+                    sites=outcome.state.survivors,
                     loss=outcome.opened.loss,
                     epsilon=entry["epsilon"],
                     update_norm=step.update_norm,
@@ -256,22 +292,10 @@ class Federation:
         self._listen(events.Evaluated(round=number, **found))
         return found
 
-    def _site(self, name: str) -> Site:
-        config = self._prepared.config
-        return Site(
-            name=name,
-            host=self._prepared.host,
-            encoded=self._prepared.sites[name],
-            labels=labels_of(self._prepared),
-            rules=Rules(
-                max_epsilon=config.privacy.epsilon,
-                allow_without_privacy=config.privacy.mode == "none",
-                minimum_cohort=config.cohort.minimum,
-                minimum_records=1,
-            ),
-            journal=self._run.journal(name),
-            chance=lambda plan, number: chance(name, plan, number),
-            on_step=lambda number, progress: self._step(name, number, progress),
+    def _watch(self, name: str) -> Watch:
+        return Watch(
+            step=lambda number, progress: self._step(name, number, progress),
+            refusal=lambda refused: self._on_site_error(name, refused),
         )
 
     def _step(self, site: str, number: int, progress: Progress) -> None:
@@ -281,6 +305,19 @@ class Federation:
             events.SiteProgress(
                 site=site, round=number, step=progress.step, steps=progress.steps, local_loss=progress.local_loss
             )
+        )
+
+    def _sum_facts(self) -> SumFacts | None:
+        if self._consortium is None:
+            return None
+        charter = self._consortium.trust.charter
+        return SumFacts(
+            charter_sha256=charter.hash.hex(),
+            members=len(charter.sites),
+            minimum_cohort=charter.minimum_cohort,
+            minimum_honest=charter.minimum_honest,
+            corrupt_tolerance=charter.corrupt_tolerance,
+            checked_by=self._checked_by,
         )
 
     def _spent(self) -> float | None:
@@ -317,7 +354,9 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
         raise ConfigError(
             "privacy.delta", found=f"{config.privacy.delta:g} with {largest} records", expected=f"below {1 / largest:g}"
         )
-    _, frozen_F = fresh_adapter(prepared)
+    start_P, frozen_F = fresh_adapter(prepared)
+    if config.secure_sum.mode == "full":
+        floors_of(config, sites=len(names))
     try:
         plan = make_plan(
             config,
@@ -327,26 +366,11 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             base=Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout),
             labels=labels_of(prepared),
             frozen_F=frozen_F,
+            start_P=start_P,
         )
     except ValueError as err:
         raise ConfigError("secure_sum", found="an encoding that cannot be", expected=str(err)) from err
     return plan, tuple(parse_drop(d, sites=names, rounds=config.rounds) for d in config.drop)
-
-
-def labels_of(prepared: Prepared) -> tuple[str, ...]:
-    """Closed list of classes; empty for a language model."""
-    return prepared.tables.labels if prepared.host.is_classifier else ()
-
-
-def chance(site: str, plan: Plan, number: int) -> Chance:
-    """Randomness of one round at one site: the operating system's, or repeatable where the plan has a seed.
-
-    A plan with differential privacy has no seed, so its samples and noise never come from here.
-    """
-    if plan.seed is None:
-        return Chance(samples=SystemRandomness(), rounding=np.random.default_rng())
-    seed = hashlib.sha256(f"partsong test seed\0{plan.seed}\0{site}\0{number}".encode()).digest()
-    return Chance(samples=SeededRandomness(seed), rounding=np.random.default_rng(int.from_bytes(seed[:8], "big")))
 
 
 def fresh_adapter(prepared: Prepared) -> tuple[FloatVec, FloatVec]:
@@ -373,7 +397,3 @@ def record_partition(prepared: Prepared, run: RunDir) -> None:
         for name, encoded in prepared.sites.items()
     }
     write_json(run.path / "partition.json", sites)
-
-
-def _no_context() -> Context:
-    return Context(run_id=0, node_id=1, node_config={}, state=RecordDict(), run_config={})

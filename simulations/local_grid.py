@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from partsong.common.errors import PartsongError
+from partsong.common.errors import PartsongError, TryAgain
 
 App = Callable[[Message, Context], Message]
 
@@ -29,7 +29,7 @@ class LocalGrid(Grid):
     """Runs every message's ClientApp on a thread of this process.
 
     An error that the product raises on purpose becomes a failed reply, as over a network, and is told to `on_error`.
-    Any other exception is a bug and comes out of `pull_messages`.
+    Any other exception is a bug and comes out of `pull_messages`, and so does `TryAgain`.
     """
 
     def __init__(
@@ -119,6 +119,8 @@ class LocalGrid(Grid):
         with self._locks[node]:
             try:
                 return self._app(message, context)
+            except TryAgain:
+                raise  # a shortage of this machine, which all sites share here: the run stops and can be resumed
             except PartsongError as err:
                 self._on_error(str(context.node_config["site"]), err)
                 return Message(Error(_APP_RAISED, type(err).__name__), reply_to=message)

@@ -208,3 +208,8 @@ def _chosen(size: int, limit: int | None) -> NDArray[np.int64]:
         return np.arange(size)
     order = sorted(range(size), key=lambda i: hashlib.sha256(f"held-out\0{i}".encode()).digest())
     return np.sort(np.array(order[:limit], dtype=np.int64))
+
+
+def labels_of(prepared: Prepared) -> tuple[str, ...]:
+    """Closed list of classes; empty for a language model."""
+    return prepared.tables.labels if prepared.host.is_classifier else ()

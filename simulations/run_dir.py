@@ -6,7 +6,9 @@ plan.json          what the sites agreed to
 partition.json     who got how many records
 metrics.jsonl      one line a round
 checkpoint/        state after each round
-sites/NAME/        each site's own journal of accepted queries
+charter.json       who takes part, signed by all of them
+coordinator/       its key, and what it keeps of the secure sum
+sites/NAME/        what would be on a site's own disk: keys, vault, ledger, journal, copy of the adapter
 adapter/           the PEFT directory
 report.txt         for people
 """
@@ -45,6 +47,7 @@ class RunDir:
         self.path = path
         self.adapter, self.report, self.metrics = path / "adapter", path / "report.txt", path / "metrics.jsonl"
         self.plan, self.partition, self._about = path / "plan.json", path / "partition.json", path / "run.json"
+        self.charter, self.coordinator = path / "charter.json", path / "coordinator"
 
     @classmethod
     def create(cls, config: SimulationConfig, *, marks: tuple[str, ...]) -> RunDir:
@@ -93,13 +96,13 @@ class RunDir:
             return str(json.loads(self._about.read_text())["name"])
         return self.path.name
 
-    def journal(self, site: str) -> Path:
-        """A site's journal of accepted queries; no two sites share one."""
+    def site_folder(self, site: str) -> Path:
+        """What would be a site's own disk; no two sites share one."""
         plain = re.fullmatch(r"\w[\w.-]*", site) is not None
         safe, mark = re.sub(r"[^\w-]+", "-", site), hashlib.sha256(site.encode()).hexdigest()[:8]
         folder = self.path / "sites" / (site if plain else f"{safe}-{mark}")
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / "journal.jsonl"
+        return folder
 
     def rewrite_metrics(self, history: list[dict[str, Any]]) -> None:
         """Make `metrics.jsonl` hold exactly the rounds of `history`; readers see the old file or the new one."""

@@ -23,10 +23,11 @@ from partsong.common.charter import (
     sign_as_site,
 )
 from partsong.common.fixed_point import WordVec
-from partsong.common.keys import Identity
+from partsong.common.keys import Identity, P384Identity, make_identity
 from partsong.common.messages import Header
 from partsong.common.result import OpenedSum
 from partsong.common.shamir import Entropy
+from partsong.common.suite import SuiteName
 from partsong.common.thresholds import Floors, default_tolerance
 from partsong.common.transcript import RunFacts
 from partsong.server.key_setup import SetupRelay
@@ -41,8 +42,8 @@ class Consortium:
     """Everyone's keys under one charter."""
 
     charter: Charter
-    coordinator: Identity
-    identities: tuple[Identity, ...]
+    coordinator: Identity | P384Identity
+    identities: tuple[Identity | P384Identity, ...]
     vaults: tuple[Vault, ...]
 
 
@@ -59,22 +60,29 @@ class Federation:
     rounds: int = field(default=0)
 
 
-def found(site_ids: Sequence[str], *, entropy: Entropy = os.urandom, floors: Floors | None = None) -> Consortium:
+def found(
+    site_ids: Sequence[str],
+    *,
+    entropy: Entropy = os.urandom,
+    floors: Floors | None = None,
+    suite: SuiteName = "A",
+) -> Consortium:
     """Make keys for a coordinator and sites, and a charter that all of them signed.
 
     Args:
         site_ids: two or more.
         entropy: secret uniform bytes.
         floors: of the charter; None gives the defaults for this many sites.
+        suite: of the charter.
     """
     ids = sorted(site_ids)
-    coordinator, identities = Identity.generate(entropy), tuple(Identity.generate(entropy) for _ in ids)
+    coordinator, identities = make_identity(suite, entropy), tuple(make_identity(suite, entropy) for _ in ids)
     chosen = floors or default_floors(len(ids))
     charter = Charter(
         consortium="simulated",
         version=1,
         previous=None,
-        suite="A",
+        suite=suite,
         coordinator=coordinator.public_key.hex(),
         sites=tuple(Member(id=i, key=k.public_key.hex()) for i, k in zip(ids, identities, strict=True)),
         minimum_cohort=chosen.minimum_cohort,

@@ -85,11 +85,22 @@ def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
         base_name=base,
         privacy=privacy_facts(result.plan, epsilon=result.epsilon, marks=warnings),
         provenance=provenance_facts(
-            result.plan, history=result.history, config_sha256=sha256_of(config), base_name=base
+            result.plan,
+            history=result.history,
+            config_sha256=sha256_of(config),
+            base_name=base,
+            secure_sum=result.secure_sum,
         ),
         card=model_card(result.plan, epsilon=result.epsilon, marks=warnings, base_name=base),
     )
-    text = text_report(result.plan, history=result.history, epsilon=result.epsilon, marks=warnings, base_name=base)
+    text = text_report(
+        result.plan,
+        history=result.history,
+        epsilon=result.epsilon,
+        marks=warnings,
+        base_name=base,
+        secure_sum=result.secure_sum,
+    )
     write_bytes(run.report, text.encode())
 
 

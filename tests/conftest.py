@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from partsong.common.adapter import AdapterLayout, TensorSpec
-from partsong.common.config import TrainingConfig
+from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.fixed_point import Block, Encoding
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
 
@@ -61,6 +61,9 @@ def _plan(**changes: Any) -> Plan:
         "sampling_rate": 0.1,
         "dp": None,
         "encoding": encoding,
+        "masked": False,
+        "start_sha256": "a" * 64,
+        "optimizer": ServerOptimizerConfig(),
         "minimum_cohort": 3,
         "labels": (),
         "max_length": 64,

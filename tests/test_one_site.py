@@ -10,10 +10,13 @@ import torch
 
 from partsong.client.consent import Rules
 from partsong.client.data.encode import Encoded, EncodingReport, Record
+from partsong.client.door import PlainDoor
 from partsong.client.dp.sampler import SeededRandomness
+from partsong.client.ledger import Ledger
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
 from partsong.client.site import Chance, Site
+from partsong.client.spending import Purse
 from partsong.client.train import train_round
 from partsong.common.config import (
     AdapterConfig,
@@ -58,10 +61,7 @@ class Memory:
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
     ) -> Iterator[tuple[int, Parcel | Loss]]:
         for address, parcel in parcels.items():
-            if phase == "roster":
-                answer = self.site.roster(parcel.header)
-            else:
-                answer = getattr(self.site, phase)(parcel.header, parcel.vector)
+            answer = self.site.handle(parcel.header, vector=parcel.vector)
             yield address, Parcel(header=answer.header, vector=answer.vector)
 
 
@@ -90,18 +90,20 @@ def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: 
         model=ModelConfig(source="x"), data=DataConfig(), adapter=AdapterConfig(r=2, method=method),  # type: ignore[arg-type]
         privacy=PrivacyConfig(mode="none", sampling_rate=0.5), cohort=CohortConfig(minimum=1), rounds=3, seed=1,
         training=TrainingConfig(steps_per_round=2, lr_scheduler_type=schedule),
-        secure_sum=SecureSumConfig(field_bits=32),
+        secure_sum=SecureSumConfig(field_bits=32, mode="off"),
     )  # fmt: skip
     base = Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout)
-    plan = make_plan(config, run="one", max_sites=1, base=base, labels=(), frozen_F=frozen_F)
+    plan = make_plan(config, run="one", max_sites=1, base=base, labels=(), frozen_F=frozen_F, start_P=start_P)
     report = EncodingReport(records=16, truncated=0, tokens=0, tokens_cut=0, without_loss=0, longest=0)
+    rules, ledger = Rules(allow_without_privacy=True, minimum_cohort=1, minimum_records=1), Ledger(tmp_path / "ledger")
+    ledger.set_ceiling("h", epsilon=None, delta=1e-5)
     site = Site(
         name="only", host=host, encoded=Encoded(records=records(), report=report), labels=(),
-        rules=Rules(allow_without_privacy=True, minimum_cohort=1, minimum_records=1),
-        journal=tmp_path / "journal.jsonl", chance=chance,
+        rules=rules, door=PlainDoor(name="only", rules=rules), journal=tmp_path / "journal.jsonl", chance=chance,
+        purse=Purse(ledger, holding="h", fingerprint="f", records=16, coordinator="c"),
     )  # fmt: skip
-    coordinator = Coordinator(Memory(site), plan, timeout_s=1.0, listen=lambda _: None)
-    coordinator.propose(frozen_F)
+    coordinator = Coordinator(Memory(site), plan, timeout_s=1.0, listen=lambda _: None, sums=None)
+    coordinator.propose(frozen_F, start_P)
     study = train(
         ServerState(adapter_P=start_P.astype(np.float64)), ServerOptimizerConfig(), rounds=3, first=1, attempts={},
         spend_attempts=False, keep=lambda _: None,
@@ -114,6 +116,7 @@ def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: 
     except StopIteration as end:
         federated_P = end.value.adapter_P
 
+    ledger.close()
     rates = {"constant": [1e-2] * 3, "linear": [1e-2, 2e-2 / 3, 1e-2 / 3]}[schedule]
     local = host_of(method)
     for number, rate in enumerate(rates, start=1):

@@ -6,7 +6,8 @@ T: tokens of one record.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +34,20 @@ class Record:
     """Class, as its place in `data.labels`; -1 where there is none."""
     unit: str | None
     """Whose record it is."""
+
+
+def fingerprint(records: Sequence[Record]) -> str:
+    """Name records as they are now: SHA-256 over all that a model sees of them, in order. It stays at the site.
+
+    Args:
+        records: encoded, in the order of their table.
+    """
+    seen = hashlib.sha256(b"partsong records")
+    for record in records:
+        unit = "" if record.unit is None else record.unit
+        for part in (record.input_ids.tobytes(), record.labels.tobytes(), unit.encode(), str(record.label).encode()):
+            seen.update(len(part).to_bytes(8, "big") + part)
+    return seen.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from partsong.common.config import ServerOptimizerConfig
 from partsong.common.methods import ServerState, server_step
-from partsong.server.coordinator import Outcome, Query
+from partsong.server.desk import Outcome, Query
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +54,25 @@ def train(
         if before and spend_attempts:
             continue
         outcome = yield Query(round=number, attempt=before + 1, adapter_P=state.adapter_P.astype(np.float32))
-        norm = 0.0
-        if outcome.opened is not None:
-            norm = float(np.linalg.norm(outcome.opened.mean_P))
-            state = server_step(state, outcome.opened.mean_P, optimizer)
-        keep(Step(round=number, outcome=outcome, state=state, update_norm=norm))
+        step = step_of(state, outcome, optimizer)
+        keep(step)
+        state = step.state
     return state
+
+
+def step_of(state: ServerState, outcome: Outcome, optimizer: ServerOptimizerConfig) -> Step:
+    """Move the global adapter by what a round ended with.
+
+    Args:
+        state: before the round.
+        outcome: of the round.
+        optimizer: what to do with the mean update.
+    """
+    if outcome.opened is None:
+        return Step(round=outcome.state.number, outcome=outcome, state=state, update_norm=0.0)
+    return Step(
+        round=outcome.state.number,
+        outcome=outcome,
+        state=server_step(state, outcome.opened.mean_P, optimizer),
+        update_norm=float(np.linalg.norm(outcome.opened.mean_P)),
+    )

@@ -26,6 +26,7 @@ from partsong.common.messages import (
 )
 from partsong.common.result import words_from_bytes
 from partsong.common.shamir import SHARE_BYTES, combine
+from partsong.common.suite import SuiteName
 from partsong.common.tag import TAG_WORDS
 from partsong.common.thresholds import Floors, share_threshold
 from partsong.common.transcript import context_of, header_hash
@@ -37,8 +38,9 @@ class Lab:
 
     words = 50
 
-    def __init__(self, sites: int, *, floors: Floors | None = None) -> None:
-        self.federation = set_up(found([f"site{i:02}" for i in range(sites)], floors=floors), run=bytes(32))
+    def __init__(self, sites: int, *, floors: Floors | None = None, suite: SuiteName = "A") -> None:
+        consortium = found([f"site{i:02}" for i in range(sites)], floors=floors, suite=suite)
+        self.federation = set_up(consortium, run=bytes(32))
         self.everyone = tuple(range(sites))
         rng = np.random.default_rng(sites)
         self.vectors = {i: rng.integers(0, 2**50, self.words, dtype=np.uint64) for i in self.everyone}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from partsong.client import history, key_setup, secure_sum
-from partsong.common import messages, result, transcript
+from partsong.common import charter, messages, p384, result, transcript
 from partsong.server import secure_sum as desk
 
 HERE = Path(__file__).parent
@@ -26,6 +26,19 @@ CASES = [
     (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "rosters:test_an_invented_site_is_refused"),
     (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "survivors:test_a_forged_confirmation_does_not_count"),
     (messages, "if not signature_fits(key, signed.signature, digest", "if False and (key, digest", "survivors:test_a_report_header_that_was_changed_is_refused"),
+    (charter, "if not signature_fits(charter.coordinator_key, _unhex(signed.coordinator_signature), own):", "if False:", "charters:test_the_network_cannot_change_a_charter_without_the_coordinator"),
+    (charter, "if set(signed.site_signatures) != listed:", "if False:", "charters:test_a_signature_of_a_site_that_is_not_listed_is_refused"),
+    (charter, "if not signature_fits(charter.site_key(number), signature, _site_message(charter, site.id)):", "if False:", "charters:test_the_coordinator_cannot_sign_for_the_sites"),
+    (charter, "if charter.site_key(charter.number_of(site_id)) != signer.public_key:", "if False:", "charters:test_a_site_does_not_sign_for_a_key_that_is_not_its_own"),
+    (charter, "if not replaced <= set(new.revoked):", "if False:", "charters:test_a_site_s_key_is_not_exchanged_unseen_in_the_next_version"),
+    (charter, "if new.version != pinned.version + 1 or new.previous != pinned.hash.hex():", "if False:", "charters:test_another_history_does_not_take_the_place_of_the_pinned_one"),
+    (charter, "if new.consortium != pinned.consortium:", "if False:", "charters:test_a_charter_of_another_consortium_does_not_follow"),
+    (charter, "if not set(pinned.revoked) <= set(new.revoked):", "if False:", "charters:test_a_revoked_key_does_not_come_back"),
+    (charter, "if new.suite != pinned.suite:", "if False:", "charters:test_the_next_version_does_not_step_down_to_another_suite"),
+    (key_setup, "if suite != charter.suite:", "if False:", "suites:test_a_site_of_another_suite_does_not_start"),
+    (messages, "if found != suite:", "if False:", "suites:test_keys_of_another_suite_from_a_corrupt_site_are_refused_by_name"),
+    (p384, "if s > ORDER // 2:", "if False:", "suites:test_a_mirrored_signature_is_no_second_message"),
+    (secure_sum, "        history.require_unrevoked(survivors.sites, state=self._state)\n", "", "suites:test_a_site_revoked_within_a_round_is_in_no_sum"),
     (transcript, "if numbers != sorted(set(numbers)):", "if False:", "survivors:test_one_confirmation_many_times_is_one"),
     (transcript, "if numbers != sorted(set(numbers)):", "if False:", "rosters:test_a_site_counted_twice_is_refused"),
     (transcript, "if any(ready.header != header_hash(header) or", "if any(", "rosters:test_different_models_for_different_sites_leave_noise"),
@@ -48,7 +61,7 @@ CASES = [
     (history, "if header.previous != state.result:", "if False:", "results:test_another_result_for_a_round_that_was_checked_is_refused"),
     (history, "if same and result.survivors != state.survivors:", "if False:", "results:test_a_site_does_not_take_a_sum_over_others_than_it_confirmed"),
     (history, "if result.header.round < state.result_round:", "if False:", "results:test_a_run_is_not_closed_with_an_earlier_result"),
-    (history, "if set(roster) & set(state.revoked):", "if False:", "rosters:test_a_revoked_site_enters_no_roster"),
+    (history, "if set(sites) & set(state.revoked):", "if False:", "rosters:test_a_revoked_site_enters_no_roster"),
     (history, "if not header.noised and 1 <=", "if False and", "rosters:test_without_noise_a_roster_that_differs_by_one_site_is_refused"),
     (result, "return tag_fits(", "return True or tag_fits(", "results:test_a_site_that_missed_the_round_checks_its_sum_too"),
     (result, "!= (context, named, root_of(result.words)):", "!= (context, named, statement.sum):", "results:test_a_result_without_its_parts_is_dropped"),
@@ -99,7 +112,8 @@ def runs_of(test: object, lab: object, monkeypatch: pytest.MonkeyPatch) -> Itera
     """Run a test with each of its parameters."""
     marks = [m for m in getattr(test, "pytestmark", []) if m.name == "parametrize"]
     rows = marks[0].args[1] if marks else [None]
-    names = [n.strip() for n in marks[0].args[0].split(",")] if marks else []
+    given = marks[0].args[0] if marks else ()
+    names = [n.strip() for n in given.split(",")] if isinstance(given, str) else list(given)
     for row in rows:
         values = dict(zip(names, row if len(names) > 1 else [row], strict=False)) if marks else {}
         wanted = inspect.signature(test).parameters

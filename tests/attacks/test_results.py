@@ -113,7 +113,9 @@ def test_a_result_without_its_parts_is_dropped(lab: Callable) -> None:
         "confirmations": replace(result, confirms=result.confirms[:3]),
         "survivor": replace(result, reports=result.reports[:4]),
         "found the previous": replace(result, readys=result.readys[:3]),
-        "signature": replace(result, statement=replace(result.statement, signature=bytes(64))),
+        "signature": replace(
+            result, statement=replace(result.statement, signature=bytes(len(result.statement.signature)))
+        ),
     }
     for changed in bad.values():
         data = pack(changed)

@@ -113,7 +113,7 @@ def _site_plan(host: ModelHost, *, privacy: dict[str, Any] | None = None, sites:
         "privacy": PrivacyConfig(**{"mode": "none", "sampling_rate": 0.5} | (privacy or {})),
         "training": TrainingConfig(steps_per_round=2),
         "cohort": CohortConfig(minimum=min(sites, 3)),
-        "secure_sum": SecureSumConfig(field_bits=32),
+        "secure_sum": SecureSumConfig(field_bits=32, mode="off"),
         "rounds": 3,
     }
     return make_plan(
@@ -123,6 +123,7 @@ def _site_plan(host: ModelHost, *, privacy: dict[str, Any] | None = None, sites:
         base=Base(sha256=host.files.sha256, lora=host.lora_options, layout=layout),
         labels=LABELS if host.is_classifier else (),
         frozen_F=host.take(trained=False),
+        start_P=host.take(),
     )
 
 

@@ -12,8 +12,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from partsong.client import app as client_app
 from partsong.client.app import RAW, make_app, make_remote_app
-from partsong.client.site import Answer
+from partsong.client.door import Answer
 from partsong.common.errors import WireError
+from partsong.server.app import MESSAGE_TYPES
 
 CONTEXT = Context(run_id=7, node_id=3, node_config={"site": "north"}, state=RecordDict(), run_config={})
 SECRET = "patient Smith, 2021-03-04"
@@ -22,14 +23,10 @@ SECRET = "patient Smith, 2021-03-04"
 class Echo:
     """Stands where a site stands and says what reached it."""
 
-    def propose(self, header: bytes, vector: bytes) -> Answer:
-        return Answer(header=b"propose " + header, vector=vector)
-
-    def open(self, header: bytes, vector: bytes) -> Answer:
-        return Answer(header=b"open " + header, vector=vector[::-1])
-
-    def roster(self, header: bytes) -> Answer:
-        raise ValueError(SECRET)
+    def handle(self, header: bytes, *, vector: bytes, note: bytes) -> Answer:
+        if header == b"fail":
+            raise ValueError(SECRET)
+        return Answer(header=b"answer to " + header, vector=vector[::-1], note=note)
 
 
 def site_of(context: Context) -> Any:
@@ -37,13 +34,13 @@ def site_of(context: Context) -> Any:
     return Echo()
 
 
-def message(kind: str, *, header: object = b"h", vector: bytes = b"") -> Message:
+def message(kind: str, *, header: object = b"h", vector: bytes = b"", note: bytes = b"") -> Message:
     """What a coordinator would send."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 7, 1
     content = RecordDict({"partsong": ConfigRecord({"header": header})})  # type: ignore[dict-item]
-    if vector:
-        raw = Array(dtype="uint8", shape=(len(vector),), stype=RAW, data=vector)
-        content["vector"] = ArrayRecord({"vector": raw})
+    for name, data in (("vector", vector), ("note", note)):
+        if data:
+            content[name] = ArrayRecord({name: Array(dtype="uint8", shape=(len(data),), stype=RAW, data=data)})
     out = Message(content, 3, kind)
     out.metadata.__dict__["_message_id"] = "m1"
     return out
@@ -55,16 +52,15 @@ def apps() -> list[ClientApp]:
 
 @pytest.mark.parametrize("app", apps(), ids=["local", "remote"])
 def test_messages_reach_the_site_and_answers_come_back(app: ClientApp) -> None:
-    """Header and vector, byte for byte, each phase at its own method."""
-    first = app(message("query.propose", vector=b"\x00\x01\xff"), CONTEXT)
-    second = app(message("train", vector=b"abc"), CONTEXT)
+    """Header, vector and note, byte for byte, of every kind of message."""
+    for kind in MESSAGE_TYPES.values():
+        answer = app(message(kind, vector=b"\x00\x01\xff", note=b"n"), CONTEXT)
 
-    assert first.content["partsong"]["header"] == b"propose h"
-    assert first.content["vector"]["vector"].data == b"\x00\x01\xff"
-    assert second.content["partsong"]["header"] == b"open h"
-    assert second.content["vector"]["vector"].data == b"cba"
-    assert first.metadata.reply_to_message_id == "m1"
-    assert "vector" not in app(message("train"), CONTEXT).content
+        assert answer.content["partsong"]["header"] == b"answer to h"
+        assert answer.content["vector"]["vector"].data == b"\xff\x01\x00"
+        assert answer.content["note"]["note"].data == b"n"
+        assert answer.metadata.reply_to_message_id == "m1"
+        assert set(app(message(kind), CONTEXT).content) == {"partsong"}
 
 
 def test_a_message_without_a_header_is_refused() -> None:
@@ -77,7 +73,7 @@ def test_over_a_network_no_text_of_an_exception_leaves_the_site() -> None:
     """The coordinator gets a constant; the operator of the site gets the exception."""
     told: list[Exception] = []
 
-    reply = make_remote_app(site_of, on_error=told.append)(message("query.roster"), CONTEXT)
+    reply = make_remote_app(site_of, on_error=told.append)(message("query.roster", header=b"fail"), CONTEXT)
 
     assert reply.has_error()
     assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION == client_app._APP_RAISED
@@ -88,10 +84,10 @@ def test_over_a_network_no_text_of_an_exception_leaves_the_site() -> None:
 def test_without_that_flower_would_be_given_the_text() -> None:
     """Control: the plain app lets the exception out, and Flower sends what it says."""
     with pytest.raises(ValueError, match=SECRET):
-        make_app(site_of)(message("query.roster"), CONTEXT)
+        make_app(site_of)(message("query.roster", header=b"fail"), CONTEXT)
 
 
-@pytest.mark.parametrize("module", ["consent", "seal", "app"])
+@pytest.mark.parametrize("module", ["consent", "seal", "door", "spending", "app"])
 def test_deciding_sealing_and_moving_messages_need_no_torch(module: str) -> None:
     """What runs beside the model can be audited without it."""
     code = f"import sys, partsong.client.{module}; sys.exit('torch' in sys.modules)"

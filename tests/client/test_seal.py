@@ -23,22 +23,20 @@ def blocks(seed: int = 0) -> dict[str, np.ndarray]:
 def test_sealed_vectors_add_up_to_the_sum(make_plan: MakePlan) -> None:
     """Three sites, sealed each with its own rounding, opened only as a sum."""
     plan, rng = make_plan(), np.random.default_rng(1)
-    total = sum(seal(blocks(i), plan, number=2, attempt=1, rng=rng) for i in range(3))
+    total = sum(seal(blocks(i), plan, number=2, rng=rng) for i in range(3))
 
-    sums = decode_sum(
-        np.asarray(total), plan.encoding, sites=3, rotation_seed=rotation_seed(plan.sha256, number=2, attempt=1)
-    )
+    sums = decode_sum(np.asarray(total), plan.encoding, sites=3, rotation_seed=rotation_seed(plan.sha256, number=2))
 
     assert sums[UPDATE] == pytest.approx(sum(blocks(i)[UPDATE] for i in range(3)), abs=1e-5)
     assert sums[LOSS] == pytest.approx([4.5], abs=1e-5)
 
 
 def test_another_round_is_another_rotation(make_plan: MakePlan) -> None:
-    """Opened with the seed of another attempt, the sum is something else."""
+    """Opened with the seed of another round, the sum is something else."""
     plan = make_plan()
-    words = seal(blocks(), plan, number=2, attempt=1, rng=np.random.default_rng(1))
+    words = seal(blocks(), plan, number=2, rng=np.random.default_rng(1))
 
-    other = decode_sum(words, plan.encoding, sites=1, rotation_seed=rotation_seed(plan.sha256, number=2, attempt=2))
+    other = decode_sum(words, plan.encoding, sites=1, rotation_seed=rotation_seed(plan.sha256, number=3))
 
     assert np.abs(other[UPDATE] - blocks()[UPDATE]).max() > 0.1
 
@@ -48,9 +46,9 @@ def test_a_block_without_an_event_is_refused_under_privacy(make_plan: MakePlan, 
     loose = {**blocks(), "histogram": np.zeros(3, np.float32)}
 
     with pytest.raises(Refused, match=r"unaccounted_release.*'histogram'"):
-        seal(loose, make_plan(dp=make_dp()), number=1, attempt=1, rng=np.random.default_rng())
+        seal(loose, make_plan(dp=make_dp()), number=1, rng=np.random.default_rng())
     with pytest.raises(EncodingError, match="histogram"):
-        seal(loose, make_plan(), number=1, attempt=1, rng=np.random.default_rng())
+        seal(loose, make_plan(), number=1, rng=np.random.default_rng())
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -60,7 +58,7 @@ def test_nothing_that_is_not_finite_leaves(make_plan: MakePlan, bad: float) -> N
     values[UPDATE][3] = bad
 
     with pytest.raises(NotFinite, match=r"^block update: found a value that is not finite, expected finite values$"):
-        seal(values, make_plan(), number=1, attempt=1, rng=np.random.default_rng())
+        seal(values, make_plan(), number=1, rng=np.random.default_rng())
 
 
 def test_an_update_beyond_the_clip_is_shortened(make_plan: MakePlan) -> None:
@@ -68,9 +66,9 @@ def test_an_update_beyond_the_clip_is_shortened(make_plan: MakePlan) -> None:
     plan, values = make_plan(), blocks()
     values[UPDATE] *= 100
 
-    words = seal(values, plan, number=1, attempt=1, rng=np.random.default_rng(1))
+    words = seal(values, plan, number=1, rng=np.random.default_rng(1))
 
-    seed = rotation_seed(plan.sha256, number=1, attempt=1)
+    seed = rotation_seed(plan.sha256, number=1)
     opened = decode_sum(words, plan.encoding, sites=1, rotation_seed=seed)[UPDATE]
     assert np.linalg.norm(opened) == pytest.approx(4.0, rel=1e-4)
     assert opened / 4 == pytest.approx(values[UPDATE] / np.linalg.norm(values[UPDATE]), abs=1e-4)

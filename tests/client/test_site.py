@@ -1,7 +1,7 @@
 """A site's side of the protocol, message by message."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,17 @@ import pytest
 
 from partsong.client.consent import Rules
 from partsong.client.data.encode import Encoded, Record
+from partsong.client.door import Answer, PlainDoor
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
+from partsong.client.ledger import Ledger
 from partsong.client.model.host import ModelHost
-from partsong.client.site import Answer, Chance, Site
-from partsong.client.train import LocalUpdate, Progress
+from partsong.client.site import Chance, Site, Watch
+from partsong.client.spending import Purse
+from partsong.client.train import LocalUpdate, Progress, TrainingFailed
 from partsong.common import wire
 from partsong.common.adapter import digest
-from partsong.common.errors import DataError, Refused, TryAgain, WireError
+from partsong.common.config import SecureSumConfig, TrainingConfig
+from partsong.common.errors import DataError, PartsongError, Refused, TryAgain, WireError
 from partsong.common.files import read_lines
 from partsong.common.fixed_point import decode_sum
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
@@ -34,6 +38,10 @@ class Bench:
         self.frozen_F, self.start_P = host.take(trained=False), host.take()
         self.rounds: list[tuple[int, LocalUpdate]] = []
         self.journal_at_first_step: list[Any] | None = None
+        self.reserved_at_first_step: tuple[str, ...] = ()
+        self.refusals: list[PartsongError] = []
+        self.ledger = Ledger(journal.with_name("ledger.sqlite"))
+        self.ledger.set_ceiling("h", epsilon=8.0 if plan.dp else None, delta=1e-3)
         self.site = self.new_site()
 
     def new_site(self, *, seeded: bool | None = None) -> Site:
@@ -45,27 +53,37 @@ class Bench:
 
         return Site(
             name="north", host=self.host, encoded=self.encoded, rules=self.rules, labels=(), journal=self.journal,
-            chance=chance, on_step=self._step, on_round=lambda n, u: self.rounds.append((n, u)),
+            door=PlainDoor(name="north", rules=self.rules), chance=chance,
+            purse=Purse(self.ledger, holding="h", fingerprint="f", records=12, coordinator="c"),
+            watch=Watch(
+                step=self._step, update=lambda n, u: self.rounds.append((n, u)), refusal=self.refusals.append
+            ),
         )  # fmt: skip
 
     def _step(self, _number: int, _progress: Progress) -> None:
         if self.journal_at_first_step is None:
             self.journal_at_first_step = read_lines(self.journal)
+            self.reserved_at_first_step = self.ledger.outstanding()
 
     def propose(self, plan: Plan | None = None) -> Answer:
         header = wire.encode(wire.Propose(plan=plan or self.plan))
-        return self.site.propose(header, wire.vector_bytes(self.frozen_F))
+        vector = wire.vector_bytes(self.frozen_F) + wire.vector_bytes(self.start_P)
+        return self.site.handle(header, vector=vector)
 
     def open(self, number: int = 1, attempt: int = 1, **changes: Any) -> Answer:
-        values = {"plan_sha256": self.plan.sha256, "adapter_sha256": digest(self.start_P)} | changes
+        values = {"plan_sha256": self.plan.sha256, "adapter_sha256": digest(self.start_P), "summed": 0}
+        values |= changes
         header = wire.encode(wire.Open(round=number, attempt=attempt, **values))
-        return self.site.open(header, wire.vector_bytes(self.start_P))
+        return self.site.handle(header, vector=wire.vector_bytes(self.start_P))
 
     def roster(
         self, number: int = 1, attempt: int = 1, *, sites: tuple[str, ...] = ("east", "north", "west")
     ) -> Answer:
         header = wire.Roster(plan_sha256=self.plan.sha256, round=number, attempt=attempt, sites=sites)
-        return self.site.roster(wire.encode(header))
+        return self.site.handle(wire.encode(header))
+
+    def ledger_says(self, number: int = 1, attempt: int = 1) -> str | None:
+        return self.ledger.state(f"{self.plan.sha256}:{number}:{attempt}")
 
 
 MakeBench = Callable[..., Bench]
@@ -78,15 +96,21 @@ def make_bench(
     make_encoded: Callable[..., Encoded],
     make_site_plan: Callable[..., Plan],
     tmp_path: Path,
-) -> MakeBench:
+) -> Iterator[MakeBench]:
     """A site with twelve records and a plan that fits it."""
 
     def make(*, rules: Rules = RULES, **config: Any) -> Bench:
         host = make_host()
         encoded = make_encoded(make_records((5, 7, 4) * 4))
-        return Bench(host, encoded, make_site_plan(host, **config), tmp_path / "site" / "journal.jsonl", rules)
+        folder = tmp_path / "site"
+        folder.mkdir()
+        made.append(Bench(host, encoded, make_site_plan(host, **config), folder / "journal.jsonl", rules))
+        return made[-1]
 
-    return make
+    made: list[Bench] = []
+    yield make
+    for bench in made:
+        bench.ledger.close()
 
 
 def code(answer: Answer) -> str:
@@ -113,7 +137,7 @@ def test_a_round_leaves_the_sealed_update_and_nothing_else(make_bench: MakeBench
     assert wire.decode(report.header, wire.Report) == wire.Report(site="north", round=1, attempt=1)
     ((number, update),) = bench.rounds
     words = wire.words(report.vector, size=bench.plan.encoding.words())
-    seed = rotation_seed(bench.plan.sha256, number=1, attempt=1)
+    seed = rotation_seed(bench.plan.sha256, number=1)
     opened = decode_sum(words, bench.plan.encoding, sites=1, rotation_seed=seed)
     assert number == 1
     assert opened[UPDATE] == pytest.approx(update.update_P, abs=1e-6)
@@ -129,6 +153,7 @@ def test_the_query_is_in_the_journal_before_the_first_step(make_bench: MakeBench
     bench.open(2, 3)
 
     assert bench.journal_at_first_step == [{"plan": bench.plan.sha256, "round": 2, "attempt": 3}]
+    assert bench.reserved_at_first_step == (f"{bench.plan.sha256}:2:3",)
 
 
 def test_a_journal_that_cannot_be_written_stops_the_round_before_it_reads(make_bench: MakeBench) -> None:
@@ -221,15 +246,112 @@ def test_a_replayed_query_is_refused_also_after_a_restart(make_bench: MakeBench)
     assert [code(bench.open(n, a)) for n, a in ((2, 1), (1, 1), (1, 9), (2, 2))] == ["state", "state", "state", "ready"]
 
 
-def test_under_privacy_the_journal_bounds_the_queries(make_bench: MakeBench) -> None:
-    """Rounds that were opened and never finished are spent."""
+def test_under_privacy_a_plan_is_paid_for_once(make_bench: MakeBench) -> None:
+    """Two rounds that were sealed are all that a plan of two rounds gets, whatever they are called."""
     bench = make_bench(privacy=PRIVATE, rounds=2)
     bench.propose()
 
-    answers = [code(bench.open(1, attempt)) for attempt in (1, 2, 3)]
+    answers = [code(answer) for attempt in (1, 2) for answer in (bench.open(1, attempt), bench.roster(1, attempt))]
 
-    assert answers == ["ready", "ready", "budget"]
-    assert len(bench.rounds) == 2
+    assert answers == ["ready", "report"] * 2
+    assert code(bench.open(2)) == "budget"
+    assert [bench.ledger_says(1, attempt) for attempt in (1, 2)] == ["committed", "committed"]
+
+
+def test_a_round_that_never_had_a_roster_costs_nothing(make_bench: MakeBench) -> None:
+    """Its update is erased before its cost is given back, so nobody ever learned anything from it."""
+    bench = make_bench(privacy=PRIVATE, rounds=2)
+    bench.propose()
+    spent = bench.ledger.spent("h").epsilon
+
+    answers = [code(bench.open(1, attempt)) for attempt in (1, 2, 3, 4)]
+    waiting = bench.site._waiting
+    bench.propose()
+
+    assert answers == ["ready"] * 4
+    assert [bench.ledger_says(1, attempt) for attempt in (1, 2, 3, 4)] == ["released"] * 4
+    assert bench.ledger.spent("h").epsilon == spent == 0
+    assert waiting is not None
+    assert not waiting.update.update_P.any()
+    assert code(bench.roster(1, 4)) == "state"
+
+
+def test_a_crash_before_the_roster_costs_nothing_and_one_after_it_does(make_bench: MakeBench) -> None:
+    """An update lives in memory until it is paid for: a new process gives back what is only reserved."""
+    bench = make_bench(privacy=PRIVATE)
+    bench.propose()
+    bench.open(1)
+    bench.roster(1)
+    bench.open(2)
+    assert (bench.ledger_says(1), bench.ledger_says(2)) == ("committed", "reserved")
+
+    bench.site = bench.new_site()
+
+    assert (bench.ledger_says(1), bench.ledger_says(2)) == ("committed", "released")
+
+
+def test_a_query_over_the_budget_is_refused_before_a_record_is_read(make_bench: MakeBench) -> None:
+    """The coordinator learns `budget`; rule and numbers are told to the operator."""
+    bench = make_bench(privacy=PRIVATE)
+    bench.propose()
+    bench.ledger.set_ceiling("h", epsilon=0.5, delta=1e-3)
+
+    answer = bench.open()
+
+    assert code(answer) == "budget"
+    assert bench.rounds == []
+    assert bench.journal_at_first_step is None
+    assert "over_budget" in str(bench.refusals[-1])
+
+
+def test_failed_training_costs_nothing(make_bench: MakeBench) -> None:
+    """Nothing of it was sealed; the reservation is given back and no update waits."""
+    bench = make_bench(
+        training=TrainingConfig(optim="sgd", learning_rate=1e38, steps_per_round=3),
+        secure_sum=SecureSumConfig(mode="off", update_clip=1.0),
+    )
+    bench.propose()
+
+    with pytest.raises(TrainingFailed):
+        bench.open()
+
+    assert bench.ledger_says() == "released"
+    assert code(bench.roster()) == "state"
+
+
+def test_a_message_that_no_site_takes_is_refused(make_bench: MakeBench) -> None:
+    """Answers of sites, and kinds that do not exist."""
+    bench = make_bench()
+    ready = wire.Ready(site="north", round=1, attempt=1)
+
+    for header in (wire.encode(ready), b'{"body":{},"kind":"eval","wire":1}'):
+        with pytest.raises(WireError, match="no site takes"):
+            bench.site.handle(header)
+
+
+def test_an_unmasked_site_knows_no_step_of_the_secure_sum(make_bench: MakeBench) -> None:
+    """Each is refused by its code, and nothing is sealed by it."""
+    bench = make_bench()
+    bench.propose()
+    bench.open()
+    plan = bench.plan.sha256
+    steps = [
+        wire.Keys(plan_sha256=plan, step="begin"), wire.Confirm(plan_sha256=plan, round=1, attempt=1),
+        wire.Unmask(plan_sha256=plan, round=1, attempt=1), wire.Result(plan_sha256=plan, summed=1, adapter_sha256=""),
+    ]  # fmt: skip
+
+    assert [code(bench.site.handle(wire.encode(step), note=b"x")) for step in steps] == ["plan"] * 4
+    assert code(bench.roster()) == "report"
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_site_takes_plans_of_its_own_kind_of_sum_only(make_bench: MakeBench, *, masked: bool) -> None:
+    """A site without a charter refuses a masked plan, which it could not keep; the control is its own kind."""
+    bench = make_bench()
+
+    answer = bench.propose(dataclasses.replace(bench.plan, masked=masked))
+
+    assert code(answer) == ("policy" if masked else "accept")
 
 
 def test_a_torn_line_of_the_journal_costs_nothing_and_a_damaged_one_stops(make_bench: MakeBench) -> None:

@@ -13,6 +13,8 @@ from partsong.client.site_state import SiteState
 from partsong.common import messages
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import WireError
+from partsong.common.messages import Reveals, Signed
+from partsong.common.suite import SIGNATURE_BYTES, SUITES, BySuite, SuiteName
 
 MESSAGES = [
     cls
@@ -21,16 +23,23 @@ MESSAGES = [
 ] + [SiteState]
 
 
-def values_of(kind: Any) -> st.SearchStrategy[Any]:
+def size_of(annotation: Any, suite: SuiteName) -> int:
+    return annotation.of(suite) if isinstance(annotation, BySuite) else annotation
+
+
+def values_of(kind: Any, suite: SuiteName) -> st.SearchStrategy[Any]:
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind, include_extras=True)
-        return st.builds(kind, **{f.name: values_of(hints[f.name]) for f in dataclasses.fields(kind)})
+        return st.builds(kind, **{f.name: values_of(hints[f.name], suite) for f in dataclasses.fields(kind)})
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        return st.binary(min_size=args[1], max_size=args[1])
+        return st.binary(min_size=size_of(args[1], suite), max_size=size_of(args[1], suite))
     if origin is tuple:
-        return st.lists(values_of(args[0]), max_size=3).map(tuple)
+        return st.lists(values_of(args[0], suite), max_size=3).map(tuple)
     return st.integers(0, 2**64 - 1) if kind is int else st.binary(max_size=40)
+
+
+SUITE = st.sampled_from(SUITES)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +70,7 @@ def test_the_layout_is_the_one_of_the_specification() -> None:
 @given(st.data())
 def test_every_message_comes_back_and_its_neighbours_do_not(cls: type, data: st.DataObject) -> None:
     """Round trip; one byte more, one byte less, another label and another message's bytes are refused."""
-    message = data.draw(values_of(cls))
+    message = data.draw(values_of(cls, data.draw(SUITE)))
     packed = pack(message)
 
     assert unpack(cls, packed) == message
@@ -82,7 +91,7 @@ def test_labels_are_distinct(cls: type) -> None:
 @given(st.sampled_from(MESSAGES), st.data())
 def test_changed_bytes_are_refused_or_are_another_message(cls: type, data: st.DataObject) -> None:
     """A flipped bit, a cut or an insertion never gives the old message, and never another error than ours."""
-    message = data.draw(values_of(cls))
+    message = data.draw(values_of(cls, data.draw(SUITE)))
     packed = bytearray(pack(message))
     place = data.draw(st.integers(0, len(packed) - 1))
     change = data.draw(st.sampled_from(["flip", "cut", "insert", "swap"]))
@@ -127,9 +136,9 @@ def test_values_outside_their_type_are_not_encoded(change: dict[str, object], er
 def test_a_million_changed_messages_are_refused_or_are_other_messages() -> None:
     """The same promise for a million cheap changes of one message of each class."""
     rng = np.random.default_rng(0)
-    packed = {cls: pack(build_one(cls)) for cls in MESSAGES}
+    packed = [(cls, pack(build_one(cls, suite))) for cls in MESSAGES for suite in SUITES]
     per_class = 1_000_000 // len(packed) + 1
-    for cls, good in packed.items():
+    for cls, good in packed:
         places = rng.integers(0, len(good), per_class)
         flips = rng.integers(1, 256, per_class)
         cuts = rng.integers(0, 4, per_class)
@@ -142,17 +151,48 @@ def test_a_million_changed_messages_are_refused_or_are_other_messages() -> None:
             assert pack(other) == changed
 
 
-def build_one(cls: type) -> object:
+def build_one(cls: type, suite: SuiteName) -> object:
     hints = typing.get_type_hints(cls, include_extras=True)
-    return cls(**{f.name: one_of(hints[f.name]) for f in dataclasses.fields(cls)})
+    return cls(**{f.name: one_of(hints[f.name], suite) for f in dataclasses.fields(cls)})
 
 
-def one_of(kind: Any) -> object:
+def one_of(kind: Any, suite: SuiteName) -> object:
     if dataclasses.is_dataclass(kind):
-        return build_one(kind)
+        return build_one(kind, suite)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        return bytes(range(200, 200 + 16)) * (args[1] // 16)
+        return bytes(i % 251 for i in range(size_of(args[1], suite)))
     if origin is tuple:
-        return (one_of(args[0]),) * 2
+        return (one_of(args[0], suite),) * 2
     return 7 if kind is int else b"some bytes"
+
+
+def test_a_message_says_which_suite_its_sizes_are_of() -> None:
+    """The label of suite F stands over its sizes alone; without any such field a message is the same in both."""
+    a, f = (Signed(body=b"x", signature=bytes(SIGNATURE_BYTES.of(suite))) for suite in SUITES)
+
+    assert pack(a) == b"\x11partsong/1 signed" + b"\0\0\0\x01x" + bytes(64)
+    assert pack(f) == b"\x13partsong/1/F signed" + b"\0\0\0\x01x" + bytes(96)
+    assert pack(Reveals(reveals=(f, f))).startswith(b"\x14partsong/1/F reveals")
+    assert pack(Reveals(reveals=())).startswith(b"\x12partsong/1 reveals")
+
+
+def test_the_label_of_a_suite_without_its_sizes_is_refused() -> None:
+    """Otherwise one value would have two encodings, or a signature of one suite could pass for the other's."""
+    empty = b"\x14partsong/1/F reveals" + bytes(4)
+    small = b"\x12partsong/1/F small" + pack(SMALL)[len(PREFIX) :]
+    for cls, bad in ((Reveals, empty), (Small, small)):
+        with pytest.raises(WireError, match="label of a suite"):
+            unpack(cls, bad)
+    for prefix, size in ((b"\x11partsong/1 signed", 96), (b"\x13partsong/1/F signed", 64)):
+        with pytest.raises(WireError, match=r"bytes left|bytes too many"):
+            unpack(Signed, prefix + b"\0\0\0\x01x" + bytes(size))
+
+
+def test_two_suites_in_one_message_are_not_encoded() -> None:
+    """Nor a size that is of neither."""
+    a, f = (Signed(body=b"x", signature=bytes(SIGNATURE_BYTES.of(suite))) for suite in SUITES)
+
+    for bad in (Reveals(reveals=(a, f)), dataclasses.replace(a, signature=bytes(65))):
+        with pytest.raises(ValueError, match="64 or 96 bytes, of one suite"):
+            pack(bad)

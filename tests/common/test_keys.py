@@ -1,20 +1,51 @@
 """Identity keys and their files."""
 
+import hashlib
 import json
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partsong.common.keys import Identity, KeyFileError, fingerprint, lock, signature_fits, unlock
+from partsong.common.keys import (
+    Identity,
+    KeyFileError,
+    P384Identity,
+    fingerprint,
+    lock,
+    make_identity,
+    signature_fits,
+    unlock,
+)
+from partsong.common.suite import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SUITES, SuiteName, suite_of_key
 
 SEED = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+VECTORS = Path(__file__).parents[1] / "vectors"
+KEYS = {"A": Identity(SEED), "F": P384Identity(SEED + b"sixteen bytes  .")}
+
+
+def tape(name: str) -> Callable[[int], bytes]:
+    """Give the bytes of SHAKE-256 of a name, one after the other."""
+    data, at = hashlib.shake_256(name.encode()).digest(1 << 10), [0]
+
+    def take(size: int) -> bytes:
+        at[0] += size
+        return data[at[0] - size : at[0]]
+
+    return take
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def key(request: pytest.FixtureRequest) -> Identity | P384Identity:
+    return KEYS[request.param]
 
 
 @pytest.fixture(scope="module")
-def locked() -> bytes:
-    return lock(Identity(SEED), passphrase=b"correct horse", entropy=os.urandom)
+def locked(key: Identity | P384Identity) -> bytes:
+    return lock(key, passphrase=b"correct horse", entropy=os.urandom)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +80,10 @@ def test_signatures_are_those_of_rfc_8032(seed: str, public: str, message: str, 
     assert signature_fits(identity.public_key, bytes.fromhex(signature), bytes.fromhex(message))
 
 
-@given(st.integers(0, 511), st.binary(max_size=20))
-def test_a_changed_signature_message_or_key_does_not_fit(bit: int, message: bytes) -> None:
+@given(st.sampled_from(SUITES), st.integers(0, 511), st.binary(max_size=20))
+def test_a_changed_signature_message_or_key_does_not_fit(suite: str, bit: int, message: bytes) -> None:
     """One bit anywhere is enough, and malformed lengths are no signatures either."""
-    identity = Identity(SEED)
+    identity = KEYS[suite]
     signature = bytearray(identity.sign(message))
     assert signature_fits(identity.public_key, bytes(signature), message)
 
@@ -61,14 +92,39 @@ def test_a_changed_signature_message_or_key_does_not_fit(bit: int, message: byte
     assert not signature_fits(identity.public_key, bytes(signature), message)
     assert not signature_fits(identity.public_key, identity.sign(message), message + b"x")
     assert not signature_fits(identity.public_key, identity.sign(message)[:-1], message)
+    assert not signature_fits(identity.public_key, identity.sign(message) + b"\0", message)
     assert not signature_fits(b"", identity.sign(message), message)
 
 
-def test_a_key_file_opens_with_its_passphrase_only(locked: bytes) -> None:
+def test_a_key_s_length_is_that_of_its_suite() -> None:
+    """So is its signature's; and neither suite's signature fits under the other's key."""
+    made = {suite: make_identity(suite, os.urandom) for suite in SUITES}
+
+    for suite, identity in made.items():
+        assert (len(identity.public_key), suite_of_key(identity.public_key)) == (PUBLIC_KEY_BYTES.of(suite), suite)
+        assert len(identity.sign(b"x")) == SIGNATURE_BYTES.of(suite)
+    assert suite_of_key(bytes(33)) is None
+    assert not signature_fits(made["A"].public_key, made["F"].sign(b"x"), b"x")
+    assert not signature_fits(made["F"].public_key, made["A"].sign(b"x"), b"x")
+
+
+def test_a_key_file_opens_with_its_passphrase_only(key: Identity | P384Identity, locked: bytes) -> None:
     """Round trip, and another passphrase is refused."""
-    assert unlock(locked, passphrase=b"correct horse").public_key == Identity(SEED).public_key
+    opened = unlock(locked, passphrase=b"correct horse")
+    assert (type(opened), opened.secret_bytes()) == (type(key), key.secret_bytes())
     with pytest.raises(KeyFileError, match="does not open"):
         unlock(locked, passphrase=b"incorrect horse")
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_format_is_frozen(suite: SuiteName) -> None:
+    """The same secret, salt and nonce give the file that stands with the vectors, and that file opens."""
+    frozen = (VECTORS / f"identity_{suite.lower()}.json").read_bytes()
+    source, passphrase = tape(f"key file {suite}"), "später Frost".encode()
+    identity = make_identity(suite, source)
+
+    assert lock(identity, passphrase=passphrase, entropy=source) == frozen
+    assert unlock(frozen, passphrase=passphrase).secret_bytes() == identity.secret_bytes()
 
 
 @pytest.mark.parametrize("field", ["public_key", "salt", "nonce", "ciphertext"])
@@ -83,7 +139,16 @@ def test_a_changed_field_does_not_open(locked: bytes, field: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"version": 2}, {"iterations": 0}, {"memory_kib": 1 << 30}, {"memory_kib": 8}, {"extra": 1}, {"salt": "zz"}],
+    [
+        {"version": 2},
+        {"iterations": 0},
+        {"memory_kib": 1 << 30},
+        {"memory_kib": 8},
+        {"extra": 1},
+        {"salt": "zz"},
+        {"public_key": "00" * 33},
+        {"ciphertext": "00" * 47},
+    ],
 )
 def test_other_formats_and_bounds_are_refused_before_any_work(locked: bytes, change: dict[str, object]) -> None:
     """A planted file costs neither memory nor time."""
@@ -101,6 +166,19 @@ def test_noise_is_no_key_file(data: bytes) -> None:
         unlock(data, passphrase=b"x")
 
 
+def test_a_secret_that_is_no_key_of_its_suite_is_refused() -> None:
+    """A scalar of 0 or of the order and beyond, in a file that its writer sealed well."""
+
+    class Odd(P384Identity):
+        def secret_bytes(self) -> bytes:
+            return b"\xff" * 48
+
+    odd = lock(Odd(bytes(47) + b"\7"), passphrase=b"x", entropy=os.urandom)
+
+    with pytest.raises(KeyFileError, match="not its own"):
+        unlock(odd, passphrase=b"x")
+
+
 def test_the_form_is_canonical(locked: bytes) -> None:
     """One more space is another file."""
     with pytest.raises(KeyFileError, match="canonical"):
@@ -113,16 +191,30 @@ def test_an_empty_passphrase_locks_nothing() -> None:
         lock(Identity(SEED), passphrase=b"", entropy=os.urandom)
 
 
-def test_the_file_and_the_repr_hide_the_secret(locked: bytes) -> None:
+def test_the_file_and_the_repr_hide_the_secret(key: Identity | P384Identity, locked: bytes) -> None:
     """Neither shows the seed."""
     assert SEED.hex().encode() not in locked
     assert SEED not in locked
-    assert SEED.hex() not in repr(Identity(SEED))
+    assert SEED.hex() not in repr(key)
 
 
-def test_two_locks_of_one_key_have_nothing_secret_in_common(locked: bytes) -> None:
+def test_a_key_file_with_another_s_public_key_is_refused() -> None:
+    """Also when whoever wrote it knew the passphrase."""
+
+    class Posing(P384Identity):
+        @property
+        def public_key(self) -> bytes:
+            return KEYS["F"].public_key
+
+    posing = lock(Posing(bytes(47) + b"\7"), passphrase=b"x", entropy=os.urandom)
+
+    with pytest.raises(KeyFileError, match="not its own"):
+        unlock(posing, passphrase=b"x")
+
+
+def test_two_locks_of_one_key_have_nothing_secret_in_common(key: Identity | P384Identity, locked: bytes) -> None:
     """Salt and nonce are fresh."""
-    other = json.loads(lock(Identity(SEED), passphrase=b"correct horse", entropy=os.urandom))
+    other = json.loads(lock(key, passphrase=b"correct horse", entropy=os.urandom))
     one = json.loads(locked)
 
     assert all(one[field] != other[field] for field in ("salt", "nonce", "ciphertext"))
@@ -130,8 +222,9 @@ def test_two_locks_of_one_key_have_nothing_secret_in_common(locked: bytes) -> No
 
 def test_fingerprints_are_short_and_differ() -> None:
     """Eight groups of four, another for each key, never another for the same key."""
-    text = fingerprint(Identity(SEED).public_key)
+    for key in KEYS.values():
+        text = fingerprint(key.public_key)
 
-    assert [len(group) for group in text.split(" ")] == [4] * 8
-    assert text == fingerprint(Identity(SEED).public_key)
+        assert [len(group) for group in text.split(" ")] == [4] * 8
+        assert text == fingerprint(key.public_key)
     assert len({fingerprint(os.urandom(32)) for _ in range(100)}) == 100

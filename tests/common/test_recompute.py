@@ -11,6 +11,7 @@ from partsong.common.merkle import LEAF_BYTES, root_of
 from partsong.common.messages import Report, Result, Signed, Statement, Unmask, sign
 from partsong.common.recompute import BlockProof, SumDisagrees, check_block, prove_block, recompute
 from partsong.common.result import words_from_bytes, words_to_bytes
+from partsong.common.suite import SUITES, SuiteName
 from partsong.server.secure_sum import SumRound
 from partsong.simulations.secure_sum import Federation, found, next_header, set_up
 
@@ -21,8 +22,8 @@ WORDS = 2 * LEAF_BYTES // 8 + 100
 class Kept:
     """A round of five sites, site 2 dropped before it reported, and what the coordinator keeps for the check."""
 
-    def __init__(self) -> None:
-        self.made: Federation = set_up(found([f"site{i}" for i in range(5)]), run=bytes(32))
+    def __init__(self, suite: SuiteName) -> None:
+        self.made: Federation = set_up(found([f"site{i}" for i in range(5)], suite=suite), run=bytes(32))
         signer = self.made.consortium.coordinator
         desk = SumRound(run=self.made.run, signer=signer, header=next_header(self.made, words=WORDS))
         for site in self.made.sites.values():
@@ -58,9 +59,9 @@ class Kept:
         return prove_block(context=self.opened.context, leaf=leaf, vectors=self.vectors, unmasks=self.unmasks)
 
 
-@pytest.fixture(scope="module")
-def kept() -> Kept:
-    return Kept()
+@pytest.fixture(scope="module", params=SUITES)
+def kept(request: pytest.FixtureRequest) -> Kept:
+    return Kept(request.param)
 
 
 def test_the_whole_round_is_recomputed(kept: Kept) -> None:

@@ -17,7 +17,7 @@ from partsong.common.plan import DpPlan, Plan
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]
 
-OPEN = wire.Open(plan_sha256="p", round=2, attempt=1, adapter_sha256="a")
+OPEN = wire.Open(plan_sha256="p", round=2, attempt=1, adapter_sha256="a", summed=1)
 SMALL = [
     wire.Accept(site="north", plan_sha256="p"),
     wire.Refuse(site="north", code="policy"),
@@ -25,6 +25,13 @@ SMALL = [
     wire.Ready(site="north", round=2, attempt=1),
     wire.Roster(plan_sha256="p", round=2, attempt=1, sites=("north", "süd", "west")),
     wire.Report(site="north", round=2, attempt=1),
+    wire.Keys(plan_sha256="p", step="pair"),
+    wire.Keyed(site="north", step="finish"),
+    wire.Confirm(plan_sha256="p", round=2, attempt=1),
+    wire.Unmask(plan_sha256="p", round=2, attempt=1),
+    wire.Step(site="north", round=2, attempt=1),
+    wire.Result(plan_sha256="p", summed=2, adapter_sha256="a"),
+    wire.Checked(site="north"),
 ]
 
 
@@ -229,8 +236,9 @@ PROPOSAL = (
     '"epsilon":8.0,"loss_clip":8.0,"loss_noise_multiplier":4.0,"noise_multiplier":1.0,"sampling_rate":0.1,'
     '"unit":"record"},"encoding":{"blocks":[{"clip":4.0,"name":"update","norm":"l2","rotate":true,"size":8}],'
     '"field_bits":32,"max_sites":5},"frozen_sha256":"f","labels":[],"layout":{"tensors":[{"name":"b","shape":[4,2],'
-    '"trained":true}]},"lora":{"r":2},"max_length":64,"method":"ffa","minimum_cohort":3,"rounds":3,"run":"run-1",'
-    '"sampling_rate":0.1,"seed":null,"study":"train","task":"causal_lm","training":{"adam_beta1":0.9,'
+    '"trained":true}]},"lora":{"r":2},"masked":true,"max_length":64,"method":"ffa","minimum_cohort":3,"optimizer":{"beta2":0.99,'
+    '"learning_rate":1.0,"momentum":0.9,"name":"fedavg","tau":0.001},"rounds":3,"run":"run-1",'
+    '"sampling_rate":0.1,"seed":null,"start_sha256":"s","study":"train","task":"causal_lm","training":{"adam_beta1":0.9,'
     '"adam_beta2":0.999,"group_by_length":true,"learning_rate":0.01,"lr_scheduler_type":"constant","optim":"adamw",'
     '"per_device_eval_batch_size":64,"per_device_train_batch_size":16,"steps_per_round":2,"weight_decay":0.0}}},'
     '"kind":"propose","wire":1}'

@@ -8,28 +8,27 @@ import pytest
 from partsong.common import wire
 from partsong.common.errors import WireError
 from partsong.common.fixed_point import EncodingError, SumOutOfRange, encode
-from partsong.common.plan import LOSS, UPDATE, Plan
+from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
 from partsong.server.aggregate import Accumulator
 
-SEED = bytes(32)
 MakePlan = Callable[..., Plan]
 
 
 def sealed(plan: Plan, seed: int) -> bytes:
     rng = np.random.default_rng(seed)
     blocks = {UPDATE: rng.standard_normal(8).astype(np.float32), LOSS: np.array([float(seed)], np.float32)}
-    return wire.vector_bytes(encode(blocks, plan.encoding, rotation_seed=SEED, rng=rng))
+    return wire.vector_bytes(encode(blocks, plan.encoding, rotation_seed=rotation_seed(plan.sha256, number=2), rng=rng))
 
 
 def test_the_mean_is_over_those_that_were_added(make_plan: MakePlan) -> None:
     """Against numpy; the order of arrival does not matter to a single bit."""
     plan = make_plan()
-    forwards, backwards = Accumulator(encoding=plan.encoding), Accumulator(encoding=plan.encoding)
+    forwards, backwards = Accumulator(plan=plan, number=2), Accumulator(plan=plan, number=2)
     for seed in (1, 2, 3):
         forwards.add(sealed(plan, seed))
         backwards.add(sealed(plan, 4 - seed))
 
-    opened, other = forwards.open(rotation_seed=SEED), backwards.open(rotation_seed=SEED)
+    opened, other = forwards.open(), backwards.open()
 
     expected = np.mean([np.random.default_rng(s).standard_normal(8) for s in (1, 2, 3)], axis=0)
     assert opened.mean_P == pytest.approx(expected, abs=1e-4)
@@ -41,9 +40,9 @@ def test_the_mean_is_over_those_that_were_added(make_plan: MakePlan) -> None:
 def test_words_of_another_length_change_nothing(make_plan: MakePlan, change: int) -> None:
     """The sum and its count are those from before."""
     plan = make_plan()
-    total = Accumulator(encoding=plan.encoding)
+    total = Accumulator(plan=plan, number=2)
     total.add(sealed(plan, 1))
-    before = total.open(rotation_seed=SEED)
+    before = total.open()
     data = sealed(plan, 2)
     wrong = data[:change] if change < 0 else data + bytes(change)
 
@@ -51,20 +50,20 @@ def test_words_of_another_length_change_nothing(make_plan: MakePlan, change: int
         total.add(wrong)
 
     assert total.sites == 1
-    assert (total.open(rotation_seed=SEED).mean_P == before.mean_P).all()
+    assert (total.open().mean_P == before.mean_P).all()
 
 
 def test_words_out_of_range_are_no_sum(make_plan: MakePlan) -> None:
     """Found when the sum is opened."""
     plan = make_plan()
-    total = Accumulator(encoding=plan.encoding)
+    total = Accumulator(plan=plan, number=2)
     total.add(b"\xff" * plan.encoding.bytes())
 
     with pytest.raises(SumOutOfRange):
-        total.open(rotation_seed=SEED)
+        total.open()
 
 
 def test_an_empty_sum_is_not_opened(make_plan: MakePlan) -> None:
     """There is no mean over nobody."""
     with pytest.raises(EncodingError):
-        Accumulator(encoding=make_plan().encoding).open(rotation_seed=SEED)
+        Accumulator(plan=make_plan(), number=2).open()

@@ -11,7 +11,8 @@ from partsong.common import events, wire
 from partsong.common.adapter import FloatVec
 from partsong.common.fixed_point import encode
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
-from partsong.server.coordinator import Coordinator, Outcome, Query, RunNotStarted
+from partsong.server.coordinator import Coordinator, RunNotStarted
+from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Loss, Phase
 
@@ -62,7 +63,7 @@ class Wire:
         words = encode(
             {UPDATE: update_of(site), LOSS: np.array([2.0], np.float32)},
             self.plan.encoding,
-            rotation_seed=rotation_seed(self.plan.sha256, number=roster.round, attempt=roster.attempt),
+            rotation_seed=rotation_seed(self.plan.sha256, number=roster.round),
             rng=np.random.default_rng(ord(site)),
         )
         header = wire.encode(wire.Report(site=site, round=roster.round, attempt=roster.attempt))
@@ -77,10 +78,10 @@ class Run:
     heard: list[events.Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.coordinator = Coordinator(self.wire, self.wire.plan, timeout_s=5.0, listen=self.heard.append)
+        self.coordinator = Coordinator(self.wire, self.wire.plan, timeout_s=5.0, listen=self.heard.append, sums=None)
 
     def round(self, number: int = 2, attempt: int = 1) -> Outcome:
-        self.coordinator.propose(FROZEN_F)
+        self.coordinator.propose(FROZEN_F, START_P)
         return self.coordinator.run(Query(round=number, attempt=attempt, adapter_P=START_P))
 
     def lost(self) -> dict[str, str]:
@@ -207,7 +208,7 @@ def test_a_name_is_taken_by_the_first_who_accepts(make_plan: MakePlan) -> None:
     plan = make_plan()
     run = Run(Wire(plan, twists={("b", "propose"): message(wire.Accept(site="a", plan_sha256=plan.sha256))}))
 
-    sites = run.coordinator.propose(FROZEN_F)
+    sites = run.coordinator.propose(FROZEN_F, START_P)
 
     assert sites == ("a", "c", "d")
     assert len(set(run.coordinator._address.values())) == 3
@@ -217,7 +218,7 @@ def test_more_sites_than_a_sum_has_room_for_are_not_enrolled(make_plan: MakePlan
     """Six accept, five fit into the encoding."""
     run = Run(Wire(make_plan(), names=("a", "b", "c", "d", "e", "f")))
 
-    assert run.coordinator.propose(FROZEN_F) == ("b", "c", "d", "e", "f")
+    assert run.coordinator.propose(FROZEN_F, START_P) == ("b", "c", "d", "e", "f")
 
 
 def test_too_few_acceptances_name_the_refusals_by_code(make_plan: MakePlan) -> None:
@@ -229,7 +230,7 @@ def test_too_few_acceptances_name_the_refusals_by_code(make_plan: MakePlan) -> N
     }
 
     with pytest.raises(RunNotStarted) as caught:
-        Run(Wire(make_plan(), twists=twists)).coordinator.propose(FROZEN_F)
+        Run(Wire(make_plan(), twists=twists)).coordinator.propose(FROZEN_F, START_P)
 
     assert str(caught.value) == (
         "run run-1: 1 of 4 sites accepted the plan, 3 needed (a: policy; c: accepted another plan; failed); "

@@ -5,105 +5,141 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partsong.server import rounds
-from partsong.server.rounds import EventRefused, Loss, Phase, Round
+from partsong.server.rounds import MASKED, PLAIN, EventRefused, Loss, Phase, Round
 
 
-def five(minimum: int = 3) -> Round:
+def five(*phases: Phase) -> Round:
     """A round of five sites."""
-    return Round(number=1, attempt=1, cohort=("a", "b", "c", "d", "e"), minimum=minimum)
+    return Round(number=1, attempt=1, cohort=("a", "b", "c", "d", "e"), phases=phases or PLAIN)
+
+
+def after(state: Round, sites: str, *, needed: int = 3) -> Round:
+    """The round after `sites` have answered the present phase and it was closed."""
+    phase = state.phase
+    for site in sites:
+        state = rounds.answered(state, site, phase=phase)
+    return rounds.close(state, needed=needed)
 
 
 def test_a_round_with_one_late_dropout_is_summed_over_the_other_four() -> None:
     """A site that was ready and then vanished is not in the sum, and the round finishes."""
-    state = five()
-    for site in "abcde":
-        state = rounds.ready(state, site)
-    state = rounds.close_opened(state)
-    for site in "abce":
-        state = rounds.reported(state, site)
-
-    state = rounds.close_rostered(state)
+    state = after(after(five(), "abcde"), "ecba")
 
     assert state.phase is Phase.SUMMED
-    assert state.reported == ("a", "b", "c", "e")
+    assert state.roster == ("a", "b", "c", "d", "e")
+    assert state.survivors == ("a", "b", "c", "e")
     assert state.lost == {"d": Loss.SILENT}
 
 
-def test_fewer_ready_sites_than_the_minimum_abort_before_anybody_reports() -> None:
-    """The roster is never smaller than the floor."""
-    state = rounds.ready(rounds.ready(five(), "a"), "b")
+def test_a_masked_round_asks_the_survivors_twice_more() -> None:
+    """Who drops out after its report stays in the sum and is not asked again."""
+    state = after(after(five(*MASKED), "abcde"), "abcd")
 
-    state = rounds.close_opened(state)
+    assert (state.phase, state.asked) == (Phase.CONFIRM, ("a", "b", "c", "d"))
+    state = after(state, "abd")
+    assert (state.phase, state.asked) == (Phase.UNMASK, ("a", "b", "d"))
+    state = after(state, "abd")
+    assert state.phase is Phase.SUMMED
+    assert state.survivors == ("a", "b", "c", "d")
+    assert state.lost == {"e": Loss.SILENT, "c": Loss.SILENT}
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (["ab"], "round 1: 2 sites ready, 3 needed; no sum was opened"),
+        (["abc", "ab"], "round 1: 2 sites reported, 3 needed; no sum was opened"),
+        (["abc", "abc", "a"], "round 1: 1 sites confirmed the survivors, 3 needed; no sum was opened"),
+        (["abc", "abc", "abc", ""], "round 1: 0 sites gave their shares, 3 needed; no sum was opened"),
+    ],
+)
+def test_too_few_answers_end_a_round_by_name_in_every_phase(answers: list[str], reason: str) -> None:
+    """Nothing goes on below what a phase needs."""
+    state = five(*MASKED)
+    for sites in answers:
+        state = after(state, sites)
 
     assert state.phase is Phase.ABORTED
-    assert state.reason == "round 1: 2 sites ready, 3 needed; no sum was opened"
-    assert state.roster == ()
+    assert state.reason == reason
+    assert state.waiting == ()
 
 
 @pytest.mark.parametrize("site", ["a", "z"])
 def test_a_second_or_unknown_answer_is_refused_and_changes_nothing(site: str) -> None:
     """A replayed or foreign message cannot be counted."""
-    state = rounds.ready(five(), "a")
+    state = rounds.answered(five(), "a", phase=Phase.READY)
 
     with pytest.raises(EventRefused, match=f"site '{site}'"):
-        rounds.ready(state, site)
+        rounds.answered(state, site, phase=Phase.READY)
 
-    assert state.ready == ("a",)
+    assert state.roster == ("a",)
 
 
 def test_a_report_before_the_roster_is_refused() -> None:
     """Phases cannot be skipped."""
-    with pytest.raises(EventRefused, match="opened, not rostered"):
-        rounds.reported(five(), "a")
+    with pytest.raises(EventRefused, match="phase ready, not report"):
+        rounds.answered(five(), "a", phase=Phase.REPORT)
 
 
 def test_a_site_that_was_not_ready_cannot_report() -> None:
     """Only sites of the roster are in the sum."""
-    state = five()
-    for site in "abcd":
-        state = rounds.ready(state, site)
-    state = rounds.close_opened(state)
+    state = after(five(), "abcd")
 
     with pytest.raises(EventRefused, match="site 'e'"):
-        rounds.reported(state, "e")
+        rounds.answered(state, "e", phase=Phase.REPORT)
+
+
+def test_an_ended_round_takes_nothing_more() -> None:
+    """Neither an answer, nor an end, nor a loss; a sum that turns out to be none can still be given up."""
+    summed = after(after(five(), "abc"), "abc")
+
+    for event in (
+        lambda: rounds.answered(summed, "a", phase=Phase.SUMMED),
+        lambda: rounds.lost(summed, "a", Loss.FAILED),
+        lambda: rounds.close(summed, needed=1),
+        lambda: rounds.abort(rounds.abort(summed, why="x"), why="y"),
+    ):
+        with pytest.raises(EventRefused, match="round 1"):
+            event()
+    assert rounds.abort(summed, why="no sum").reason == "round 1: no sum; no sum was opened"
 
 
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(["ready", "report", "lost", "close"]), st.sampled_from("abcdez")), max_size=40
+    st.tuples(st.sampled_from(["answer", "early", "lost", "close"]), st.sampled_from("abcdez")), max_size=60
 )
 
 
-@given(EVENTS, st.integers(1, 5))
-def test_no_order_of_events_sums_fewer_sites_than_the_minimum(events: list[tuple[str, str]], minimum: int) -> None:
-    """Whatever arrives, a summed round holds at least the floor, each once, each from its roster."""
-    state = five(minimum)
+def played(events: list[tuple[str, str]], *, needed: int) -> Round:
+    """A masked round after these events."""
+    state = five(*MASKED)
     for kind, site in events:
         try:
-            if kind == "ready":
-                state = rounds.ready(state, site)
-            elif kind == "report":
-                state = rounds.reported(state, site)
+            if kind == "answer":
+                state = rounds.answered(state, site, phase=state.phase)
+            elif kind == "early":
+                state = rounds.answered(state, site, phase=Phase.UNMASK)
             elif kind == "lost":
                 state = rounds.lost(state, site, Loss.FAILED)
             else:
-                close = rounds.close_opened if state.phase is Phase.OPENED else rounds.close_rostered
-                state = close(state)
+                state = rounds.close(state, needed=needed)
         except EventRefused:
             continue
+    return state
 
-    assert set(state.reported) <= set(state.roster) <= set(state.ready) <= set(state.cohort)
-    assert len(set(state.reported)) == len(state.reported)
-    assert not set(state.reported) & set(state.lost)
+
+@given(EVENTS, st.integers(1, 5))
+def test_no_order_of_events_sums_fewer_sites_than_needed(events: list[tuple[str, str]], needed: int) -> None:
+    """Whatever arrives, a summed round has enough answers in each phase, each once, each of a site that was asked."""
+    state = played(events, needed=needed)
+
+    answers = [state.answers.get(phase, ()) for phase in MASKED]
+    ready, reported, confirmed, unmasked = map(set, answers)
+    assert [len(sites) for sites in answers] == [len(set(sites)) for sites in answers]
+    assert unmasked | confirmed <= reported <= ready <= set(state.cohort)
     if state.phase is Phase.SUMMED:
-        assert len(state.reported) >= minimum
+        assert min(map(len, answers)) >= needed
 
 
 def test_the_property_above_would_notice_a_missing_floor() -> None:
-    """Without the minimum a sum of one site is reached, so the property can fail."""
-    state = Round(number=1, attempt=1, cohort=("a", "b", "c"), minimum=1)
-    state = rounds.close_opened(rounds.ready(state, "a"))
-
-    state = rounds.close_rostered(rounds.reported(state, "a"))
-
-    assert state.phase is Phase.SUMMED
-    assert len(state.reported) < 3
+    """With nothing needed a sum of nobody is reached, so the property can fail."""
+    assert played([("close", "a")] * 4, needed=0).phase is Phase.SUMMED

@@ -37,11 +37,11 @@ def _one_thread():
 
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
-    """Thirty-six prompts with one-word answers."""
+    """Sixty prompts with one-word answers."""
     words = list(CLASSES)
     rows = [
         {"prompt": f"Case {i}: {CLASSES[words[i % 4]]}\nGroup:", "completion": f" {words[i % 4]}", "ward": f"w{i % 3}"}
-        for i in range(36)
+        for i in range(60)
     ]
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))

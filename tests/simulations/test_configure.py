@@ -16,9 +16,10 @@ from partsong.simulations.configure import compose_simulation, known_keys, to_ya
 
 Configure = Callable[..., SimulationConfig]
 CONF = Path(str(files("partsong.conf") / ""))
+GROUPS = ("model", "data", "adapter", "privacy", "secure_sum", "demo", "demo/arm")
 CHOICES = sorted(
     f"{group.relative_to(CONF)}={file.stem}"
-    for group in (CONF / "model", CONF / "data", CONF / "adapter", CONF / "privacy", CONF / "demo", CONF / "demo" / "arm")
+    for group in (CONF / name for name in GROUPS)
     for file in group.glob("*.yaml")
 )  # fmt: skip
 
@@ -42,7 +43,7 @@ def test_yaml_files_hold_differences_only() -> None:
     plain = to_tree(build(SimulationConfig, {"model": {"source": ""}, "data": {}}))
     repeated = []
     for file in CONF.rglob("*.yaml"):
-        if file.parent.name in ("conf", "demo", "arm", "adapter", "privacy"):  # the last two name what they stand for
+        if file.parent.name in ("conf", "demo", "arm", "adapter", "privacy", "secure_sum"):  # choices name it
             continue
         for key, value in (yaml.safe_load(file.read_text()) or {}).items():
             if key not in ("task", "builtin") and plain[file.parent.name][key] == value:

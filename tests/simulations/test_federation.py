@@ -18,7 +18,6 @@ from partsong.simulations.federation import (
     Diverged,
     Federation,
     Result,
-    chance,
     draft,
     fresh_adapter,
     record_partition,
@@ -26,6 +25,7 @@ from partsong.simulations.federation import (
 )
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.run_dir import RunDir
+from partsong.simulations.sites import chance
 
 Configure = Callable[..., SimulationConfig]
 Play = Callable[..., Result]
@@ -66,7 +66,7 @@ def test_another_seed_gives_another_adapter(play: Play) -> None:
 
 def test_one_site_and_plain_averaging_is_local_training(configured: Configure, play: Play) -> None:
     """A federated round of one site equals the training loop called directly, within the rounding of the words."""
-    alone = ("sites=1", "cohort.minimum=1", "rounds=1", "training.steps_per_round=4")
+    alone = ("sites=1", "cohort.minimum=1", "rounds=1", "training.steps_per_round=4", "secure_sum=off")
 
     result = play(*alone)
 
@@ -78,21 +78,63 @@ def test_one_site_and_plain_averaging_is_local_training(configured: Configure, p
     assert np.linalg.norm(update_P) > 100 * bound
 
 
+@pytest.mark.parametrize("mode", ["full", "off"])
 @pytest.mark.parametrize("when", ["train", "report"])
-def test_a_dropout_leaves_the_mean_of_the_survivors(configured: Configure, play: Play, when: str) -> None:
-    """Before READY or after it, the round ends with the plain mean of those who reported."""
-    floor = ("cohort.minimum=2", "rounds=1")
+def test_a_dropout_leaves_the_mean_of_the_survivors(configured: Configure, play: Play, when: str, mode: str) -> None:
+    """Before READY or after it, the round ends with the plain mean of those who reported, masked or not."""
+    floor = ("sites=5", "rounds=1", f"secure_sum={mode}")
     result = play(*floor, f"drop=['site-2@1:{when}']")
 
     prepared = prepare(configured(*floor))
     start_P, _ = fresh_adapter(prepared)
-    survivors = [trained_alone(prepared, result.plan, s, 1, start_P) for s in ("site-1", "site-3")]
+    names = ("site-1", "site-3", "site-4", "site-5")
+    survivors = [trained_alone(prepared, result.plan, s, 1, start_P) for s in names]
     everybody = [*survivors, trained_alone(prepared, result.plan, "site-2", 1, start_P)]
-    bound = rounding_bound(result.plan, sites=2)
+    bound = rounding_bound(result.plan, sites=4)
     assert np.linalg.norm(result.trained_P - start_P - np.mean(survivors, axis=0)) <= bound
     assert np.linalg.norm(result.trained_P - start_P - np.mean(everybody, axis=0)) > bound
-    assert result.history[0]["sites"] == ["site-1", "site-3"]
+    assert result.history[0]["sites"] == list(names)
     assert result.history[0]["lost"] == {"site-2": "silent"}
+
+
+@pytest.mark.parametrize("when", ["confirm", "unmask"])
+def test_a_dropout_after_its_report_stays_in_the_sum(configured: Configure, play: Play, when: str) -> None:
+    """Its own mask is rebuilt from the others' shares; the mean is that of all five."""
+    result = play("sites=5", "rounds=1", f"drop=['site-2@1:{when}']")
+
+    prepared = prepare(configured("sites=5", "rounds=1"))
+    start_P, _ = fresh_adapter(prepared)
+    everybody = [trained_alone(prepared, result.plan, f"site-{i}", 1, start_P) for i in range(1, 6)]
+    bound = rounding_bound(result.plan, sites=5)
+    assert np.linalg.norm(result.trained_P - start_P - np.mean(everybody, axis=0)) <= bound
+    assert len(result.history[0]["sites"]) == 5
+    assert result.history[0]["lost"] == {"site-2": "silent"}
+
+
+def test_masks_change_nothing_but_what_the_coordinator_sees(play: Play) -> None:
+    """The same seed with and without the secure sum: equal up to the rounding of the words, whose rotation differs."""
+    masked, plain = play("rounds=1"), play("rounds=1", "secure_sum=off")
+
+    bound = 2 * rounding_bound(plain.plan, sites=3)
+    assert np.linalg.norm(masked.trained_P - plain.trained_P) <= bound
+    assert np.linalg.norm(masked.trained_P) > 10 * bound
+
+
+def test_every_site_recomputes_the_adapter_and_signs_that_it_is_right(play: Play) -> None:
+    """Also one that missed rounds: it is sent the sums it lacks; also with an optimizer that remembers."""
+    result = play(
+        "sites=5", "rounds=4", "optimizer.name=fedadam", "privacy=dp", "privacy.delta=1e-3", "seed=null",
+        "drop=['site-2@1:train', 'site-2@2:train', 'site-4@2:unmask']",
+    )  # fmt: skip
+
+    assert result.secure_sum is not None
+    assert result.secure_sum.checked_by == tuple(f"site-{i}" for i in range(1, 6))
+    assert [len(entry["sites"]) for entry in result.history] == [4, 4, 5, 5]
+
+
+def test_without_the_secure_sum_nobody_checks(play: Play) -> None:
+    """The control: no verdicts, and the result says so."""
+    assert play("rounds=1", "secure_sum=off").secure_sum is None
 
 
 def test_a_round_below_the_floor_is_aborted_by_name_and_the_run_goes_on(play: Play) -> None:
@@ -159,10 +201,12 @@ def test_events_tell_names_counts_and_released_numbers_in_order(play: Play) -> N
 
     kinds = [type(event).__name__ for event in heard]
     assert kinds[:2] == ["RunStarted", "RoundOpened"]
-    assert kinds[-1] == "RoundSummed"
+    assert kinds[-2:] == ["RoundSummed", "ResultChecked"]
     assert kinds.count("SiteReported") == 3
     sent = {e.site: e.bytes_out for e in heard if isinstance(e, events.SiteReported)}
-    assert sent == result.history[0]["bytes_out"]
+    out = result.history[0]["bytes_out"]
+    assert sent.keys() == out.keys()
+    assert all(out[site] > sent[site] for site in sent)
     assert min(sent.values()) > result.plan.encoding.bytes()
 
 
@@ -199,9 +243,11 @@ def test_epsilon_grows_with_the_rounds_and_stays_within_the_plan(play: Play) -> 
     ("overrides", "words"),
     [
         (("sites=2",), r"cohort\.minimum: found 3 with 2 sites"),
+        (("sites=1", "cohort.minimum=1"), r"secure_sum\.mode: found full with 1 site.*ask for secure_sum=off"),
+        (("secure_sum.minimum_honest=4",), r"secure_sum\.mode: found full with 3 sites"),
         (("drop=['site-9@1']",), r"drop: found site 'site-9', expected one of site-1, site-2, site-3"),
         (("drop=['site-1@3']",), "a round from 1 to 2"),
-        (("privacy=dp", "seed=null", "privacy.delta=0.2"), r"privacy\.delta: found 0\.2 with 12 records"),
+        (("privacy=dp", "seed=null", "privacy.delta=0.2"), r"privacy\.delta: found 0\.2 with 20 records"),
         (
             (
                 "secure_sum.field_bits=8",
@@ -244,8 +290,8 @@ def test_the_partition_file_counts_records_and_what_was_cut(configured: Configur
     record_partition(prepared, run)
 
     text = run.partition.read_text()
-    assert text.count('"records": 12') == 6
-    assert '"truncated": 12' in text
+    assert text.count('"records": 20') == 6
+    assert '"truncated": 20' in text
     assert "injury" not in text
 
 

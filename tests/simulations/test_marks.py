@@ -9,9 +9,10 @@ Configure = Callable[..., SimulationConfig]
 
 
 def test_each_mark_follows_from_the_configuration(configured: Configure) -> None:
-    """The most serious first; the two that hold for every simulation always."""
+    """The most serious first; the one that holds for every simulation always."""
     private = ("privacy=dp", "seed=null")
 
-    assert marks(configured()) == (NOT_PRIVATE, SEEDED, UNMASKED, ONE_PROCESS)
-    assert marks(configured("seed=null")) == (NOT_PRIVATE, UNMASKED, ONE_PROCESS)
-    assert marks(configured(*private)) == (UNMASKED, ONE_PROCESS)
+    assert marks(configured()) == (NOT_PRIVATE, SEEDED, ONE_PROCESS)
+    assert marks(configured("seed=null", "secure_sum=off")) == (NOT_PRIVATE, UNMASKED, ONE_PROCESS)
+    assert marks(configured(*private)) == (ONE_PROCESS,)
+    assert marks(configured(*private, "secure_sum=off")) == (UNMASKED, ONE_PROCESS)

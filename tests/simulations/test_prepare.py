@@ -80,8 +80,8 @@ def test_a_column_makes_the_sites(configured: Configure) -> None:
 
     assert list(tables.sites) == ["w0", "w1", "w2"]
     rows = sorted(row.number for table in tables.sites.values() for row in table.rows)
-    assert rows == list(range(1, 37))
-    assert tables.manifest == {name: {"records": 12} for name in ("w0", "w1", "w2")}
+    assert rows == list(range(1, 61))
+    assert tables.manifest == {name: {"records": 20} for name in ("w0", "w1", "w2")}
 
 
 def test_labels_of_a_public_list_are_counted(configured: Configure, classes: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_natural_run_with_a_number_of_sites_is_divided_evenly(configured: Conf
     """One file and `sites=2`: two equal parts."""
     tables = read_tables(configured("partition.kind=natural", "sites=2"))
 
-    assert [len(table) for table in tables.sites.values()] == [18, 18]
+    assert [len(table) for table in tables.sites.values()] == [30, 30]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_what_was_cut_is_said_site_by_site(configured: Configure) -> None:
     said: list[str] = []
     prepare(configured("data.max_length=6"), say=said.append)
 
-    assert len([line for line in said if line.startswith("site-") and "12 of 12 records were longer" in line]) == 3
+    assert len([line for line in said if line.startswith("site-") and "20 of 20 records were longer" in line]) == 3
     said.clear()
     prepare(configured(), say=said.append)
     assert not any("longer" in line for line in said)

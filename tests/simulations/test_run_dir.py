@@ -70,14 +70,14 @@ def test_a_place_that_cannot_be_written_is_named(configured: Configure, tmp_path
 
 
 @pytest.mark.parametrize("names", [("a/b", "a-b"), ("..", "."), ("a b", "a  b"), ("", "-"), ("ä", "a")])
-def test_no_two_sites_share_a_journal(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_no_two_sites_share_a_folder(tmp_path: Path, names: tuple[str, str]) -> None:
     """And none lies outside the run's own folder of sites."""
     run = RunDir(tmp_path / "run")
 
-    first, second = (run.journal(name) for name in names)
+    first, second = (run.site_folder(name) for name in names)
 
     assert first != second
-    assert first.resolve().parents[1] == second.resolve().parents[1] == run.path / "sites"
+    assert first.resolve().parent == second.resolve().parent == run.path / "sites"
 
 
 def test_metrics_hold_what_the_history_holds(tmp_path: Path) -> None:

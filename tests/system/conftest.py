@@ -61,9 +61,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def rows() -> list[dict[str, str]]:
-    """Thirty-six prompts with one-word answers."""
+    """Sixty prompts with one-word answers."""
     names = list(WORDS)
-    return [{"prompt": f"Case {i}: {WORDS[names[i % 4]]}\nGroup:", "completion": f" {names[i % 4]}"} for i in range(36)]
+    return [{"prompt": f"Case {i}: {WORDS[names[i % 4]]}\nGroup:", "completion": f" {names[i % 4]}"} for i in range(60)]
 
 
 @pytest.fixture

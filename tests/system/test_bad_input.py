@@ -39,7 +39,7 @@ def test_a_row_that_is_bad_among_ten_thousand_is_named(
         (["partition.kind=column", "partition.column=ward", "sites=null"], "field ward: found nothing"),
         (["partition.kind=column", "sites=null"], "partition.column: found nothing"),
         (["partition.kind=natural", "sites=null"], "partition.kind: found natural for one dataset"),
-        (["sites=30"], "found 36 records, expected at least 10 for each of 30 sites"),
+        (["sites=30"], "found 60 records, expected at least 10 for each of 30 sites"),
         (["sites=2"], "cohort.minimum: found 3 with 2 sites"),
         (["adapter.target_modules=[q_prj]"], "did you mean 'q_proj'?"),
         (["adapter.peft.foo=1"], "found options that PEFT refuses"),
@@ -112,7 +112,7 @@ def test_a_record_beyond_the_length_is_cut_counted_and_reported(
     ran = call("simulate", *usual, f"data.path={file}")
 
     assert ran.code == 0
-    assert "1 of 12 records were longer than data.max_length=48 and cut" in ran.err
+    assert "1 of 20 records were longer than data.max_length=48 and cut" in ran.err
     partition = json.loads(next((tmp_path / "runs").glob("*/partition.json")).read_text())
     assert sorted(site["encoding"]["truncated"] for site in partition.values()) == [0, 0, 1]
 

@@ -77,7 +77,7 @@ def test_under_privacy_the_round_that_was_killed_is_reported_as_lost(
     """The report names it, and the final epsilon is within the plan's."""
     overrides = [*usual, "privacy=dp", "seed=null", "privacy.epsilon=3", "privacy.delta=1e-3", "rounds=3"]
 
-    run, _, _ = stopped([*overrides, "drop=['site-1@2']", "cohort.minimum=2"], line="dropped out", send=signal.SIGKILL)
+    run, _, _ = stopped([*overrides, "drop=['site-1@2']", "sites=5"], line="dropped out", send=signal.SIGKILL)
 
     resumed = call("simulate", "--resume", str(run))
     assert resumed.code == 0, resumed.err
@@ -97,10 +97,15 @@ def test_ctrl_c_ends_at_once_with_130_and_says_how_to_go_on(usual: list[str], st
 
 
 @pytest.mark.slow
-def test_a_full_disk_while_checkpointing_leaves_the_run_resumable(
-    call: Call, command: list[str], usual: list[str], tmp_path: Path
+@pytest.mark.parametrize("mode", ["full", "off"])
+def test_a_full_disk_leaves_the_run_resumable(
+    call: Call, command: list[str], usual: list[str], tmp_path: Path, mode: str
 ) -> None:
-    """Exit code 75; no part of a checkpoint is left; with room again the run ends as an unbroken one."""
+    """Exit code 75; no part of a file is left; with room again the run ends as an unbroken one.
+
+    With masks the first large file is a site's copy of the adapter, without them the checkpoint.
+    """
+    usual = [*usual, f"secure_sum={mode}"]
 
     def small_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
@@ -112,10 +117,9 @@ def test_a_full_disk_while_checkpointing_leaves_the_run_resumable(
 
     run = next((tmp_path / "runs").iterdir())
     assert ended.returncode == 75, ended.stderr
-    assert "round-0001.safetensors: no space left to write it; the file is as it was; free space, then resume" in (
-        ended.stderr
-    )
-    assert list((run / "checkpoint").iterdir()) == []
+    file = {"full": "adapter-copy.safetensors", "off": "round-0001.safetensors"}[mode]
+    assert f"{file}: no space left to write it; the file is as it was; free space, then resume" in ended.stderr
+    assert [left.name for left in run.rglob("*") if left.is_file() and left.name.endswith((file, ".part"))] == []
     assert call("simulate", "--resume", str(run)).code == 0
     assert call("simulate", *usual, f"run_dir={tmp_path / 'unbroken'}").code == 0
     assert adapter(run) == adapter(next((tmp_path / "unbroken").iterdir()))

@@ -55,7 +55,15 @@ def test_stdout_holds_results_and_stderr_talk(
     assert (
         ran.out == (run / "report.txt").read_text() + f"\nadapter: {run / 'adapter'}\nreport:  {run / 'report.txt'}\n"
     )
-    allowed = ("tokenising", "run directory:", "! ", "  site-", "simulation: round", "  held-out loss")
+    allowed = (
+        "tokenising",
+        "run directory:",
+        "! ",
+        "  site-",
+        "simulation: round",
+        "  held-out loss",
+        "  3 of 3 sites recomputed",
+    )
     assert [line for line in ran.err.splitlines() if not line.startswith(allowed)] == []
 
 
@@ -66,12 +74,13 @@ def test_json_output_is_one_object_with_the_marks(call: Call, usual: list[str], 
     facts = json.loads(ran.out)
     assert facts["run"] == str(only_run(tmp_path))
     assert [entry["round"] for entry in facts["rounds"]] == [1]
-    assert [mark.split(":")[0] for mark in facts["marks"]] == ["NOT PRIVATE", "SEEDED", "UNMASKED", "SIMULATION"]
+    assert [mark.split(":")[0] for mark in facts["marks"]] == ["NOT PRIVATE", "SEEDED", "SIMULATION"]
+    assert (facts["secure_sum"]["members"], facts["secure_sum"]["checked_by"]) == (3, ["site-1", "site-2", "site-3"])
 
 
 def test_a_run_that_is_not_private_says_so_everywhere(call: Call, usual: list[str], tmp_path: Path) -> None:
-    """Terminal, report, model card, privacy.json, run.json, and the line of each round."""
-    ran = call("simulate", *usual, *SHORT)
+    """Terminal, report, model card, privacy.json, run.json, and the line of each round; unmasked as well."""
+    ran = call("simulate", *usual, *SHORT, "secure_sum=off")
 
     run = only_run(tmp_path)
     places = {
@@ -98,7 +107,9 @@ def test_a_private_run_does_not_say_that_it_is_not(call: Call, usual: list[str],
     texts = ran.err + ran.out + "".join(f.read_text() for f in run.rglob("*") if f.suffix in (".json", ".txt", ".md"))
     assert "NOT PRIVATE" not in texts
     assert "SEEDED" not in texts
-    assert UNMASKED in ran.out
+    assert UNMASKED not in texts
+    assert "nobody: vectors were masked" in ran.out
+    assert "checked: 3 of 3 sites recomputed the adapter from the sums and signed" in ran.out
     guarantee = json.loads((run / "adapter" / "privacy.json").read_text())["guarantee"]
     assert 0 < guarantee["epsilon"] <= 3
     assert (guarantee["delta"], guarantee["unit"]) == (1e-3, "record")

@@ -1,12 +1,13 @@
-"""Write transcript.json: one set-up and one round of three sites, with every message and the secrets behind it.
+"""Write a transcript: one set-up and one round of three sites, with every message and the secrets behind it.
 
-    python -P tests/vectors/make_transcript.py
+    python -P tests/vectors/make_transcript.py A    # or F: one file for each suite
 
 Randomness is a published tape, except inside HPKE; the sealed secrets are therefore other bytes in each file.
 """
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,10 @@ from partsong.client.key_setup import KeySetup
 from partsong.common.build import canonical_json
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive
+from partsong.common.keys import Identity
 from partsong.common.messages import Roster, Signed, sign
+from partsong.common.p384 import ORDER
+from partsong.common.suite import SuiteName
 from partsong.server.key_setup import SetupRelay
 from partsong.server.secure_sum import SumRound
 from partsong.simulations.secure_sum import found, next_header, wake
@@ -42,8 +46,8 @@ def vector(site: int) -> np.ndarray:
     return np.frombuffer(hashlib.shake_256(b"vector %d" % site).digest(8 * WORDS), "<u8") >> np.uint64(2)
 
 
-def transcript() -> dict[str, object]:
-    consortium = found(["ahus", "charite", "sanraffaele"], entropy=tape("identities"))
+def transcript(suite: SuiteName) -> dict[str, object]:
+    consortium = found(["ahus", "charite", "sanraffaele"], entropy=tape("identities"), suite=suite)
     charter = consortium.charter
     tapes = [tape(f"site {number}") for number in range(SITES)]
     out: dict[str, object] = {"charter": canonical_json(charter).decode(), "run": "07" * 32}
@@ -109,7 +113,7 @@ def round_of(consortium, run, tapes) -> dict[str, object]:
         desk.add_unmask(bytes.fromhex(unmask))
     result, opened = desk.open_sum()
     out["result"], out["sum"] = result.hex(), [int(word) for word in opened.words]
-    return out | {"bad": bad(out, consortium.coordinator)}
+    return out | {"bad": bad(out, consortium.coordinator) + bad_signatures(out, consortium.coordinator)}
 
 
 def bad(out: dict[str, object], coordinator) -> list[dict[str, str]]:
@@ -158,10 +162,26 @@ def bad(out: dict[str, object], coordinator) -> list[dict[str, str]]:
     ]
 
 
+def bad_signatures(out: dict[str, object], coordinator) -> list[dict[str, str]]:
+    """In suite F: the other signature that ECDSA allows, and the label of suite A; none in suite A."""
+    if isinstance(coordinator, Identity):
+        return []
+    roster = unpack(Roster, unpack(Signed, bytes.fromhex(str(out["roster"]))).body)
+    r, s = roster.readys[2].signature[:48], int.from_bytes(roster.readys[2].signature[48:], "big")
+    mirrored = replace(roster.readys[2], signature=r + (ORDER - s).to_bytes(48, "big"))
+    message = pack(sign(replace(roster, readys=(*roster.readys[:2], mirrored)), coordinator))
+    opening = bytes.fromhex(str(out["open"]))
+    relabelled = bytes([opening[0] - 2]) + opening[1:].replace(b"/F ", b" ", 1)
+    return [
+        {"name": "a mirrored signature", "door": "enter", "message": message.hex(), "expect": "WireError"},
+        {"name": "the label of suite A", "door": "open", "message": relabelled.hex(), "expect": "WireError"},
+    ]
+
+
 def flipped(message: bytes, place: int) -> str:
     return (message[:place] + bytes([message[place] ^ 4]) + message[place + 1 :]).hex()
 
 
 if __name__ == "__main__":
-    path = Path(__file__).with_name("transcript.json")
-    path.write_text(json.dumps(transcript(), indent=1) + "\n")
+    name = {"A": "transcript.json", "F": "transcript_f.json"}[sys.argv[1]]
+    Path(__file__).with_name(name).write_text(json.dumps(transcript(sys.argv[1]), indent=1) + "\n")

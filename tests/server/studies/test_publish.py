@@ -70,7 +70,15 @@ def plan_of(host: ModelHost, mode: Any = "none") -> Plan:
     )
     base = Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout)
     labels = LABELS if host.is_classifier else ()
-    return make_plan(config, run="run-1", max_sites=5, base=base, labels=labels, frozen_F=host.take(trained=False))
+    return make_plan(
+        config,
+        run="run-1",
+        max_sites=5,
+        base=base,
+        labels=labels,
+        frozen_F=host.take(trained=False),
+        start_P=host.take(),
+    )
 
 
 def published(folder: Path, host: ModelHost, plan: Plan) -> Path:
@@ -78,7 +86,7 @@ def published(folder: Path, host: ModelHost, plan: Plan) -> Path:
     publish(
         folder, plan=plan, trained_P=host.take(), frozen_F=host.take(trained=False), base_name=host.name,
         privacy=privacy_facts(plan, epsilon=epsilon, marks=MARKS),
-        provenance=provenance_facts(plan, history=HISTORY, config_sha256="c" * 64, base_name=host.name),
+        provenance=provenance_facts(plan, history=HISTORY, config_sha256="c" * 64, base_name=host.name, secure_sum=None),
         card=model_card(plan, epsilon=epsilon, marks=MARKS, base_name=host.name),
     )  # fmt: skip
     return folder
@@ -167,7 +175,7 @@ def test_the_report_says_what_was_not_protected_and_what_left(mode: str, epsilon
     plan = plan_of(host_of("tiny-llama"), mode)
     history = [{**h, "epsilon": h["epsilon"] if epsilon else None} for h in HISTORY]
 
-    text = text_report(plan, history=history, epsilon=epsilon, marks=MARKS, base_name="tiny-llama")
+    text = text_report(plan, history=history, epsilon=epsilon, marks=MARKS, base_name="tiny-llama", secure_sum=None)
 
     assert text.index(MARKS[0]) < text.index("Privacy")
     assert "  a: 1,000 bytes in all\n  b: 2,000 bytes in all" in text

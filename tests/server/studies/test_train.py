@@ -8,7 +8,7 @@ import pytest
 from partsong.common.config import ServerOptimizerConfig
 from partsong.common.methods import ServerState
 from partsong.server.aggregate import Opened
-from partsong.server.coordinator import Outcome, Query
+from partsong.server.desk import Outcome, Query
 from partsong.server.rounds import Round
 from partsong.server.studies.train import Step, train
 
@@ -17,7 +17,7 @@ NO_ATTEMPTS: Mapping[int, int] = {}
 
 def outcome(query: Query, mean: float | None) -> Outcome:
     """How a round ended; None: it was aborted."""
-    state = Round(number=query.round, attempt=query.attempt, cohort=("a",), minimum=1)
+    state = Round(number=query.round, attempt=query.attempt, cohort=("a",))
     opened = None if mean is None else Opened(mean_P=np.full(4, mean), loss=1.0, sites=1)
     return Outcome(state=state, opened=opened, bytes_out={})
 

@@ -1,0 +1,87 @@
+"""What a query costs at this site, and when it is paid: the ledger as one run sees it.
+
+Covers: a cost is on record before a record is read, and final before a vector is sealed; a reservation is given back
+only for an update that was erased unsealed.
+Does not cover: the truth of the plan's noise; consent has checked it, the engine adds it.
+"""
+
+from __future__ import annotations
+
+from partsong.client.ledger import Claim, Ledger
+from partsong.common.accounting import StepEvents, joint_multiplier
+from partsong.common.plan import Plan
+
+TRAIN = "train"
+
+
+class Purse:
+    """Pays for the queries of plans from one holding."""
+
+    def __init__(self, ledger: Ledger, *, holding: str, fingerprint: str, records: int, coordinator: str) -> None:
+        """Use a ledger in which the holding has a ceiling.
+
+        Args:
+            ledger: of the site.
+            holding: named body of records.
+            fingerprint: of the records as they are now.
+            records: how many; never leaves the site.
+            coordinator: fingerprint of the coordinator's key.
+        """
+        self._ledger, self._holding, self._fingerprint = ledger, holding, fingerprint
+        self._records, self._coordinator = records, coordinator
+
+    def settle(self) -> tuple[str, ...]:
+        """Give back what a crash has left reserved: updates live in memory until they are committed, and died with it.
+
+        Returns:
+            the contexts that were given back.
+        """
+        left = self._ledger.outstanding()
+        for context in left:
+            self._ledger.release(context)
+        return left
+
+    def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
+        """Set the cost of one round aside; only then may a record be read.
+
+        Returns:
+            the context, for `commit` or `release`.
+        Raises:
+            Refused: over the ceiling, or a context that was used; nothing was recorded.
+        """
+        context = f"{plan.sha256}:{number}:{attempt}"
+        claim = Claim(
+            holding=self._holding,
+            context=context,
+            purpose=TRAIN,
+            run=plan.run,
+            coordinator=self._coordinator,
+            fingerprint=self._fingerprint,
+            events=self._events(plan),
+            protected=plan.dp is not None,
+        )
+        self._ledger.reserve(claim)
+        return context
+
+    def commit(self, context: str) -> None:
+        """Make a cost final; only then may the vector be sealed."""
+        self._ledger.commit(context)
+
+    def release(self, context: str) -> None:
+        """Give a cost back, after the update was erased."""
+        self._ledger.release(context)
+
+    def queries(self, plan: Plan) -> int:
+        """Count the rounds of a plan that are paid for."""
+        claims = self._ledger.holding(self._holding).claims
+        return sum(context.startswith(f"{plan.sha256}:") for context in claims)
+
+    def _events(self, plan: Plan) -> tuple[StepEvents, ...]:
+        if plan.dp is None:
+            return ()
+        steps = StepEvents(
+            sampling_rate=plan.dp.sampling_rate,
+            noise_multiplier=joint_multiplier(gradient=plan.dp.noise_multiplier, loss=plan.dp.loss_noise_multiplier),
+            steps=plan.training.steps_per_round,
+        )
+        return (steps.at_site(records=self._records),)

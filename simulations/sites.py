@@ -1,0 +1,104 @@
+"""The sites of a simulated run, each with what would be on its own disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+import numpy as np
+
+from partsong.client.consent import Rules
+from partsong.client.data.encode import fingerprint
+from partsong.client.door import Door, MaskedDoor, PlainDoor
+from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
+from partsong.client.ledger import Ledger
+from partsong.client.site import Chance, Site, Watch
+from partsong.client.spending import Purse
+from partsong.common.config import SimulationConfig
+from partsong.common.plan import Plan
+from partsong.simulations.consortium import Consortium
+from partsong.simulations.prepare import Prepared, labels_of
+from partsong.simulations.run_dir import RunDir
+
+HOLDING = "records"
+"""Name of a site's records in its ledger."""
+
+
+def make_site(
+    name: str, prepared: Prepared, run: RunDir, consortium: Consortium | None, *, watch: Watch
+) -> tuple[Site, Ledger]:
+    """Start a site on its folder of the run, new or after a crash.
+
+    Args:
+        name: of the site.
+        prepared: model and records.
+        run: directory of the run.
+        consortium: keys; None without the secure sum.
+        watch: told what happens at the site.
+    Returns:
+        the site, and its ledger for closing.
+    """
+    rules, folder = _rules(prepared.config), run.site_folder(name)
+    ledger = _ledger(prepared, run, name)
+    site = Site(
+        name=name,
+        host=prepared.host,
+        encoded=prepared.sites[name],
+        labels=labels_of(prepared),
+        rules=rules,
+        journal=folder / "journal.jsonl",
+        door=_door(name, run, consortium, rules=rules),
+        purse=Purse(
+            ledger,
+            holding=HOLDING,
+            fingerprint=fingerprint(prepared.sites[name].records),
+            records=len(prepared.sites[name].records),
+            coordinator="" if consortium is None else consortium.coordinator,
+        ),
+        chance=lambda plan, number: chance(name, plan, number),
+        watch=watch,
+    )
+    return site, ledger
+
+
+def _rules(config: SimulationConfig) -> Rules:
+    return Rules(
+        max_epsilon=config.privacy.epsilon,
+        allow_without_privacy=config.privacy.mode == "none",
+        minimum_cohort=config.cohort.minimum,
+        minimum_records=1,
+    )
+
+
+def _door(name: str, run: RunDir, consortium: Consortium | None, *, rules: Rules) -> Door:
+    if consortium is None:
+        return PlainDoor(name=name, rules=rules)
+    return MaskedDoor(
+        consortium.members[name],
+        name=name,
+        copy=run.site_folder(name) / "adapter-copy.safetensors",
+        entropy=os.urandom,
+        clock=time.time,
+    )
+
+
+def _ledger(prepared: Prepared, run: RunDir, name: str) -> Ledger:
+    """Open a site's ledger, with a ceiling of what the run may cost."""
+    privacy = prepared.config.privacy
+    ledger = Ledger(run.site_folder(name) / "ledger.sqlite")
+    if HOLDING not in ledger.holdings():
+        ceiling = None if privacy.mode == "none" else privacy.epsilon
+        ledger.set_ceiling(HOLDING, epsilon=ceiling, delta=privacy.delta)
+    return ledger
+
+
+def chance(site: str, plan: Plan, number: int) -> Chance:
+    """Randomness of one round at one site: the operating system's, or repeatable where the plan has a seed.
+
+    A plan with differential privacy has no seed, so its samples and noise never come from here.
+    """
+    if plan.seed is None:
+        return Chance(samples=SystemRandomness(), rounding=np.random.default_rng())
+    seed = hashlib.sha256(f"partsong test seed\0{plan.seed}\0{site}\0{number}".encode()).digest()
+    return Chance(samples=SeededRandomness(seed), rounding=np.random.default_rng(int.from_bytes(seed[:8], "big")))
