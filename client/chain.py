@@ -156,6 +156,12 @@ class Chain:
             row = self._db.execute("SELECT digest FROM entry WHERE number = ?", (head.number,)).fetchone()
             return row is not None and row[0] == bytes.fromhex(head.digest)
 
+    def find(self, digest: bytes) -> Head | None:
+        """Find an entry by its digest."""
+        with self.lock, self._explained():
+            row = self._db.execute("SELECT number FROM entry WHERE digest = ?", (digest,)).fetchone()
+            return None if row is None else Head(number=row[0], digest=digest.hex())
+
     def entries(self) -> tuple[Entry, ...]:
         """Give all entries, checked from the first.
 
@@ -246,11 +252,12 @@ def damaged(number: int) -> Refused:
     )
 
 
-def rolled_back(head: Head) -> Refused:
-    """Say that an entry which somebody remembers is gone."""
+def rolled_back(head: Head | None) -> Refused:
+    """Say that an entry which somebody remembers, by number or by digest alone, is gone."""
+    named = "an entry" if head is None else f"entry {head.number}"
     return Refused(
         "ledger_rolled_back",
-        reason=f"entry {head.number}, which was seen before, is missing or another: an older copy was put back",
+        reason=f"{named}, which was seen before, is missing or another: an older copy was put back",
         remedy="put back the newest file; if there is none, count everything since the backup as spent",
     )
 

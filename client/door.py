@@ -27,7 +27,7 @@ from partsong.common.codec import unpack
 from partsong.common.errors import Refused, WireError
 from partsong.common.fixed_point import WordVec
 from partsong.common.keys import Signer
-from partsong.common.messages import Begin, Header, Open, Result, Signed
+from partsong.common.messages import Begin, Header, Open, Ready, Result, Signed
 from partsong.common.opened import encoding_hash, model_hash, query_hash
 from partsong.common.plan import Plan
 from partsong.common.result import OpenedSum
@@ -44,6 +44,15 @@ class Answer:
     header: bytes
     vector: bytes = b""
     note: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Witnessed:
+    """An entry of a site's ledger that others have seen in a message which the site signed."""
+
+    digest: bytes
+    """32 bytes, of the newest entry at that time."""
+    sites: tuple[str, ...]
 
 
 class Door(Protocol):
@@ -67,8 +76,12 @@ class Door(Protocol):
         """
         ...
 
-    def ready(self) -> bytes:
-        """Give the note of READY."""
+    def ready(self, ledger: bytes) -> bytes:
+        """Give the note of READY, which tells the others where this site's ledger is."""
+        ...
+
+    def witnessed(self) -> Witnessed | None:
+        """Give what this site said of its ledger in the last sum's round, and who has seen it."""
         ...
 
     def enter(self, roster: wire.Roster, note: bytes) -> None:
@@ -122,9 +135,13 @@ class PlainDoor:
     def open(self, query: wire.Open, note: bytes) -> None:
         """Nothing to check: there is no history."""
 
-    def ready(self) -> bytes:
+    def ready(self, ledger: bytes) -> bytes:  # noqa: ARG002 - there is no note to put it into
         """Nothing to say."""
         return b""
+
+    def witnessed(self) -> Witnessed | None:
+        """Nobody has: a ledger that is rolled back goes unnoticed."""
+        return None
 
     def enter(self, roster: wire.Roster, note: bytes) -> None:  # noqa: ARG002 - no note without a secure sum
         """Check the roster as far as it can be."""
@@ -194,6 +211,7 @@ class MaskedDoor:
         self._plan: Plan | None = None
         self._setup: KeySetup | None = None
         self._sum: SecureSumSite | None = None
+        self._witnessed: Witnessed | None = None
 
     def agree(self, plan: Plan, start_P: FloatVec) -> None:
         """Follow a plan; keys that were set up for it are taken up again."""
@@ -223,6 +241,7 @@ class MaskedDoor:
         self._require_no_gap(note)
         opened = site.open(note)
         _require_header(opened.header, plan, query)
+        self._witnessed = self._own_head(note) if opened.previous is not None else None
         if opened.previous_fits and opened.previous is not None:
             self._follower.take(opened.previous, number=query.summed)
         right = opened.previous_fits and query.adapter_sha256 == self._follower.adapter_sha256
@@ -234,9 +253,13 @@ class MaskedDoor:
                 remedy="compare the results with the other sites; this site takes no further part in the run",
             )
 
-    def ready(self) -> bytes:
+    def ready(self, ledger: bytes) -> bytes:
         """Give the signed READY, with a verdict of 1: `open` has refused everything else."""
-        return self._required_sum().ready(verdict=True)
+        return self._required_sum().ready(verdict=True, ledger=ledger)
+
+    def witnessed(self) -> Witnessed | None:
+        """Give what this site signed itself, as the round's survivors have it; None if it was not in the roster."""
+        return self._witnessed
 
     def enter(self, roster: wire.Roster, note: bytes) -> None:
         """Take the signed ROSTER."""
@@ -265,6 +288,13 @@ class MaskedDoor:
             return result.adapter_sha256 in ("", self._follower.adapter_sha256)
 
         return self._required_sum().close(note, verdict=follows)
+
+    def _own_head(self, note: bytes) -> Witnessed | None:
+        """Find this site's own READY in the result that came with OPEN; its signatures were checked with it."""
+        readys = [unpack(Ready, signed.body) for signed in unpack(Result, unpack(Open, note).result).readys]
+        digests = {self._member.charter.sites[ready.site].id: ready.ledger for ready in readys}
+        mine = digests.pop(self._name, bytes(32))
+        return Witnessed(digest=mine, sites=tuple(digests)) if any(mine) else None
 
     def _require_no_gap(self, note: bytes) -> None:
         """Refuse a sum whose predecessor this site lacks, before it is taken over: it could not be followed later."""

@@ -232,6 +232,18 @@ class Ledger:
                 if not self._chain.contains(head):
                     raise rolled_back(head)
 
+    def find(self, digest: bytes) -> Head:
+        """Find the entry that somebody remembers by its digest alone.
+
+        Raises:
+            Refused: `ledger_rolled_back`, if there is none; the site must stop spending.
+        """
+        with self._now():
+            found = self._chain.find(digest)
+        if found is None:
+            raise rolled_back(None)
+        return found
+
     def entries(self) -> tuple[Entry, ...]:
         """Give every entry, checked again from the first."""
         entries, books = self._chain.entries(), Books()

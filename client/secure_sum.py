@@ -145,12 +145,13 @@ class SecureSumSite:
             self._forget_round()
         return Opened(header=header, previous=previous, previous_fits=bool(self._state.verdict))
 
-    def ready(self, *, verdict: bool) -> bytes:
+    def ready(self, *, verdict: bool, ledger: bytes = bytes(32)) -> bytes:
         """Give the READY of the open round.
 
         Args:
             verdict: what the application found about the previous result: whether the published adapter follows
                 from its sum. A wrong tag overrules it. Said once for each result.
+            ledger: digest of the newest entry of the site's ledger, which its peers will have seen; zeros for none.
         Raises:
             Refused: no round is open.
         """
@@ -158,7 +159,8 @@ class SecureSumSite:
             return self._state.reply
         self._require_stage(Stage.OPENED)
         found = int(verdict and bool(self._state.verdict))
-        ready = Ready(header=transcript.header_hash(self._state.header), site=self._state.site, verdict=found)
+        named = transcript.header_hash(self._state.header)
+        ready = Ready(header=named, site=self._state.site, verdict=found, ledger=ledger)
         return self._answer(ready, replace(self._state, stage=Stage.READY, verdict=found))
 
     def enter(self, message: bytes) -> Entered:

@@ -183,6 +183,7 @@ class Site:
         with _coded("sum"):
             self._door.open(query, note)
         with _coded("budget"):
+            self._purse.recall(self._door.witnessed())
             context = self._purse.reserve(plan, number=query.round, attempt=query.attempt)
         append_line(self._journal, {"plan": plan.sha256, "round": query.round, "attempt": query.attempt})
         try:
@@ -193,7 +194,7 @@ class Site:
             raise
         self._waiting = _Waiting(number=query.round, attempt=query.attempt, context=context, update=update)
         header = wire.Ready(site=self._name, round=query.round, attempt=query.attempt)
-        return Answer(header=wire.encode(header), note=self._door.ready())
+        return Answer(header=wire.encode(header), note=self._door.ready(self._purse.head))
 
     def _roster(self, roster: wire.Roster, note: bytes) -> Answer:
         """Seal the waiting update for the sites of the roster; answer Report. A second call finds nothing to seal."""

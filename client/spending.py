@@ -7,6 +7,7 @@ Does not cover: the truth of the plan's noise; consent has checked it, the engin
 
 from __future__ import annotations
 
+from partsong.client.door import Witnessed
 from partsong.client.ledger import Claim, Ledger
 from partsong.common.accounting import StepEvents, joint_multiplier
 from partsong.common.plan import Plan
@@ -29,6 +30,24 @@ class Purse:
         """
         self._ledger, self._holding, self._fingerprint = ledger, holding, fingerprint
         self._records, self._coordinator = records, coordinator
+
+    @property
+    def head(self) -> bytes:
+        """Digest of the ledger's newest entry: what the site's signed messages tell its peers."""
+        return bytes.fromhex(self._ledger.head.digest)
+
+    def recall(self, witnessed: Witnessed | None) -> None:
+        """Find an entry in the ledger that this site signed and others have seen, and note that they have.
+
+        Raises:
+            Refused: `ledger_rolled_back`: an older copy was put back; nothing may be spent.
+        """
+        if witnessed is None:
+            return
+        head = self._ledger.find(witnessed.digest)
+        known = self._ledger.anchored
+        if known is None or head.number > known.number:
+            self._ledger.anchor(head, witnesses=witnessed.sites)
 
     def settle(self) -> tuple[str, ...]:
         """Give back what a crash has left reserved: updates live in memory until they are committed, and died with it.

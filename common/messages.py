@@ -180,6 +180,8 @@ class Ready:
     site: int
     verdict: int
     """1: the previous result is right, or there is none. 0: it is not."""
+    ledger: Hash
+    """Digest of the newest entry of the site's own ledger, which it knows again in a result; zeros for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

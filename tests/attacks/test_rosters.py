@@ -77,7 +77,7 @@ def test_an_invented_site_is_refused(lab: Callable) -> None:
     named = transcript.header_hash(five.signed(five.header))
     mallory = Identity(b"\x66" * 32)
     for number in (4, 9):
-        sybil = sign(Ready(header=named, site=number, verdict=1), mallory)
+        sybil = sign(Ready(header=named, site=number, verdict=1, ledger=bytes(32)), mallory)
         readys = (*(five.readys[i] for i in (0, 1, 2, 3)), sybil)
 
         with pytest.raises(WireError, match=r"no valid signature|no member"):

@@ -85,6 +85,7 @@ def test_open_ready_and_roster(replay) -> None:
     for site, body in enumerate(replay.readys):
         ready = replay.fields("ready", body)
         assert (ready.fixed(32), ready.number(), ready.number()) == (ref.digest("header", replay.header), site, 1)
+        assert ready.fixed(32) == bytes([site]) * 32
         ready.end()
     roster = replay.fields("roster", replay.alone(replay.message("roster"), replay.coordinator), marked=True)
     assert roster.fixed(32) == ref.digest("header", replay.header)

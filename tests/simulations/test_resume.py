@@ -204,3 +204,28 @@ def test_a_resumed_run_keeps_its_configuration(configured: Configure) -> None:
     assert read == config
     assert again.name == run.name
     assert dataclasses.asdict(read)["adapter"]["peft"] == {"use_rslora": True}
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["put back", "left alone"])
+def test_a_ledger_that_was_put_back_stops_its_site(configured: Configure, tmp_path: Path, *, back: bool) -> None:
+    """The site finds its own signed word about a later entry in the last sum; the control keeps its ledger."""
+    config = configured(*PRIVATE, "rounds=4", "sites=5")
+    run = RunDir.create(config, marks=())
+    ledger, copy = run.site_folder("site-2") / "ledger.sqlite", tmp_path / "backup.sqlite"
+
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.RoundOpened) and event.round == 2:
+            copy.write_bytes(ledger.read_bytes())
+        if isinstance(event, events.RoundOpened) and event.round == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        Federation(prepare(config), run, listen=listen).run()
+    if back:
+        ledger.write_bytes(copy.read_bytes())
+
+    result, said = resumed(run)
+
+    assert ("site-2" in result.history[-1]["sites"]) is not back
+    assert ("ledger_rolled_back" in said) is back
+    assert len(result.history[-1]["sites"]) == (4 if back else 5)

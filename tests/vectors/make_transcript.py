@@ -88,7 +88,7 @@ def round_of(consortium, run, tapes) -> dict[str, object]:
     out["open"] = desk.open(result=b"").hex()
     for site in sites:
         site.open(desk.open(result=b""))
-    out["ready"] = [site.ready(verdict=True).hex() for site in sites]
+    out["ready"] = [site.ready(verdict=True, ledger=bytes([n]) * 32).hex() for n, site in enumerate(sites)]
     for ready in out["ready"]:
         desk.add_ready(bytes.fromhex(ready))
     out["roster"] = (roster := desk.close_roster()).hex()
