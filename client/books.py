@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from partsong.client.chain import Entry, Head, damaged
-from partsong.common.accounting import Spend, StepEvents
+from partsong.common.accounting import Spend, StepEvents, epsilon_bound
 from partsong.common.build import build
 from partsong.common.errors import PartsongError
 from partsong.common.selection import Selection, epsilon_with_selections
@@ -209,3 +209,17 @@ def spend(claims: Iterable[Claim], *, delta: float) -> Spend:
         [choice for claim in claims for choice in claim.selections],
         delta=delta,
     )
+
+
+def spend_against(claims: Iterable[Claim], *, delta: float, most: float | None) -> Spend:
+    """Compose claims as precisely as a comparison with `most` asks for.
+
+    Guarantees: an upper bound of `spend`, above `most` only where `spend` itself is. A tenth of the time wherever the
+        coarse bound decides, which is everywhere but close to the ceiling.
+    """
+    claims = tuple(claims)
+    if all(claim.protected and not claim.selections for claim in claims):
+        bound = epsilon_bound([event for claim in claims for event in claim.events], delta=delta)
+        if bound is not None and (most is None or bound <= most):
+            return Spend(epsilon=bound, delta=delta, accountant="pld")
+    return spend(claims, delta=delta)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from partsong.client.books import MS_PER_DAY, Books, Claim, Grant, Holding, State, quarter, spend
+from partsong.client.books import MS_PER_DAY, Books, Claim, Grant, Holding, State, quarter, spend, spend_against
 from partsong.client.chain import Chain, Entry, Head, rolled_back
 from partsong.common.accounting import Spend
 from partsong.common.build import to_tree
@@ -115,7 +115,7 @@ class Ledger:
         """Set a query's cost aside; only then may a record be read.
 
         Returns:
-            What the holding has spent, this claim included.
+            What the holding has spent, this claim included: an upper bound, a thousandth above the exact value.
         Raises:
             Refused: `unknown_holding`, `context_used`, `delta_too_large`, `too_many_unfinished`, `over_budget`,
                 `over_ration`; nothing was recorded, nothing may be read.
@@ -301,7 +301,7 @@ class Ledger:
             )
         _require_small_delta(holding, claim)
         _require_finished(holding, claim, day=now_ms // MS_PER_DAY)
-        spent = spend([*holding.claims.values(), claim], delta=holding.delta)
+        spent = spend_against([*holding.claims.values(), claim], delta=holding.delta, most=holding.ceiling)
         if holding.ceiling is not None and spent.epsilon > holding.ceiling:
             raise Refused(
                 "over_budget",
@@ -355,7 +355,10 @@ def _require_rations(holding: Holding, claim: Claim, *, now_ms: int) -> None:
         (f"quarter {quarter(now_ms)}", grant.per_quarter, holding.of_quarter(now_ms)),
     )
     for name, most, claims in rations:
-        if most is not None and (spent := spend([*claims, claim], delta=holding.delta)).epsilon > most:
+        if most is None:
+            continue
+        spent = spend_against([*claims, claim], delta=holding.delta, most=most)
+        if spent.epsilon > most:
             raise Refused(
                 "over_ration",
                 reason=f"{name} of holding {claim.holding} would reach epsilon {spent.epsilon:.4g} of {most:.4g}",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from partsong.client.books import spend, spend_against
 from partsong.client.chain import Head
 from partsong.client.ledger import Claim, Ledger
 from partsong.common.accounting import StepEvents, epsilon
@@ -51,12 +52,13 @@ def ledger(path: Path) -> Ledger:
 def test_what_is_spent_is_the_composition_and_not_a_sum(ledger: Ledger) -> None:
     """Four claims cost what their steps cost together, less than four times one."""
     for index in range(4):
-        spend = ledger.reserve(claim(f"r{index}"))
+        bound = ledger.reserve(claim(f"r{index}"))
         ledger.commit(f"r{index}")
 
     alone = epsilon(steps(), delta=DELTA).epsilon
-    assert spend == ledger.spent("ward") == epsilon(steps(16), delta=DELTA)
-    assert spend.epsilon < 0.9 * 4 * alone
+    assert ledger.spent("ward") == epsilon(steps(16), delta=DELTA)
+    assert bound.epsilon == pytest.approx(ledger.spent("ward").epsilon, rel=1e-4)
+    assert bound.epsilon < 0.9 * 4 * alone
 
 
 def test_the_query_that_would_exceed_the_ceiling_is_refused_and_leaves_no_trace(ledger: Ledger) -> None:
@@ -77,9 +79,9 @@ def test_another_run_coordinator_purpose_or_fingerprint_inherits_what_was_spent(
     ledger.reserve(claim("r0", events=steps(100)))
 
     other = {"run": "run-2", "coordinator": "c1", "purpose": "evaluate", "fingerprint": "f1"}
-    spend = ledger.reserve(claim("r1", events=steps(1), **other))
+    ledger.reserve(claim("r1", events=steps(1), **other))
 
-    assert spend == epsilon(steps(101), delta=DELTA)
+    assert ledger.spent("ward") == epsilon(steps(101), delta=DELTA)
     assert ledger.holding("ward").fingerprint == "f1"
 
 
@@ -379,3 +381,28 @@ def test_books_agree_with_a_plain_model_of_them(tmp_path_factory: pytest.TempPat
     assert {c: ledger.state(c) for c in model} == model
     count = sum(state != "released" for state in model.values())
     assert ledger.spent("ward").epsilon == (epsilon(steps(4 * count), delta=DELTA).epsilon if count else 0.0)
+
+
+@pytest.mark.parametrize("most", [None, 10.0, "exact", "below"])
+def test_a_comparison_is_as_precise_as_it_has_to_be(most: float | str | None) -> None:
+    """Far from the ceiling a bound from above decides; at the ceiling the exact value does."""
+    claims = [claim("a"), claim("b")]
+    exact = spend(claims, delta=1e-5).epsilon
+    ceiling = {"exact": exact, "below": exact * 0.999}.get(most, most) if isinstance(most, str) else most
+
+    found = spend_against(claims, delta=1e-5, most=ceiling).epsilon
+
+    assert exact <= found <= exact * 1.001
+    assert (ceiling is None or found <= ceiling) is (most != "below")
+    assert (found == exact) is isinstance(most, str)
+
+
+def test_an_entry_is_found_by_the_digest_that_somebody_remembers(ledger: Ledger) -> None:
+    """Any entry, not the newest only; one that was never there means that an older copy was put back."""
+    ledger.reserve(claim("a"))
+    head = ledger.head
+    ledger.commit("a")
+
+    assert ledger.find(bytes.fromhex(head.digest)) == head
+    with pytest.raises(Refused, match="ledger_rolled_back"):
+        ledger.find(bytes(32))
