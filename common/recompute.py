@@ -25,7 +25,6 @@ from partsong.common.merkle import LEAF_BYTES, belongs, prove, root_of
 from partsong.common.messages import Ready, ReportHeader, Result, Signed
 from partsong.common.opening import Seeds, read_unmasks, seeds_of, take_masks_off
 from partsong.common.result import OpenedSum, read_result, words_from_bytes, words_to_bytes
-from partsong.common.thresholds import share_threshold
 from partsong.common.transcript import RunFacts
 
 
@@ -135,5 +134,4 @@ def _headers(published: Result) -> list[ReportHeader]:
 def _seeds(signed: Sequence[Signed], *, published: Result, opened: OpenedSum, run: RunFacts) -> Seeds:
     roster = [unpack(Ready, ready.body).site for ready in published.readys]
     unmasks = read_unmasks(signed, context=opened.context, roster=roster, survivors=opened.sites, run=run)
-    threshold = share_threshold(roster=len(roster), corrupt=run.charter.corrupt_tolerance)
-    return seeds_of(unmasks, roster=roster, survivors=opened.sites, threshold=threshold)
+    return seeds_of(unmasks, roster=roster, survivors=opened.sites, threshold=run.holders(roster).threshold)
