@@ -24,7 +24,7 @@ from partsong.common.fixed_point import add_into
 from partsong.common.merkle import LEAF_BYTES, belongs, prove, root_of
 from partsong.common.messages import Ready, ReportHeader, Result, Signed
 from partsong.common.opening import Seeds, read_unmasks, seeds_of, take_masks_off
-from partsong.common.result import OpenedSum, read_result, words_from_bytes, words_to_bytes
+from partsong.common.result import OpenedSum, read_result, words_in, words_to_bytes
 from partsong.common.transcript import RunFacts
 
 
@@ -90,7 +90,7 @@ def check_block(proof: bytes, *, result: bytes, leaf: int, run: RunFacts) -> Non
         size = len(published.words)
         if not belongs(part.words, leaf=leaf, size=size, path=part.path, root=header.vector):
             raise SumDisagrees(f"round {opened.header.round}: found a block that site {header.site} did not sign")
-        add_into(total, words_from_bytes(part.words, words=total.size))
+        add_into(total, words_in(part.words, words=total.size))
     start = leaf * LEAF_BYTES
     seeds = _seeds(given.unmasks, published=published, opened=opened, run=run)
     take_masks_off(total, seeds, context=opened.context, first_word=start // 8)
@@ -120,7 +120,7 @@ def recompute(*, result: bytes, vectors: Mapping[int, bytes], unmasks: Sequence[
     for header in _headers(published):
         if root_of(vectors[header.site]) != header.vector:
             raise SumDisagrees(f"round {opened.header.round}: found a vector that site {header.site} did not sign")
-        add_into(total, words_from_bytes(vectors[header.site], words=total.size))
+        add_into(total, words_in(vectors[header.site], words=total.size))
     take_masks_off(total, _seeds(unmasks, published=published, opened=opened, run=run), context=opened.context)
     if words_to_bytes(total) != published.words:
         raise SumDisagrees(f"round {opened.header.round}: the vectors add up to another sum than the published one")

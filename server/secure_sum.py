@@ -40,7 +40,7 @@ from partsong.common.messages import (
     sign,
 )
 from partsong.common.opening import liars, read_unmasks, seeds_of, take_masks_off
-from partsong.common.result import OpenedSum, read_result, words_from_bytes, words_to_bytes
+from partsong.common.result import OpenedSum, read_result, words_in, words_to_bytes
 from partsong.common.tag import TAG_WORDS
 from partsong.common.transcript import RunFacts
 
@@ -162,7 +162,7 @@ class SumRound:
         fits = header.vector == root_of(report.words) and header.bundles == digest("bundles", *report.bundles)
         if not fits or len(report.bundles) != len(self._holding) - (header.site in self._holding):
             raise WireError("message report: found words or bundles that its header does not name; it was dropped")
-        masked_W = words_from_bytes(report.words, words=self._total_W.size)
+        masked_W = words_in(report.words, words=self._total_W.size)
         if header.site not in self._reports:
             add_into(self._total_W, masked_W)
         _add_once(self._reports, header.site, report.header)

@@ -90,7 +90,7 @@ def test_a_report_that_is_not_what_its_header_says_is_not_added(made: Federation
     other = unpack(Report, reports[1])
     bad = [
         replace(good, words=other.words),
-        replace(good, words=good.words + bytes(8)),
+        replace(good, words=bytes(good.words) + bytes(8)),
         replace(good, bundles=other.bundles),
         replace(good, bundles=good.bundles[:3]),
         replace(good, header=replace(good.header, signature=other.header.signature)),
