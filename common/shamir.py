@@ -118,6 +118,12 @@ def repair(shares: Mapping[int, bytes], *, threshold: int) -> tuple[list[bytes],
             raise _contradiction()
 
 
+def agree(shares: Mapping[int, bytes], *, threshold: int) -> bool:
+    """Say whether shares, the threshold of them or more, all lie on the same polynomials."""
+    points = sorted(shares)
+    return not _interpolate(points, _from_bytes([shares[point] for point in points]), threshold)[1].any()
+
+
 def in_field(share: bytes) -> bool:
     """Say whether bytes are the share of some whole number of secrets."""
     try:

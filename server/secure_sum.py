@@ -39,7 +39,7 @@ from partsong.common.messages import (
     Unmask,
     sign,
 )
-from partsong.common.opening import liars, read_unmasks, seeds_of, take_masks_off
+from partsong.common.opening import fitting_seeds, liars, opens_to_tags, read_unmasks, take_masks_off
 from partsong.common.result import OpenedSum, read_result, words_in, words_to_bytes
 from partsong.common.tag import TAG_WORDS
 from partsong.common.transcript import RunFacts
@@ -250,12 +250,14 @@ class SumRound:
         Raises:
             BadShares: too few shares of a seed yet, or too many that contradict each other; nothing was opened. It
                 names the seed's owner. More may still come.
+            SeedsDoNotFit: what comes out is no sum of tagged vectors; nothing was opened.
         """
-        seeds = seeds_of(
+        seeds = fitting_seeds(
             list(self._unmasks.values()),
             roster=self._roster,
             survivors=self._survivors,
             threshold=self._run.holders(self._roster).threshold,
+            fits=lambda seeds: opens_to_tags(self._total_W, seeds, context=self._context),
         )
         self._disputed = seeds.disputed
         opened_W = self._total_W.copy()

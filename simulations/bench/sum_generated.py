@@ -1,7 +1,7 @@
 """A round with one real site among a thousand whose messages are made up, of their real size.
 
-The coordinator cannot tell: everything is signed, the bundles for the real site open, the shares fit. What comes out
-is noise.
+The coordinator cannot tell: everything is signed, the bundles for the real site open, the shares fit, and the last
+words of the sum can be tags. The others are noise.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from partsong.client.secure_sum import SecureSumSite
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive, digest, number
 from partsong.common.fixed_point import encode
+from partsong.common.masks import STREAM_WORD
 from partsong.common.merkle import root_of
 from partsong.common.messages import Confirm, Message, Ready, Report, ReportHeader, Signed, Unmask, sign
-from partsong.common.shamir import SECRET_BYTES, SHARE_BYTES, split
+from partsong.common.opening import Seeds, take_masks_off
+from partsong.common.shamir import SECRET_BYTES, SHARE_BYTES, combine, split
+from partsong.common.tag import TAG_WORDS
 from partsong.server.secure_sum import SumRound
 from partsong.simulations.bench.sum_rounds import Costs, clocked, cpu_ms, encoding_of, names, silent_sites
 from partsong.simulations.secure_sum import Federation, deal_keys, found, next_header
@@ -63,7 +66,7 @@ def _ready(site: SecureSumSite, desk: SumRound, others: Others, costs: Costs) ->
 
 def _sum(site: SecureSumSite, desk: SumRound, others: Others, costs: Costs, *, report: bytes) -> None:
     adding = cpu_ms(lambda: desk.add_report(report))
-    for message in others.reports(desk.context, words=len(unpack(Report, report).words)):
+    for message in others.reports(desk.context, real=unpack(Report, report)):
         adding += cpu_ms(partial(desk.add_report, message))
     costs.coordinator["report"] = [adding]
     request = clocked(costs.coordinator, "survivors", desk.close_reports)[others.measured]
@@ -91,24 +94,44 @@ class Others:
         state = site_state.load(made.consortium.vaults[measured], charter=made.run.charter)
         self._keys = state.keys_by_peer()
         self._shares: dict[int, dict[int, bytes]] = {}
+        self._secrets: dict[int, list[bytes]] = {}
 
     def like(self, cls: type[Ready | Confirm], message: bytes, numbers: list[int]) -> list[bytes]:
         """Say what the real site said."""
         said = unpack(cls, unpack(Signed, message).body)
         return [self._signed(replace(said, site=i), i) for i in numbers]
 
-    def reports(self, context: bytes, *, words: int) -> Iterator[bytes]:
+    def reports(self, context: bytes, *, real: Report) -> Iterator[bytes]:
         """Give REPORTs one by one: one vector of noise for all, shares of seeds of its own for each."""
-        noise = os.urandom(words)
-        root, sealed = root_of(noise), os.urandom(SHARE_BYTES * (len(self.numbers) + 1) + 16)
+        noise, size = os.urandom(len(real.words)), SHARE_BYTES * (len(self.numbers) + 1)
+        root, sealed = root_of(noise), os.urandom(size + 16)
         for owner in self.reporting:
             holding = [i for i in self._holders.sites if i != owner]
             shares = self._deal(owner, holding)
-            real = self._sealed(context, owner, shares[self.measured])
-            bundles = tuple(real if holder == self.measured else sealed for holder in holding)
+            if owner == self.reporting[-1]:
+                noise = self._ending_in_tags(noise, context, real)
+                root = root_of(noise)
+            opens = self._sealed(context, owner, shares[self.measured])
+            bundles = tuple(opens if holder == self.measured else sealed for holder in holding)
             header = ReportHeader(context=context, site=owner, vector=root, bundles=digest("bundles", *bundles))
             signed = sign(header, self._made.consortium.identities[owner])
             yield pack(Report(header=signed, bundles=bundles, words=noise))
+
+    def _ending_in_tags(self, noise: bytes, context: bytes, real: Report) -> bytes:
+        """Change the last words of the last vector so that those of the sum are zero once it is opened."""
+        holding = [i for i in self._holders.sites if i != self.measured]
+        held = {holder + 1: self._opened(context, holder, real) for holder in holding}
+        secrets = self._secrets | {self.measured: combine(held, threshold=self._holders.threshold)}
+        pairs = [(owner, place) for owner in secrets for place in range(len(self._silent))]
+        seeds = Seeds(
+            own={owner: own for owner, (own, *_) in secrets.items()},
+            orphaned={(owner, self._silent[place]): secrets[owner][1 + place] for owner, place in pairs},
+        )
+        first = (len(noise) // 8 - TAG_WORDS) // 2 * 2
+        end, real_end = (np.frombuffer(words[8 * first :], STREAM_WORD) for words in (noise, real.words))
+        total = (end * np.uint64(len(self.reporting)) + real_end).astype(np.uint64)
+        take_masks_off(total, seeds, context=context, first_word=first)
+        return noise[: 8 * first] + (end - total).astype(STREAM_WORD).tobytes()
 
     def unmasks(self, desk: SumRound, report: bytes) -> list[bytes]:
         """Give the UNMASKs of all other holders: shares that fit, also those of the real site's seeds."""
@@ -127,6 +150,7 @@ class Others:
     def _deal(self, owner: int, holding: list[int]) -> dict[int, bytes]:
         """Share an own-mask seed and a pair seed for each silent site."""
         secrets = [os.urandom(SECRET_BYTES) for _ in range(1 + len(self._silent))]
+        self._secrets[owner] = secrets
         points = [holder + 1 for holder in holding]
         dealt = split(secrets, threshold=self._holders.threshold, holders=points, entropy=os.urandom)
         self._shares[owner] = dict(zip(holding, dealt, strict=True))

@@ -136,5 +136,6 @@ def test_without_the_check_the_attack_goes_through(
     replace_everywhere(monkeypatch, module, check, without)
     lab, test = load("conftest").Lab, getattr(load(f"test_{file}"), name)
 
-    with pytest.raises((pytest.fail.Exception, AssertionError)):
+    # An attack on the sum itself may end in the coordinator's own check of what it opened.
+    with pytest.raises((pytest.fail.Exception, AssertionError, opening.SeedsDoNotFit)):
         list(runs_of(test, lab, monkeypatch))

@@ -141,8 +141,8 @@ class Script:
             self.tally.reasons.add(reason)
             return
         exact = (opened.words == sum(vectors[i] for i in opened.sites)).all()
-        assert exact or (self.told_lies and not sum_fits(opened, group_key=self.group_key))
-        assert not exact or sum_fits(opened, group_key=self.group_key)
+        assert exact
+        assert sum_fits(opened, group_key=self.group_key)
         self.tally.sums += 1
         self.tally.whole += not self.lost
         self.made.result, self.made.last = result, opened
@@ -184,7 +184,10 @@ class Script:
         phase("confirm", desk.survivors, lambda site: self.asked(site, "confirm", requests[site]), desk.add_confirm)
         quorum = self.closed(desk, desk.close_confirms, sent)
         phase("unmask", desk.holders, lambda site: self.asked(site, "unmask", quorum), desk.add_unmask)
-        return desk.open_sum()
+        opened = desk.open_sum()
+        assert set(desk.liars) <= set(range(self.consortium.charter.corrupt_tolerance))
+        assert self.told_lies or not desk.disputed
+        return opened
 
     def perhaps_a_lie(self, answer: bytes, site: int) -> bytes:
         """The first sites are the corrupt ones; they change a share now and then, and sign it."""

@@ -12,7 +12,7 @@ from partsong.client import site_state
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive, digest, number
 from partsong.common.messages import Report, ReportHeader, Signed, Unmask, sign
-from partsong.common.opening import liars
+from partsong.common.opening import SeedsDoNotFit, fitting_seeds, liars
 from partsong.common.shamir import SHARE_BYTES, BadShares
 from partsong.server.secure_sum import SumRound
 from partsong.simulations.secure_sum import deal_keys, found, next_header
@@ -108,14 +108,42 @@ def test_one_wrong_share_shows_a_dispute_and_names_nobody() -> None:
     assert played.desk.liars == ()
 
 
-def test_two_wrong_shares_of_eight_are_too_many_and_end_the_round_by_name() -> None:
-    """Eight shares stand one wrong one; the seed's owner is named, and nothing comes out."""
+def test_two_wrong_shares_of_eight_are_found_by_the_sum() -> None:
+    """Eight shares alone stand one wrong one; left out as a pair, the two let the sum come out."""
     played = Played()
     played.lie(4, about=(0,))
-    played.lie(5, about=(0,))
+    played.lie(5, about=(0, 1))
+
+    assert played.open() == RIGHT
+    assert played.desk.disputed == {0: (4, 5), 1: (5,)}
+
+
+def test_three_wrong_shares_of_eight_are_too_many_and_end_the_round_by_name() -> None:
+    """The seed's owner is named, and nothing comes out."""
+    played = Played()
+    for site in (4, 5, 6):
+        played.lie(site, about=(0,))
 
     with pytest.raises(BadShares, match=r"seeds of site 0: .*contradict each other; no secret was reconstructed"):
         played.open()
+
+
+def test_seeds_that_fit_nothing_are_not_used() -> None:
+    """The control: where no sum would do, none is taken, after at most 256 choices."""
+    played, tried = Played(), []
+    unmasks = [unpack(Unmask, unpack(Signed, answer).body) for answer in played.answers.values()]
+
+    with pytest.raises(SeedsDoNotFit, match="nothing was opened"):
+        fitting_seeds(
+            unmasks,
+            roster=range(SITES),
+            survivors=range(DROPPED),
+            threshold=5,
+            fits=lambda seeds: bool(tried.append(seeds)),
+        )
+
+    # All of them, one of nine less, two less; at most two may be missing from eight where five are needed.
+    assert len(tried) == 1 + 9 + 36
 
 
 def test_a_dealer_of_wrong_shares_does_not_end_the_round() -> None:
@@ -127,12 +155,12 @@ def test_a_dealer_of_wrong_shares_does_not_end_the_round() -> None:
     assert played.desk.liars == ()
 
 
-def test_an_answer_left_out_makes_room_for_a_second_subset() -> None:
-    """Too many contradict each other at first; more answers come, and the round opens."""
+def test_more_answers_make_room_for_another_subset() -> None:
+    """Six answers leave five shares of a seed, one of them wrong; three more answers come, and the round opens."""
     played = Played()
     played.lie(4, about=range(8))
-    late = {name: played.answers.pop(name) for name in (7, 8)}
-    with pytest.raises(BadShares, match="contradict"):
+    late = {name: played.answers.pop(name) for name in (6, 7, 8)}
+    with pytest.raises((BadShares, SeedsDoNotFit)):
         played.open()
     for answer in late.values():
         played.desk.add_unmask(answer)
