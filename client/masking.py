@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
+from partsong.common.committee import Holders
 from partsong.common.derive import derive, digest, extract, number
 from partsong.common.errors import Refused
 from partsong.common.fixed_point import WordVec
 from partsong.common.masks import apply_masks
-from partsong.common.shamir import SHARE_BYTES, Entropy, split
+from partsong.common.shamir import SHARE_BYTES, Entropy, in_field, split
 from partsong.common.tag import tag_words
 
 # Every share key is used for one message, so its nonce may be constant.
@@ -37,7 +38,7 @@ def mask(
     site: int,
     pair_keys: Mapping[int, bytes],
     group_key: bytes,
-    threshold: int,
+    holders: Holders,
     entropy: Entropy,
     threads: int,
 ) -> tuple[WordVec, tuple[bytes, ...]]:
@@ -49,11 +50,11 @@ def mask(
         site: number of this site.
         pair_keys: of this round, for each other site of the roster.
         group_key: of the run.
-        threshold: shares that give a seed back.
+        holders: of the roster; this site, if it is one, gets no share of its own seeds.
         entropy: secret uniform bytes, in production `os.urandom`.
         threads: workers for the key streams.
     Returns:
-        (W + 3,) masked words with the tag, and a sealed bundle for each other site by ascending number.
+        (W + 3,) masked words with the tag, and a sealed bundle for each other holder by ascending number.
     """
     peers = sorted(pair_keys)
     fresh = _mixed(entropy, [pair_keys[peer] for peer in peers], context)
@@ -68,12 +69,13 @@ def mask(
         threads=threads,
     )
     secrets = [own_seed, *(pair_seeds[peer] for peer in peers)]
-    shares = split(secrets, threshold=threshold, holders=[peer + 1 for peer in peers], entropy=fresh)
+    others = [holder for holder in holders.sites if holder != site]
+    shares = split(secrets, threshold=holders.threshold, holders=[other + 1 for other in others], entropy=fresh)
     bundles = (
         AESGCM(_share_key(pair_keys[holder], context, site, holder)).encrypt(
             _NO_NONCE, share, _share_label(context, site, holder)
         )
-        for holder, share in zip(peers, shares, strict=True)
+        for holder, share in zip(others, shares, strict=True)
     )
     return masked_W, tuple(bundles)
 
@@ -84,14 +86,16 @@ def open_bundle(bundle: bytes, *, context: bytes, owner: int, holder: int, pair_
     Returns:
         39 bytes for each of the owner's seeds: its own, then that of each pair by ascending number.
     Raises:
-        Refused: made for another context, pair or roster, or changed on the way; nothing was confirmed.
+        Refused: made for another context, pair or roster, changed on the way, or with values that are no shares;
+            nothing was confirmed.
     """
     key = _share_key(pair_key, context, owner, holder)
     try:
         shares = AESGCM(key).decrypt(_NO_NONCE, bundle, _share_label(context, owner, holder))
     except (InvalidTag, ValueError) as err:
         raise _bad_bundle(owner) from err
-    if len(shares) != SHARE_BYTES * roster:
+    # A value outside the field would make this site's UNMASK void, and this site look like the one that lies.
+    if len(shares) != SHARE_BYTES * roster or not in_field(shares):
         raise _bad_bundle(owner)
     return shares
 

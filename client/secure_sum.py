@@ -50,7 +50,7 @@ from partsong.common.messages import (
 from partsong.common.pairwise import advance
 from partsong.common.result import OpenedSum, words_to_bytes
 from partsong.common.shamir import Entropy
-from partsong.common.thresholds import Floors, share_threshold
+from partsong.common.thresholds import Floors
 
 T = TypeVar("T", bound=Message)
 
@@ -168,8 +168,8 @@ class SecureSumSite:
 
         Raises:
             WireError: not a roster of this round, or with a READY that is not signed by its site; it was dropped.
-            Refused: this site is missing, too few sites, too few that found the previous result right, a revoked
-                site, or a roster that differs from the last in a way that could single a site out.
+            Refused: this site is missing, too few sites or share holders, too few that found the previous result
+                right, a revoked site, or a roster that differs from the last in a way that could single a site out.
         """
         roster = self._from_coordinator(Roster, message)
         if roster.header != transcript.header_hash(self._state.header):
@@ -185,6 +185,7 @@ class SecureSumSite:
         transcript.require_accepted_result(readys, floors=self._floors)
         history.require_own_verdict(self._state)
         sites = [ready.site for ready in readys]
+        transcript.require_holders(sites, roster=sites, run=self._run)
         history.require_membership(sites, state=self._state, header=self._header(), floors=self._floors)
         self._require_time(self._header())
         self._keep(replace(self._state, stage=Stage.ENTERED, context=context, readys=roster.readys))
@@ -225,6 +226,8 @@ class SecureSumSite:
     def confirm(self, message: bytes) -> bytes:
         """Take the survivors and give a CONFIRM, for one survivor set only.
 
+        A site that holds no shares is done with it: it erases the keys of the round and is not asked for UNMASK.
+
         Raises:
             WireError: a report is not of this context and roster, or not signed by its site; it was dropped.
             Refused: this site is missing, too few survivors, a revoked one, another set than the one it signed, or a
@@ -233,35 +236,37 @@ class SecureSumSite:
         if self._state.stage == Stage.MASKING:
             # After a crash: the report may be whole although the state does not say so.
             self._stored_report()
-        if self._state.stage != Stage.CONFIRMED:
+        answered = Stage.CONFIRMED if self._holds_shares() else Stage.DONE
+        if self._state.stage != answered:
             self._require_stage(Stage.REPORTED)
         survivors = self._survivor_set(message)
-        if self._state.stage == Stage.CONFIRMED:
+        if self._state.stage == answered:
             if survivors.hash != self._state.survivors:
-                raise Refused(
-                    "second_survivor_set", reason="another set was confirmed", remedy="send the confirmed set"
-                )
+                raise Refused("second_survivor_set", reason="another set was confirmed", remedy="send that one")
             return self._state.reply
         history.require_unrevoked(survivors.sites, state=self._state)
         if self._state.report.body not in survivors.reports:
-            raise Refused(
-                "own_report", reason="this site's report is missing or changed", remedy="include it unchanged"
-            )
+            raise Refused("own_report", reason="this site's report is missing or changed", remedy="put it in unchanged")
+        confirm = Confirm(context=self._state.context, survivors=survivors.hash, site=self._state.site)
+        confirmed = replace(self._state, stage=Stage.CONFIRMED, survivors=survivors.hash)
+        if not self._holds_shares():
+            return self._finish(confirm, confirmed)
         open_bundles(survivors, state=self._state, roster=self._roster())
         self._vault.write(_SURVIVORS, message)
-        confirm = Confirm(context=self._state.context, survivors=survivors.hash, site=self._state.site)
-        return self._answer(confirm, replace(self._state, stage=Stage.CONFIRMED, survivors=survivors.hash))
+        return self._answer(confirm, confirmed)
 
     def unmask(self, message: bytes) -> bytes:
         """Take a quorum of CONFIRMs, give the shares and erase the keys of the round.
 
         Raises:
             WireError: a confirmation is of another set, or not signed by its site; no share was given.
-            Refused: too few confirmations; no share was given.
+            Refused: too few confirmations, or this site holds no shares; no share was given.
         """
         quorum = self._from_coordinator(Quorum, message)
         if quorum.context != self._state.context:
             raise WireError("message quorum: found another context's; it was dropped")
+        if not self._holds_shares():
+            raise Refused("no_shares", reason="this site holds no shares", remedy="ask the sites that do")
         if self._state.stage == Stage.DONE:
             return self._state.reply
         self._require_stage(Stage.CONFIRMED)
@@ -277,9 +282,7 @@ class SecureSumSite:
         )
         given = shares_to_give(survivors, state=self._state, roster=self._roster())
         unmask = Unmask(context=self._state.context, site=self._state.site, shares=given)
-        answer = self._answer(unmask, self._ratcheted(replace(self._state, stage=Stage.DONE), rounds=1))
-        self._forget_round()
-        return answer
+        return self._finish(unmask, self._state)
 
     def close(self, message: bytes, *, verdict: Callable[[OpenedSum], bool]) -> bytes:
         """Take the last RESULT of a run outside a new round and give a signed VERDICT on it.
@@ -339,7 +342,7 @@ class SecureSumSite:
             site=self._state.site,
             pair_keys={peer: key for peer, key in self._state.keys_by_peer().items() if peer in roster},
             group_key=self._state.group_key,
-            threshold=share_threshold(roster=len(roster), corrupt=self._charter.corrupt_tolerance),
+            holders=self._run.holders(roster),
             entropy=self._entropy,
             threads=self._threads,
         )
@@ -347,6 +350,15 @@ class SecureSumSite:
     def _ratcheted(self, state: SiteState, *, rounds: int) -> SiteState:
         keys = advance(state.keys_by_peer(), rounds=rounds)
         return replace(state, pair_keys=tuple(keys[peer] for peer in sorted(keys)), key_round=state.key_round + rounds)
+
+    def _finish(self, message: Message, state: SiteState) -> bytes:
+        """Give the last answer of a round and erase its keys and records."""
+        answer = self._answer(message, self._ratcheted(replace(state, stage=Stage.DONE), rounds=1))
+        self._forget_round()
+        return answer
+
+    def _holds_shares(self) -> bool:
+        return self._state.site in self._run.holders(self._roster()).sites
 
     def _forget_round(self) -> None:
         self._vault.erase(_REPORT)

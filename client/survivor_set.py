@@ -31,7 +31,7 @@ class SurvivorSet:
     reports: tuple[bytes, ...]
     """Bodies of the report headers, in the order of `sites`."""
     bundles: Mapping[int, bytes]
-    """Sealed for this site, under the number of each other survivor."""
+    """Sealed for this site, under the number of each other survivor; none where this site holds no shares."""
 
 
 def read_request(
@@ -51,7 +51,7 @@ def read_request(
     read = transcript.read_survivors(survivors.reports, context=state.context, roster=roster, run=run)
     transcript.require_survivors(len(read), roster=len(roster), floors=floors, minimum_sum=header.minimum_sum)
     sites = tuple(report.site for report in read)
-    others = [site for site in sites if site != state.site]
+    others = [site for site in sites if site != state.site] if state.site in run.holders(roster).sites else []
     if len(others) != len(request.bundles):
         raise WireError("message confirm request: found another number of bundles; it was dropped")
     return SurvivorSet(

@@ -22,7 +22,7 @@ from partsong.common.keys import Signer, signature_fits
 from partsong.common.suite import PUBLIC_KEY_BYTES, SuiteName, suite_of_key
 from partsong.common.thresholds import Floors
 
-MOST_SITES = 64
+MOST_SITES = 1000
 _SITE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _HASH = re.compile(r"[0-9a-f]{64}")
 

@@ -25,7 +25,7 @@ from partsong.common.suite import SUITES, BySuite, SuiteName
 T = TypeVar("T")
 Hash = Annotated[bytes, 32]
 Payload = bytes | memoryview
-"""A long byte string, which may be written from where it lies; what is read is always bytes."""
+"""A long byte string, written from where it lies and read as a view of the message, which lives as long."""
 
 _INT_BYTES, _COUNT_BYTES = 8, 4
 
@@ -43,11 +43,14 @@ class _Reader(_Sized):
         self._view, self._at, self._what, self._named = memoryview(data), 0, what, named
 
     def take(self, size: int) -> bytes:
+        return bytes(self.take_view(size))
+
+    def take_view(self, size: int) -> memoryview:
         left = len(self._view) - self._at
         if size > left:
             raise WireError(f"message {self._what}: found {left} bytes left, expected {size}; it was dropped")
         self._at += size
-        return bytes(self._view[self._at - size : self._at])
+        return self._view[self._at - size : self._at]
 
     def count(self) -> int:
         return int.from_bytes(self.take(_COUNT_BYTES), "big")
@@ -115,8 +118,10 @@ def _codec_of(kind: Any) -> _Codec:
         return _of_list(_codec_of(typing.get_args(kind)[0]))
     if kind is int:
         return _Codec(write=_write_int, read=lambda reader: int.from_bytes(reader.take(_INT_BYTES), "big"))
-    if kind in (bytes, Payload):
+    if kind is bytes:
         return _Codec(write=_write_bytes, read=lambda reader: reader.take(reader.count()))
+    if kind == Payload:
+        return _Codec(write=_write_bytes, read=lambda reader: reader.take_view(reader.count()))
     raise TypeError(f"no encoding for {kind}")
 
 

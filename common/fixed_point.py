@@ -280,27 +280,34 @@ def _peak(values_P: FloatVec, block: Block) -> float:
 
 def _clip_into(ready_D: FloatVec, values_P: FloatVec, block: Block, *, peak: float) -> None:
     """Copy the values into their padded place, scaled or cut to the bound."""
-    length = _length(values_P, peak=peak) if block.norm == "l2" else 0.0
+    shrink = _power_of_two_below(peak)
+    length = _length(values_P, shrink=shrink) if block.norm == "l2" else 0.0
     for start in range(0, block.size, _CHUNK_ENTRIES):
         part = values_P[start : start + _CHUNK_ENTRIES].astype(np.float64)
         if block.norm == "linf":
             np.clip(part, -block.clip, block.clip, out=part)
-        elif length > block.clip:
-            # Dividing by the peak first keeps huge values from overflowing on the way.
-            part = part / peak * (block.clip * (peak / length))
+        elif length > block.clip * shrink:
+            # Scaling by the peak first keeps huge values from overflowing on the way.
+            part *= shrink
+            part *= block.clip / length
         ready_D[start : start + part.size] = part
     ready_D[block.size :] = 0
 
 
-def _length(values_P: FloatVec, *, peak: float) -> float:
-    """Euclidean norm in float64, without overflow and without a copy of the whole vector."""
-    if peak == 0:
-        return 0.0
+def _power_of_two_below(peak: float) -> float:
+    """Give 2**-k that brings the peak to between 1/2 and 1, as far as float64 has it: products with it are exact."""
+    return math.ldexp(1.0, min(-math.frexp(peak)[1], 1000)) if peak else 1.0
+
+
+def _length(values_P: FloatVec, *, shrink: float) -> float:
+    """Euclidean norm of the shrunken values in float64, without overflow and without a copy of the whole vector."""
     squares = 0.0
     for start in range(0, values_P.size, _CHUNK_ENTRIES):
-        part = values_P[start : start + _CHUNK_ENTRIES].astype(np.float64) / peak
-        squares += float(np.dot(part, part))
-    return peak * math.sqrt(squares)
+        part = values_P[start : start + _CHUNK_ENTRIES].astype(np.float64)
+        part *= shrink
+        # Not `np.dot`, which wakes the threads of BLAS for a millisecond's work.
+        squares += float(np.square(part, out=part).sum())
+    return math.sqrt(squares)
 
 
 def _round_and_pack(
@@ -314,11 +321,12 @@ def _round_and_pack(
     scale, top, fields = 1 / encoding.step(block), encoding.top, encoding.fields_per_word
     for start in range(0, words_W.size, _CHUNK_WORDS):
         part_D = ready_D[start * fields : (start + _CHUNK_WORDS) * fields]
-        scaled = np.multiply(part_D, scale, dtype=np.float64)
-        np.clip(scaled, -top, top, out=scaled)
+        scaled = part_D.astype(np.float64)
+        scaled *= scale
         scaled += top
+        np.maximum(scaled, 0, out=scaled)
         scaled += rng.random(part_D.size, dtype=np.float32)
-        # The sum above may round up to 2Q + 1 in its last place.
+        # Cuts what lies above +Q, and the sum above, which may round up to 2Q + 1 in its last place.
         np.minimum(scaled, 2 * top, out=scaled)
         part_W = words_W[start : start + _CHUNK_WORDS]
         whole = np.zeros(part_W.size * fields, np.uint64)

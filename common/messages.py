@@ -208,7 +208,7 @@ class ReportHeader:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """Site: its masked words and a share bundle for each other site of the roster, by ascending site."""
+    """Site: its masked words and a share bundle for each other share holder of the roster, by ascending site."""
 
     LABEL: ClassVar[str] = "report"
     header: Signed
@@ -228,7 +228,7 @@ class Survivors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfirmRequest:
-    """Coordinator to one site: the survivors, and the bundles of the others for this site, by ascending site."""
+    """Coordinator to one site: the survivors, and, if it holds shares, the bundles of the others for it, ascending."""
 
     LABEL: ClassVar[str] = "confirm request"
     survivors: Signed

@@ -12,8 +12,10 @@ Specification: PROTOCOL.md section 8.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -23,9 +25,15 @@ from partsong.common.errors import RoundAborted, WireError
 from partsong.common.fixed_point import add_into
 from partsong.common.merkle import LEAF_BYTES, belongs, prove, root_of
 from partsong.common.messages import Ready, ReportHeader, Result, Signed
-from partsong.common.opening import Seeds, read_unmasks, seeds_of, take_masks_off
-from partsong.common.result import OpenedSum, read_result, words_from_bytes, words_to_bytes
-from partsong.common.thresholds import share_threshold
+from partsong.common.opening import (
+    Seeds,
+    SeedsDoNotFit,
+    fitting_seeds,
+    opens_to_tags,
+    read_unmasks,
+    take_masks_off,
+)
+from partsong.common.result import OpenedSum, read_result, words_in, words_to_bytes
 from partsong.common.transcript import RunFacts
 
 
@@ -91,12 +99,17 @@ def check_block(proof: bytes, *, result: bytes, leaf: int, run: RunFacts) -> Non
         size = len(published.words)
         if not belongs(part.words, leaf=leaf, size=size, path=part.path, root=header.vector):
             raise SumDisagrees(f"round {opened.header.round}: found a block that site {header.site} did not sign")
-        add_into(total, words_from_bytes(part.words, words=total.size))
+        add_into(total, words_in(part.words, words=total.size))
     start = leaf * LEAF_BYTES
-    seeds = _seeds(given.unmasks, published=published, opened=opened, run=run)
-    take_masks_off(total, seeds, context=opened.context, first_word=start // 8)
-    if words_to_bytes(total) != published.words[start : start + LEAF_BYTES]:
-        raise SumDisagrees(f"round {opened.header.round}: block {leaf} adds up to another sum than the published one")
+    right = words_in(published.words[start : start + LEAF_BYTES], words=total.size)
+
+    def fits(seeds: Seeds) -> bool:
+        block = total.copy()
+        take_masks_off(block, seeds, context=opened.context, first_word=start // 8)
+        return bool((block == right).all())
+
+    with _disagreeing(f"round {opened.header.round}: block {leaf} adds up to another sum than the published one"):
+        _seeds(given.unmasks, published=published, opened=opened, run=run, fits=fits)
 
 
 def recompute(*, result: bytes, vectors: Mapping[int, bytes], unmasks: Sequence[Signed], run: RunFacts) -> OpenedSum:
@@ -121,19 +134,39 @@ def recompute(*, result: bytes, vectors: Mapping[int, bytes], unmasks: Sequence[
     for header in _headers(published):
         if root_of(vectors[header.site]) != header.vector:
             raise SumDisagrees(f"round {opened.header.round}: found a vector that site {header.site} did not sign")
-        add_into(total, words_from_bytes(vectors[header.site], words=total.size))
-    take_masks_off(total, _seeds(unmasks, published=published, opened=opened, run=run), context=opened.context)
+        add_into(total, words_in(vectors[header.site], words=total.size))
+    other = f"round {opened.header.round}: the vectors add up to another sum than the published one"
+    with _disagreeing(other):
+        fits = partial(opens_to_tags, total, context=opened.context)
+        seeds = _seeds(unmasks, published=published, opened=opened, run=run, fits=fits)
+    take_masks_off(total, seeds, context=opened.context)
     if words_to_bytes(total) != published.words:
-        raise SumDisagrees(f"round {opened.header.round}: the vectors add up to another sum than the published one")
+        raise SumDisagrees(other)
     return opened
+
+
+@contextmanager
+def _disagreeing(reason: str) -> Iterator[None]:
+    """Say so where the shares open something else."""
+    try:
+        yield
+    except SeedsDoNotFit as err:
+        raise SumDisagrees(reason) from err
 
 
 def _headers(published: Result) -> list[ReportHeader]:
     return [unpack(ReportHeader, report.body) for report in published.reports]
 
 
-def _seeds(signed: Sequence[Signed], *, published: Result, opened: OpenedSum, run: RunFacts) -> Seeds:
+def _seeds(
+    signed: Sequence[Signed],
+    *,
+    published: Result,
+    opened: OpenedSum,
+    run: RunFacts,
+    fits: Callable[[Seeds], bool],
+) -> Seeds:
     roster = [unpack(Ready, ready.body).site for ready in published.readys]
     unmasks = read_unmasks(signed, context=opened.context, roster=roster, survivors=opened.sites, run=run)
-    threshold = share_threshold(roster=len(roster), corrupt=run.charter.corrupt_tolerance)
-    return seeds_of(unmasks, roster=roster, survivors=opened.sites, threshold=threshold)
+    threshold = run.holders(roster).threshold
+    return fitting_seeds(unmasks, roster=roster, survivors=opened.sites, threshold=threshold, fits=fits)

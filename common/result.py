@@ -57,15 +57,24 @@ def words_to_bytes(words_W: WordVec) -> memoryview:
     return words_W.astype(STREAM_WORD, copy=False).view(np.uint8).data
 
 
-def words_from_bytes(data: Payload, *, words: int) -> WordVec:
-    """Decode words of a message into a new vector.
+def words_in(data: Payload, *, words: int) -> WordVec:
+    """Read words of a message where they lie. Not a copy where the machine's order is the same; not to be changed.
 
     Raises:
         WireError: not exactly that many words.
     """
     if len(data) != 8 * words:
         raise WireError(f"words: found {len(data)} bytes, expected {8 * words}; they were dropped")
-    return np.frombuffer(data, STREAM_WORD).astype(np.uint64)
+    return np.frombuffer(data, STREAM_WORD).astype(np.uint64, copy=False)
+
+
+def words_from_bytes(data: Payload, *, words: int) -> WordVec:
+    """Decode words of a message into a new vector.
+
+    Raises:
+        WireError: not exactly that many words.
+    """
+    return words_in(data, words=words).copy()
 
 
 def result_hash(statement: Signed) -> bytes:

@@ -80,10 +80,12 @@ def _flip(padded_D: FloatVec, *, seed: bytes, stage: int) -> None:
     key = hashlib.sha256(b"partsong/1 rotation" + bytes([stage]) + seed).digest()
     stream = Cipher(AES256(key), CTR(bytes(16))).encryptor().update(bytes(-(-padded_D.size // 8)))
     bits, signs = np.frombuffer(stream, np.uint8), _SIGNS.astype(padded_D.dtype)
-    step = 1 << 16
+    step = 1 << 15
+    room = np.empty((step // 8, 8), padded_D.dtype)
     for start in range(0, padded_D.size, step):
-        part = padded_D[start : start + step]
-        part *= signs[bits[start // 8 : (start + step) // 8]].reshape(-1)[: part.size]
+        part, places = padded_D[start : start + step], bits[start // 8 : (start + step) // 8]
+        # Every byte is a row of the table; without a mode numpy would check that, at three times the cost.
+        part *= np.take(signs, places, axis=0, out=room[: places.size], mode="clip").reshape(-1)[: part.size]
 
 
 def _transform_columns(matrix: FloatVec) -> None:

@@ -1,8 +1,10 @@
 """Secrets of 256 bits cut into shares, any `threshold` of which give them back.
 
 Covers: fewer than `threshold` shares say nothing about a secret; a wrong share is noticed whenever more than
-`threshold` shares are at hand, or when what comes out is no 256-bit number.
-Does not cover: who sent the wrong share; authenticity in transit.
+`threshold` shares are at hand, or when what comes out is no 256-bit number, and passed over whenever there are two
+more for each wrong one.
+Does not cover: whether a share that does not fit was changed by its holder or made so by its dealer; authenticity in
+transit.
 
 A secret is 13 limbs of 20 bits, the lowest first, each shared on its own over the prime field of 2**21 - 9. Limbs
 of many secrets are columns of one matrix product in float64: sums of at most 2048 products below 2**42 stay under
@@ -10,12 +12,14 @@ of many secrets are columns of one matrix product in float64: sums of at most 20
 
 Shapes: H holders, T coefficients (the threshold), S secrets, L = 13 limbs.
 
-Source: Shamir 1979, "How to share a secret".
+Source: Shamir 1979, "How to share a secret"; decoding with errors, Welch and Berlekamp 1986 (US patent 4,633,470,
+expired), in the form of Gemmell and Sudan 1992, "Highly resilient correctors for polynomials".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -77,12 +81,110 @@ def combine(shares: Mapping[int, bytes], *, threshold: int) -> list[bytes]:
         raise BadShares(f"shares: found {len(shares)}, expected {threshold}; no secret was reconstructed")
     points = sorted(shares)
     rows = _from_bytes([shares[point] for point in points])
-    base, rest = points[:threshold], points[threshold:]
-    weights = _lagrange(base, [0, *rest])
+    secrets, off = _interpolate(points, rows, threshold)
+    if off.any():
+        raise _contradiction()
+    return _secrets(secrets.reshape(-1, LIMBS))
+
+
+def repair(shares: Mapping[int, bytes], *, threshold: int) -> tuple[list[bytes], tuple[int, ...]]:
+    """Give back the secrets although some shares are wrong, and name the holders of those.
+
+    Guarantees:
+        - of H shares up to (H - threshold) // 2 may be wrong: the secrets are those of the others, and exactly the
+          wrong ones are named;
+        - without wrong shares the same as `combine`.
+    Args:
+        shares: as for `combine`.
+        threshold: with which they were made.
+    Returns:
+        the secrets, and the numbers of the holders whose shares do not fit the others, ascending.
+    Raises:
+        BadShares: as for `combine`, or too many are wrong; nothing was reconstructed.
+    """
+    if len(shares) < threshold:
+        raise BadShares(f"shares: found {len(shares)}, expected {threshold}; no secret was reconstructed")
+    points, wrong = sorted(shares), set[int]()
+    rows = dict(zip(points, _from_bytes([shares[point] for point in points]), strict=True))
+    while True:
+        fitting = [point for point in points if point not in wrong]
+        secrets, off = _interpolate(fitting, np.array([rows[point] for point in fitting]), threshold)
+        if not off.any():
+            return _secrets(secrets.reshape(-1, LIMBS)), tuple(sorted(wrong))
+        # Each turn finds a wrong holder at least, in the first place where the shares disagree.
+        column = int(off.argmax())
+        wrong |= _wrong_ones(fitting, np.array([rows[point][column] for point in fitting]), threshold)
+        if 2 * len(wrong) > len(points) - threshold:
+            raise _contradiction()
+
+
+def agree(shares: Mapping[int, bytes], *, threshold: int) -> bool:
+    """Say whether shares, the threshold of them or more, all lie on the same polynomials."""
+    points = sorted(shares)
+    return not _interpolate(points, _from_bytes([shares[point] for point in points]), threshold)[1].any()
+
+
+def in_field(share: bytes) -> bool:
+    """Say whether bytes are the share of some whole number of secrets."""
+    try:
+        return bool(_from_bytes([share]).size)
+    except BadShares:
+        return False
+
+
+def _interpolate(points: Sequence[int], rows: IntMat, threshold: int) -> tuple[IntMat, npt.NDArray[np.bool_]]:
+    """Read each column's polynomial at zero, and say in which columns the shares contradict each other."""
+    weights = _lagrange(tuple(points[:threshold]), (0, *points[threshold:]))
     values = _product(weights, rows[:threshold])
-    if not np.array_equal(values[1:], rows[threshold:]):
-        raise BadShares("shares: found some that contradict each other; no secret was reconstructed")
-    return _secrets(values[0].reshape(-1, LIMBS))
+    return values[0], (values[1:] != rows[threshold:]).any(axis=0)
+
+
+def _wrong_ones(points: Sequence[int], values_H: IntMat, threshold: int) -> set[int]:
+    """Find the points that are off the one polynomial through most of them.
+
+    With e errors there are E of degree e, zero at the wrong points, and Q = E f with Q(x) = y E(x) at all points. Any
+    solution of these linear equations gives f, so the wrong points are among the zeros of its E.
+    """
+    most = (len(points) - threshold) // 2
+    powers = _powers(points, threshold + 2 * most)
+    left, right = powers[:, : threshold + most], powers[:, : most + 1]
+    solution = _kernel_vector(np.hstack([left, (PRIME - values_H[:, None]) * right % PRIME]))
+    if solution is None:
+        raise _contradiction()
+    at_points = _product(right, solution[threshold + most :, None])[:, 0]
+    sound = [place for place, value in enumerate(at_points.tolist()) if value]
+    base, others = sound[:threshold], [place for place in range(len(points)) if place not in sound[:threshold]]
+    weights = _lagrange(tuple(points[place] for place in base), tuple(points[place] for place in others))
+    expected = _product(weights, values_H[base, None])[:, 0]
+    wrong = {points[place] for place, value in zip(others, expected.tolist(), strict=True) if value != values_H[place]}
+    if len(wrong) > most:
+        raise _contradiction()
+    return wrong
+
+
+def _kernel_vector(matrix: IntMat) -> IntMat | None:
+    """Find a vector that is not zero and that the matrix sends to zero, by elimination; None where there is none."""
+    left, pivots = matrix.copy(), list[int]()
+    for column in range(matrix.shape[1]):
+        row = len(pivots)
+        candidates = np.flatnonzero(left[row:, column])
+        if not candidates.size:
+            vector = np.zeros(matrix.shape[1], np.int64)
+            vector[column] = 1
+            vector[pivots] = (PRIME - left[:row, column]) % PRIME
+            return vector
+        pivot = row + int(candidates[0])
+        left[[row, pivot]] = left[[pivot, row]]
+        left[row] = left[row] * _inverse(left[row, column : column + 1]) % PRIME
+        others = np.flatnonzero(left[:, column])
+        others = others[others != row]
+        left[others] = (left[others] - left[others, column, None] * left[row]) % PRIME
+        pivots.append(column)
+    return None
+
+
+def _contradiction() -> BadShares:
+    return BadShares("shares: found some that contradict each other; no secret was reconstructed")
 
 
 def _limbs(secrets: Sequence[bytes]) -> IntMat:
@@ -128,7 +230,8 @@ def _product(left: IntMat, right: IntMat) -> IntMat:
     return exact.astype(np.int64) % PRIME
 
 
-def _lagrange(base: Sequence[int], targets: Sequence[int]) -> IntMat:
+@lru_cache(maxsize=8)
+def _lagrange(base: tuple[int, ...], targets: tuple[int, ...]) -> IntMat:
     """Weights that turn values at `base` into values at each of `targets`, none of which is in `base`."""
     points = np.array(base, np.int64)
     others = np.array(targets, np.int64)

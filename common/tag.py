@@ -52,6 +52,17 @@ def tag_words(words_W: WordVec, *, group_key: bytes, context: bytes, site: int) 
     return np.array([value >> (_PART_BITS * i) & (2**_PART_BITS - 1) for i in range(TAG_WORDS)], np.uint64)
 
 
+def may_be_tags(tag_W: WordVec, *, sites: int) -> bool:
+    """Say whether words can be the sum of so many sites' tag words; needs no key.
+
+    Guarantees:
+        - true for every sum of honest tags; for uniform words, as a wrong seed leaves them, with chance
+          `sites`**3 * 2**-103 at most.
+    """
+    widths = (_PART_BITS, _PART_BITS, PRIME.bit_length() - 2 * _PART_BITS)
+    return all(int(word) <= sites * (2**bits - 1) for word, bits in zip(tag_W, widths, strict=True))
+
+
 def tag_fits(words_W: WordVec, tag_W: WordVec, *, group_key: bytes, context: bytes, sites: Sequence[int]) -> bool:
     """Say whether `words_W` is the sum of what exactly `sites` tagged.
 

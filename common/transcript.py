@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from partsong.common.charter import Charter
 from partsong.common.codec import unpack
+from partsong.common.committee import Holders, holders_of
 from partsong.common.derive import digest
 from partsong.common.errors import Refused, WireError
 from partsong.common.messages import (
@@ -45,6 +46,11 @@ class RunFacts:
     """32 bytes: hash of charter, run, keys, group key and beacon."""
     members: tuple[int, ...]
     """Numbers of the sites that took part in set-up, ascending."""
+
+    def holders(self, roster: Sequence[int]) -> Holders:
+        """Give the sites of `roster` that hold shares of the others' seeds."""
+        corrupt = self.charter.corrupt_tolerance
+        return holders_of(setup=self.setup, members=self.members, corrupt=corrupt, roster=roster)
 
 
 def header_hash(header: Signed) -> bytes:
@@ -116,6 +122,25 @@ def require_cohort(roster: Sequence[Ready], *, floors: Floors) -> None:
             "cohort_floor",
             reason=f"a roster of {len(roster)} sites, {smallest} needed",
             remedy="open a new round with more sites",
+        )
+
+
+def require_holders(sites: Sequence[int], *, roster: Sequence[int], run: RunFacts) -> None:
+    """Refuse to go on with so few share holders that the sum could not be opened.
+
+    Args:
+        sites: that are still there, of `roster`.
+        roster: of the round; the same as `sites` when the round begins.
+        run: of the round.
+    """
+    holders = run.holders(roster)
+    left, needed = len(set(holders.sites) & set(sites)), holders.threshold + 1
+    # A holder has no share of its own seeds, so it takes one more. Two sites have each other.
+    if left < needed:
+        raise Refused(
+            "share_holders",
+            reason=f"{left} sites that hold shares, {needed} needed",
+            remedy="open a new round with more of the sites that the run drew",
         )
 
 

@@ -39,10 +39,9 @@ from partsong.common.messages import (
     Unmask,
     sign,
 )
-from partsong.common.opening import read_unmasks, seeds_of, take_masks_off
-from partsong.common.result import OpenedSum, read_result, words_from_bytes, words_to_bytes
+from partsong.common.opening import fitting_seeds, liars, opens_to_tags, read_unmasks, take_masks_off
+from partsong.common.result import OpenedSum, read_result, words_in, words_to_bytes
 from partsong.common.tag import TAG_WORDS
-from partsong.common.thresholds import share_threshold
 from partsong.common.transcript import RunFacts
 
 T = TypeVar("T")
@@ -69,7 +68,9 @@ class SumRound:
         self._bundles: dict[int, tuple[bytes, ...]] = {}
         self._confirms: dict[int, Signed] = {}
         self._unmasks: dict[int, Unmask] = {}
+        self._disputed: Mapping[int, tuple[int, ...]] = {}
         self._roster: tuple[int, ...] = ()
+        self._holding: tuple[int, ...] = ()
         self._survivors: tuple[int, ...] = ()
         self._context = self._survivors_hash = b""
 
@@ -82,6 +83,21 @@ class SumRound:
     def survivors(self) -> tuple[int, ...]:
         """The sites whose vectors are in the sum, once closed."""
         return self._survivors
+
+    @property
+    def holders(self) -> tuple[int, ...]:
+        """The survivors that hold shares, once closed: all of them, or a committee. UNMASK is asked of these."""
+        return tuple(site for site in self._survivors if site in self._holding)
+
+    @property
+    def disputed(self) -> Mapping[int, tuple[int, ...]]:
+        """For each owner of a seed the holders whose shares did not fit the others', in the opened sum."""
+        return self._disputed
+
+    @property
+    def liars(self) -> tuple[int, ...]:
+        """The sites that the disputes prove wrong, by the signed UNMASKs."""
+        return liars(self._disputed, corrupt=self._floors.corrupt_tolerance)
 
     @property
     def context(self) -> bytes:
@@ -117,13 +133,16 @@ class SumRound:
         """End READY and give ROSTER, for its sites.
 
         Raises:
-            Refused: too few sites, or too few that found the previous result right. More may still come.
+            Refused: too few sites or share holders, or too few that found the previous result right. More may still
+                come.
         """
         readys = tuple(self._readys[site] for site in sorted(self._readys))
         read = [unpack(Ready, ready.body) for ready in readys]
         transcript.require_cohort(read, floors=self._floors)
         transcript.require_accepted_result(read, floors=self._floors)
-        self._roster = tuple(sorted(self._readys))
+        roster = tuple(sorted(self._readys))
+        transcript.require_holders(roster, roster=roster, run=self._run)
+        self._roster, self._holding = roster, self._run.holders(roster).sites
         self._context = transcript.context_of(self._signed_header, readys)
         named = transcript.header_hash(self._signed_header)
         return pack(sign(Roster(header=named, readys=readys), self._signer))
@@ -141,9 +160,9 @@ class SumRound:
             [report.header], context=self._context, roster=self._roster, run=self._run
         )
         fits = header.vector == root_of(report.words) and header.bundles == digest("bundles", *report.bundles)
-        if not fits or len(report.bundles) != len(self._roster) - 1:
+        if not fits or len(report.bundles) != len(self._holding) - (header.site in self._holding):
             raise WireError("message report: found words or bundles that its header does not name; it was dropped")
-        masked_W = words_from_bytes(report.words, words=self._total_W.size)
+        masked_W = words_in(report.words, words=self._total_W.size)
         if header.site not in self._reports:
             add_into(self._total_W, masked_W)
         _add_once(self._reports, header.site, report.header)
@@ -154,12 +173,13 @@ class SumRound:
         """End REPORT and give each survivor its request for CONFIRM.
 
         Raises:
-            Refused: too few reports. More may still come.
+            Refused: too few reports, or too few of sites that hold shares. More may still come.
         """
         survivors = tuple(sorted(self._reports))
         transcript.require_survivors(
             len(survivors), roster=len(self._roster), floors=self._floors, minimum_sum=self._header.minimum_sum
         )
+        transcript.require_holders(survivors, roster=self._roster, run=self._run)
         self._survivors = survivors
         reports = tuple(self._reports[site] for site in survivors)
         self._survivors_hash = transcript.survivors_hash(self._context, reports)
@@ -168,7 +188,9 @@ class SumRound:
             site: pack(
                 ConfirmRequest(
                     survivors=signed,
-                    bundles=tuple(self._bundle(owner, site) for owner in survivors if owner != site),
+                    bundles=tuple(self._bundle(owner, site) for owner in survivors if owner != site)
+                    if site in self._holding
+                    else (),
                 )
             )
             for site in survivors
@@ -190,7 +212,7 @@ class SumRound:
         return confirm.site
 
     def close_confirms(self) -> bytes:
-        """Give the request for UNMASK, for all survivors.
+        """Give the request for UNMASK, for all `holders`.
 
         Raises:
             Refused: too few confirmations. More may still come.
@@ -211,7 +233,8 @@ class SumRound:
         """Take an UNMASK.
 
         Raises:
-            WireError: not of this context, not signed by a survivor, or other shares than asked for; dropped.
+            WireError: not of this context, not signed by a survivor that holds shares, or other shares than asked
+                for; dropped.
         """
         self._require(bool(self._confirms), "unmask")
         signed = unpack(Signed, message)
@@ -225,14 +248,18 @@ class SumRound:
         """Take the masks off and give RESULT, for all members, and what it says.
 
         Raises:
-            BadShares: too few shares yet, or shares that contradict each other; nothing was opened.
+            BadShares: too few shares of a seed yet, or too many that contradict each other; nothing was opened. It
+                names the seed's owner. More may still come.
+            SeedsDoNotFit: what comes out is no sum of tagged vectors; nothing was opened.
         """
-        seeds = seeds_of(
+        seeds = fitting_seeds(
             list(self._unmasks.values()),
             roster=self._roster,
             survivors=self._survivors,
-            threshold=share_threshold(roster=len(self._roster), corrupt=self._floors.corrupt_tolerance),
+            threshold=self._run.holders(self._roster).threshold,
+            fits=lambda seeds: opens_to_tags(self._total_W, seeds, context=self._context),
         )
+        self._disputed = seeds.disputed
         opened_W = self._total_W.copy()
         take_masks_off(opened_W, seeds, context=self._context, threads=self._threads)
         data = words_to_bytes(opened_W)
@@ -250,7 +277,7 @@ class SumRound:
         return result, read_result(result, run=self._run, floors=self._floors)
 
     def _bundle(self, owner: int, holder: int) -> bytes:
-        return self._bundles[owner][[site for site in self._roster if site != owner].index(holder)]
+        return self._bundles[owner][[site for site in self._holding if site != owner].index(holder)]
 
     def _ordered_confirms(self) -> tuple[Signed, ...]:
         return tuple(self._confirms[site] for site in sorted(self._confirms))

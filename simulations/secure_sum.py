@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from partsong.client import site_state
 from partsong.client.key_setup import KeySetup
 from partsong.client.secure_sum import Entered, SecureSumSite
+from partsong.client.site_state import SiteState
 from partsong.client.vault import MemoryVault, Vault
 from partsong.common.charter import (
     Charter,
@@ -22,6 +24,7 @@ from partsong.common.charter import (
     sign_as_coordinator,
     sign_as_site,
 )
+from partsong.common.derive import digest
 from partsong.common.fixed_point import WordVec
 from partsong.common.keys import Identity, P384Identity, make_identity
 from partsong.common.messages import Header
@@ -153,6 +156,48 @@ def set_up(
     )
 
 
+def deal_keys(
+    consortium: Consortium,
+    *,
+    run: bytes,
+    sites: Sequence[int] | None = None,
+    entropy: Entropy = os.urandom,
+    clock: Callable[[], float] = time.time,
+    threads: int = 1,
+) -> Federation:
+    """Give sites the keys of a run without the messages of set-up, of which there are as many as pairs of sites.
+
+    Args:
+        consortium: of `found`.
+        run: 32 bytes that name the run.
+        sites: that are to take part in rounds here; None for all. All are members.
+        entropy: secret uniform bytes.
+        clock: Unix time in seconds, of the sites.
+        threads: workers of each site for its key streams.
+    """
+    charter, members = consortium.charter, tuple(range(len(consortium.charter.sites)))
+    setup, group_key, pairs = digest("run", charter.hash, run), entropy(32), dict[tuple[int, int], bytes]()
+    chosen = members if sites is None else tuple(sites)
+    for site in chosen:
+        ends = ((min(site, peer), max(site, peer)) for peer in members if peer != site)
+        state = SiteState(
+            charter=charter.hash,
+            setup=setup,
+            site=site,
+            members=members,
+            group_key=group_key,
+            pair_keys=tuple(pairs.setdefault(pair, entropy(32)) for pair in ends),
+            key_round=0,
+            result=setup,
+        )
+        site_state.save(state, consortium.vaults[site])
+    return Federation(
+        consortium=consortium,
+        run=RunFacts(charter=charter, setup=setup, members=members),
+        sites={site: wake(consortium, site, entropy=entropy, clock=clock, threads=threads) for site in chosen},
+    )
+
+
 def wake(
     consortium: Consortium,
     site: int,
@@ -230,7 +275,7 @@ def run_round(
     for site in alive(desk.survivors, "confirm"):
         desk.add_confirm(sites[site].confirm(requests[site]))
     quorum = desk.close_confirms()
-    for site in alive(desk.survivors, "unmask"):
+    for site in alive(desk.holders, "unmask"):
         desk.add_unmask(sites[site].unmask(quorum))
     federation.result, federation.last = desk.open_sum()
     return federation.last

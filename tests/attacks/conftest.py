@@ -28,7 +28,7 @@ from partsong.common.result import words_from_bytes
 from partsong.common.shamir import SHARE_BYTES, combine
 from partsong.common.suite import SuiteName
 from partsong.common.tag import TAG_WORDS
-from partsong.common.thresholds import Floors, share_threshold
+from partsong.common.thresholds import Floors
 from partsong.common.transcript import context_of, header_hash
 from partsong.simulations.secure_sum import found, next_header, set_up, wake
 
@@ -89,14 +89,14 @@ class Lab:
         return context_of(self.signed(self.header), [self.readys[number] for number in self.everyone])
 
     def bundle(self, owner: int, holder: int) -> bytes:
-        return self.reports[owner].bundles[[i for i in self.everyone if i != owner].index(holder)]
+        return self.reports[owner].bundles[[i for i in self.holders if i != owner].index(holder)]
 
     def survivors(self, numbers: Iterable[int]) -> Survivors:
         return Survivors(context=self.context, reports=tuple(self.reports[number].header for number in numbers))
 
     def request(self, holder: int, numbers: Iterable[int]) -> bytes:
         chosen = list(numbers)
-        bundles = tuple(self.bundle(owner, holder) for owner in chosen if owner != holder)
+        bundles = tuple(self.bundle(owner, holder) for owner in chosen if owner != holder and holder in self.holders)
         return pack(ConfirmRequest(survivors=self.signed(self.survivors(chosen)), bundles=bundles))
 
     def quorum(self, confirms: Iterable[bytes]) -> bytes:
@@ -125,8 +125,12 @@ class Lab:
         return opened
 
     @property
+    def holders(self) -> tuple[int, ...]:
+        return self.federation.run.holders(self.everyone).sites
+
+    @property
     def threshold(self) -> int:
-        return share_threshold(roster=len(self.everyone), corrupt=self.charter.corrupt_tolerance)
+        return self.federation.run.holders(self.everyone).threshold
 
     def unmask_by_hand(self, victim: int, own_seed: bytes, pair_seeds: dict[int, bytes]) -> np.ndarray:
         """Take the masks off one vector, given its secrets."""

@@ -28,7 +28,7 @@ def desk_calls(desk: SumRound) -> list[Callable[[bytes], int]]:
 
 
 def mutations(message: bytes, seed: int) -> list[bytes]:
-    """Forty changed versions of a message."""
+    """Eight changed versions of a message."""
     place = seed % len(message)
     flipped = [
         message[:i] + bytes([message[i] ^ 1 << (seed + i) % 8]) + message[i + 1 :]
@@ -41,7 +41,7 @@ class Round:
     """Five sites and a coordinator at the same message, with everything that was ever sent."""
 
     def __init__(self, made) -> None:
-        self.made, self.sent = made, []
+        self.made, self.sent, self.thrown = made, [], 0
         run_round(made.federation, next_header(made.federation, words=made.words), lambda i, _: made.vectors[i])
         self.sent.append(made.federation.result)
         header: Header = next_header(made.federation, words=made.words)
@@ -53,6 +53,7 @@ class Round:
         before = dict(vault._records)
         for old in self.sent:
             for message in [old, *mutations(old, seed)]:
+                self.thrown += 1
                 for name, call in calls(self.made.site(0)).items():
                     if name != allowed or message is not old:
                         self._refused_or_known(call, message)
@@ -67,7 +68,8 @@ class Round:
         except PartsongError:
             return
 
-    def play(self, seed: int) -> None:
+    def play(self, seed: int) -> int:
+        """Play the round, and give the number of messages that were thrown at both sides."""
         desk, sites = self.desk, self.made.federation.sites
         opening = desk.open(result=self.made.federation.result)
         for number, site in sites.items():
@@ -97,13 +99,27 @@ class Round:
         self.bother(seed, allowed="unmask")
         _, opened = desk.open_sum()
         assert (opened.words == sum(self.made.vectors.values())).all()
+        return self.thrown
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000))
 def test_garbage_changes_no_state_and_no_sum(lab: Callable, seed: int) -> None:
     """After every step all earlier messages come again, whole, cut and changed, at every door of both sides."""
     Round(lab(5)).play(seed)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("part", range(20))
+def test_a_million_messages_change_no_state_and_no_sum(lab: Callable, part: int) -> None:
+    """Fifty thousand in each part, every one at all doors of a site and of the coordinator."""
+    thrown, seed = 0, 1_000_000 * (part + 1)
+
+    while thrown < 50_000:
+        thrown += Round(lab(5)).play(seed)
+        seed += 1
+
+    assert thrown >= 50_000
 
 
 def test_a_site_that_reports_twice_is_counted_once(lab: Callable) -> None:

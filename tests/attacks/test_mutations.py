@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from partsong.client import history, key_setup, secure_sum
-from partsong.common import charter, messages, p384, result, transcript
+from partsong.client import history, key_setup, masking, secure_sum, survivor_set
+from partsong.common import charter, committee, messages, opening, p384, result, transcript
 from partsong.server import secure_sum as desk
 
 HERE = Path(__file__).parent
@@ -56,7 +56,7 @@ CASES = [
     (secure_sum, "if self._state.report.body not in survivors.reports:", "if False:", "survivors:test_a_site_left_out_confirms_nothing"),
     (secure_sum, "if self._state.stage != stage:", "if False:", "rosters:test_different_rosters_for_different_sites_leave_noise"),
     (secure_sum, "        open_bundles(survivors, state=self._state, roster=self._roster())\n", "", "survivors:test_swapped_share_bundles_are_refused"),
-    (secure_sum, "self._ratcheted(replace(self._state, stage=Stage.DONE), rounds=1)", "replace(self._state, stage=Stage.DONE)", "survivors:test_a_second_request_for_shares_gets_the_same_bytes"),
+    (secure_sum, "self._ratcheted(replace(state, stage=Stage.DONE), rounds=1)", "replace(state, stage=Stage.DONE)", "survivors:test_a_second_request_for_shares_gets_the_same_bytes"),
     (history, "if header.previous_round < state.result_round:", "if False:", "results:test_a_history_older_than_the_site_s_is_refused"),
     (history, "if header.previous != state.result:", "if False:", "results:test_another_result_for_a_round_that_was_checked_is_refused"),
     (history, "if same and result.survivors != state.survivors:", "if False:", "results:test_a_site_does_not_take_a_sum_over_others_than_it_confirmed"),
@@ -71,6 +71,13 @@ CASES = [
     (key_setup, "if reveal.group != self._group_hash:", "if False:", "set_up:test_two_group_keys_are_found_out"),
     (key_setup, "if attempts >= MOST_ATTEMPTS:", "if False:", "set_up:test_set_ups_that_do_not_finish_are_counted"),
     (key_setup, "if begin.charter != self._charter.hash:", "if False:", "set_up:test_begin_counts_only_with_the_coordinator_s_signature_and_the_pinned_charter"),
+    (transcript, "if left < needed:", "if False:", "committee:test_a_roster_with_too_few_holders_is_refused_before_anything_is_masked"),
+    (committee, "drawn = draw(setup, members, holders=size[0])", "drawn = draw(setup, tuple(roster), holders=size[0])", "committee:test_a_roster_of_the_corrupt_and_three_others_does_not_make_them_the_holders"),
+    (survivor_set, " if state.site in run.holders(roster).sites else []", "", "committee:test_the_coordinator_cannot_make_a_site_a_holder"),
+    (secure_sum, 'if not self._holds_shares():\n            raise Refused("no_shares"', 'if False:\n            raise Refused("no_shares"', "committee:test_the_coordinator_cannot_make_a_site_a_holder"),
+    (opening, " and unmask.site in holders", "", "committee:test_shares_of_a_site_that_holds_none_are_dropped"),
+    (opening, ' or not in_field(b"".join(unmask.shares))', "", "survivors:test_shares_that_are_no_shares_are_refused_on_both_sides"),
+    (masking, " or not in_field(shares)", "", "survivors:test_shares_that_are_no_shares_are_refused_on_both_sides"),
     (desk, "if header.site not in self._reports:", "if True:", "garbage:test_a_site_that_reports_twice_is_counted_once"),
 ]  # fmt: skip
 
@@ -143,5 +150,6 @@ def test_without_the_check_the_attack_goes_through(
     replace_everywhere(monkeypatch, module, check, without)
     lab, test = load("conftest").Lab, getattr(load(f"test_{file}"), name)
 
-    with pytest.raises((pytest.fail.Exception, AssertionError)):
+    # An attack on the sum itself may end in the coordinator's own check of what it opened.
+    with pytest.raises((pytest.fail.Exception, AssertionError, opening.SeedsDoNotFit)):
         list(runs_of(test, lab, monkeypatch))

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from partsong.common import transcript
 from partsong.common.codec import pack, unpack
-from partsong.common.derive import derive, digest, number
+from partsong.common.derive import derive, digest
+from partsong.common.derive import number as number_of
 from partsong.common.errors import Refused, WireError
 from partsong.common.messages import (
     Confirm,
@@ -23,6 +24,7 @@ from partsong.common.messages import (
     sign,
 )
 from partsong.common.shamir import SHARE_BYTES
+from partsong.server.secure_sum import SumRound
 
 
 def given(answer: bytes) -> tuple[bytes, ...]:
@@ -276,9 +278,36 @@ def test_a_bundle_with_another_number_of_shares_is_refused(lab: Callable) -> Non
     five = lab(5)
     five.up_to_reports()
     key = five.state(1).keys_by_peer()[0]
-    label = digest("share bundle", five.context, number(1), number(0))
-    short = AESGCM(derive(key, "share", five.context, number(1), number(0))).encrypt(bytes(12), bytes(39), label)
+    label = digest("share bundle", five.context, number_of(1), number_of(0))
+    short = AESGCM(derive(key, "share", five.context, number_of(1), number_of(0))).encrypt(bytes(12), bytes(39), label)
     request = unpack(ConfirmRequest, five.request(0, five.everyone))
 
     with pytest.raises(Refused, match="the shares of site 1 do not open here"):
         five.site(0).confirm(pack(replace(request, bundles=(short, *request.bundles[1:]))))
+
+
+def test_shares_that_are_no_shares_are_refused_on_both_sides(lab: Callable) -> None:
+    """Values outside the field: a holder takes none from an owner, so the coordinator knows who made them up."""
+    five = lab(5)
+    desk = SumRound(run=five.federation.run, signer=five.federation.consortium.coordinator, header=five.header)
+    for number in five.everyone:
+        five.ready(number)
+        desk.add_ready(pack(five.readys[number]))
+    roster = desk.close_roster()
+    for number in five.everyone:
+        five.report(number, roster)
+        desk.add_report(pack(five.reports[number]))
+    key = five.state(1).keys_by_peer()[0]
+    label = digest("share bundle", five.context, number_of(1), number_of(0))
+    share_key = derive(key, "share", five.context, number_of(1), number_of(0))
+    bundle = AESGCM(share_key).encrypt(bytes(12), b"\xff" * (5 * SHARE_BYTES), label)
+    request = unpack(ConfirmRequest, five.request(0, five.everyone))
+
+    with pytest.raises(Refused, match="the shares of site 1 do not open here"):
+        five.site(0).confirm(pack(replace(request, bundles=(bundle, *request.bundles[1:]))))
+    for number, good in desk.close_reports().items():
+        desk.add_confirm(five.site(number).confirm(good))
+    answer = unpack(Unmask, unpack(Signed, five.site(0).unmask(desk.close_confirms())).body)
+    changed = replace(answer, shares=(b"\xff" * SHARE_BYTES, *answer.shares[1:]))
+    with pytest.raises(WireError, match="other shares"):
+        desk.add_unmask(pack(sign(changed, five.federation.consortium.identities[0])))

@@ -157,7 +157,7 @@ def test_members_are_sorted_distinct_and_enough() -> None:
 
     assert draft(["lyon", "porto"], two_sites=True, **two).two_sites
     for names in (["lyon", "porto"], ["lyon"]):
-        with pytest.raises(ConfigError, match="3 to 64 sites"):
+        with pytest.raises(ConfigError, match="3 to 1000 sites"):
             draft(names, **two)
     with pytest.raises(ConfigError, match="sorted"):
         draft(sites=[to_tree(m) for m in (porto, lyon, lyon)])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partsong.common.shamir import PRIME, SHARE_BYTES, BadShares, combine, split
+from partsong.common.shamir import PRIME, SHARE_BYTES, BadShares, combine, in_field, repair, split
 
 SECRETS = [bytes(range(32)), b"\xff" * 32, bytes(32), os.urandom(32)]
 
@@ -154,3 +154,63 @@ def test_numbers_outside_the_field_are_drawn_again() -> None:
 
     assert combine({1: shares[0], 2: shares[1]}, threshold=2) == SECRETS
     assert len(calls) >= 2
+
+
+def changed(share: bytes, places: list[int]) -> bytes:
+    """A share with other values in some places, inside the field."""
+    limbs = limbs_of(share)
+    for place in places:
+        limbs[place] = (limbs[place] + 1 + place) % PRIME
+    return b"".join(limb.to_bytes(3, "little") for limb in limbs)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_wrong_shares_are_passed_over_and_named(data: st.DataObject) -> None:
+    """Any holders and threshold; up to half of the spare shares wrong, each in places of its own."""
+    points = data.draw(st.lists(st.integers(1, 2048), min_size=3, max_size=40, unique=True))
+    threshold = data.draw(st.integers(1, len(points)))
+    secrets = data.draw(st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=3))
+    shares = dict(zip(points, split(secrets, threshold=threshold, holders=points, entropy=os.urandom), strict=True))
+    wrong = data.draw(st.sets(st.sampled_from(points), max_size=(len(points) - threshold) // 2))
+    for point in wrong:
+        places = data.draw(st.lists(st.integers(0, 13 * len(secrets) - 1), min_size=1, max_size=5, unique=True))
+        shares[point] = changed(shares[point], places)
+
+    back, named = repair(shares, threshold=threshold)
+
+    assert back == secrets
+    assert named == tuple(sorted(wrong))
+
+
+@pytest.mark.parametrize(("spare", "wrong"), [(1, 1), (2, 2), (3, 2), (4, 3), (9, 5)])
+def test_one_wrong_share_more_is_too_many(spare: int, wrong: int) -> None:
+    """Half of the spare shares is the bound: beyond it nothing is given back, never another secret."""
+    threshold, points = 6, list(range(1, 7 + spare))
+    secrets = [os.urandom(32)]
+    shares = dict(zip(points, split(secrets, threshold=threshold, holders=points, entropy=os.urandom), strict=True))
+    for point in points[:wrong]:
+        shares[point] = changed(shares[point], [int(i) for i in np.random.default_rng(point).permutation(13)[:6]])
+
+    with pytest.raises(BadShares, match="contradict each other"):
+        repair(shares, threshold=threshold)
+
+
+def test_liars_who_agree_need_more_than_half_of_the_spare_shares() -> None:
+    """Three of ten with shares of one other secret are passed over; seven of them win: the control."""
+    points, (true, other) = list(range(1, 11)), (os.urandom(32), os.urandom(32))
+    mine, theirs = (
+        dict(zip(points, split([s], threshold=4, holders=points, entropy=os.urandom), strict=True))
+        for s in (true, other)
+    )
+
+    assert repair(mine | {p: theirs[p] for p in (1, 2, 3)}, threshold=4) == ([true], (1, 2, 3))
+    assert repair(mine | {p: theirs[p] for p in range(1, 8)}, threshold=4) == ([other], (8, 9, 10))
+
+
+@pytest.mark.parametrize(
+    ("share", "fits"), [(bytes(39), True), (b"\xff" * 39, False), (bytes(38), False), (bytes(78), True), (b"", False)]
+)
+def test_bytes_that_are_no_share_are_known(share: bytes, *, fits: bool) -> None:
+    """Another length, or a value outside the field."""
+    assert in_field(share) == fits

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.common.derive import derive, number
-from partsong.common.tag import PRIME, tag_fits, tag_words
+from partsong.common.tag import PRIME, may_be_tags, tag_fits, tag_words
 
 KEY, CONTEXT = bytes(range(32)), bytes(range(32, 64))
 
@@ -104,3 +104,21 @@ def test_the_field_is_prime_and_larger_than_a_word() -> None:
 
     assert value == 0
     assert PRIME > 2**64
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 1000), st.binary(min_size=32, max_size=32), st.integers(0, 2))
+def test_sums_of_tags_may_be_tags_and_uniform_words_may_not(sites: int, context: bytes, place: int) -> None:
+    """Without any key; one word off the range is enough, the largest honest sum is inside."""
+    words = np.arange(20, dtype=np.uint64)
+    some = min(sites, 5)
+    total = sum(tag_words(words, group_key=bytes(32), context=context, site=i) for i in range(some))
+    most = np.array([sites * (2**32 - 1), sites * (2**32 - 1), sites * (2**25 - 1)], np.uint64)
+    over = most.copy()
+    over[place] += np.uint64(1)
+    noise = np.random.default_rng(list(context)).integers(0, 2**64, 3, dtype=np.uint64)
+
+    assert may_be_tags(total, sites=some)
+    assert may_be_tags(most, sites=sites)
+    assert not may_be_tags(over, sites=sites)
+    assert not may_be_tags(noise, sites=sites)

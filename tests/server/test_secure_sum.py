@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from partsong.common.codec import pack, unpack
-from partsong.common.errors import Refused, RoundAborted, WireError
+from partsong.common.errors import Refused, WireError
 from partsong.common.messages import Confirm, Ready, Report, Result, Signed, Unmask, sign
+from partsong.common.opening import SeedsDoNotFit
 from partsong.common.result import words_to_bytes
 from partsong.server.secure_sum import SumRound
 from partsong.simulations.secure_sum import Federation, found, next_header, set_up
@@ -90,7 +91,7 @@ def test_a_report_that_is_not_what_its_header_says_is_not_added(made: Federation
     other = unpack(Report, reports[1])
     bad = [
         replace(good, words=other.words),
-        replace(good, words=good.words + bytes(8)),
+        replace(good, words=bytes(good.words) + bytes(8)),
         replace(good, bundles=other.bundles),
         replace(good, bundles=good.bundles[:3]),
         replace(good, header=replace(good.header, signature=other.header.signature)),
@@ -152,10 +153,8 @@ def test_messages_out_of_turn_are_dropped(made: Federation) -> None:
             desk.add_confirm(resigned(made, confirm, Confirm, 0, **change))
 
 
-@pytest.mark.parametrize("sites", [[0, 1, 2, 3], [0, 1, 2, 3, 4]])
-def test_a_wrong_share_is_noticed_where_there_are_more_than_enough(made: Federation, sites: list[int]) -> None:
-    """With four holders of each seed where three are enough: no sum, rather than a wrong one."""
-    desk = desk_of(made)
+def with_a_wrong_share(made: Federation, desk: SumRound, sites: list[int]) -> None:
+    """Site 0 changes its share of the first other site's seed, and signs it."""
     unmasks = up_to_unmasks(made, desk, sites)
     for number in sites[1:]:
         desk.add_unmask(unmasks[number])
@@ -163,13 +162,26 @@ def test_a_wrong_share_is_noticed_where_there_are_more_than_enough(made: Federat
     shares[0] = bytes([shares[0][0] ^ 1]) + shares[0][1:]
     desk.add_unmask(resigned(made, unmasks[0], Unmask, 0, shares=tuple(shares)))
 
-    if len(sites) == 5:
-        with pytest.raises(RoundAborted, match="contradict"):
-            desk.open_sum()
-    else:
-        # Exactly three holders: the sum comes out as noise, which the tag shows to every site.
-        _, opened = desk.open_sum()
-        assert not (opened.words == 1111).any()
+
+def test_one_wrong_share_of_four_is_left_out_where_three_are_enough(made: Federation) -> None:
+    """Four shares do not show which of them is wrong; the sum does, and the round goes on."""
+    desk = desk_of(made)
+    with_a_wrong_share(made, desk, [0, 1, 2, 3, 4])
+
+    _, opened = desk.open_sum()
+
+    assert (opened.words == 11111).all()
+    assert desk.disputed == {1: (0,)}
+    assert desk.liars == ()
+
+
+def test_a_wrong_share_among_exactly_enough_opens_nothing(made: Federation) -> None:
+    """Three of three: no sum, rather than noise that would be published."""
+    desk = desk_of(made)
+    with_a_wrong_share(made, desk, [0, 1, 2, 3])
+
+    with pytest.raises(SeedsDoNotFit, match="nothing was opened"):
+        desk.open_sum()
 
 
 def test_other_shares_than_asked_for_are_dropped(made: Federation) -> None:
