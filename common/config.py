@@ -73,6 +73,9 @@ class DataConfig:
     """Column of the class."""
     unit_field: str | None = None
     """Column that says whose record it is (a patient id); reported, and the privacy unit where asked for."""
+    opt_out: str | None = None
+    """A file with a value of `unit_field` on each line: their records are dropped while the data are read, before
+    anything is checked, counted, fingerprinted or learned."""
     labels: tuple[str, ...] = ()
     """Closed, public list of classes. Never collected from private records."""
     max_length: int = 512
@@ -90,6 +93,8 @@ class DataConfig:
         _within(2, 1_000_000, max_length=self.max_length)
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels without repeats")
+        if self.opt_out is not None and self.unit_field is None:
+            raise ValueError("unit_field with opt_out: the column that the list is looked up in")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
