@@ -1,7 +1,7 @@
 """The site decides: a plan and each of its queries are checked against the site's own rules before a record is read.
 
-Covers: the plan's privacy terms, as they hold for this site's own number of records; its base model, its shapes and its
-floor; the number of rounds it may ask for, each query once.
+Covers: the plan's privacy terms, as they hold for this site's own number of records or patients; its base model, its
+shapes and its floor; the number of rounds it may ask for, each query once.
 Does not cover: budgets across plans (the ledger's business).
 
 Pure: facts and rules come in, a refusal or nothing comes out.
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from partsong.common.accounting import StepEvents, epsilon, joint_multiplier
+from partsong.common.accounting import epsilon
 from partsong.common.adapter import AdapterLayout
 from partsong.common.build import canonical_json
 from partsong.common.errors import PartsongError, Refused
@@ -53,6 +53,10 @@ class Facts:
     layout: AdapterLayout
     lora: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    patients: int | None = None
+    """None: the records do not say whose they are."""
+    max_length: int | None = None
+    """Where records were cut [tokens]; None: not known here."""
 
 
 def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
@@ -67,6 +71,8 @@ def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
     same_lora = canonical_json(plan.lora) == canonical_json(facts.lora)
     if plan.layout != facts.layout or not same_lora or plan.labels != facts.labels:
         raise NotAgreed("model", "the plan's adapter or labels are not those configured here")
+    if facts.max_length not in (None, plan.max_length):
+        raise NotAgreed("model", f"records of {plan.max_length} tokens, {facts.max_length} configured here")
     if plan.minimum_cohort < rules.minimum_cohort:
         raise NotAgreed("policy", f"minimum cohort {plan.minimum_cohort}, {rules.minimum_cohort} required here")
     if facts.records < max(1, rules.minimum_records):
@@ -103,14 +109,16 @@ def check_query(query: Open, plan: Plan, *, opened: Sequence[tuple[int, int]]) -
 
 
 def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
-    if dp.delta * facts.records >= 1:
-        raise NotAgreed("policy", "delta is not below 1 / number of records")
+    size = facts.records if dp.unit == "record" else facts.patients
+    if size is None:
+        raise NotAgreed("data", "the plan hides patients, and the records here do not say whose they are")
+    if dp.delta * size >= 1:
+        raise NotAgreed("policy", f"delta is not below 1 / number of {dp.unit}s")
     if dp.epsilon > rules.max_epsilon:
         raise NotAgreed("policy", f"epsilon {dp.epsilon}, at most {rules.max_epsilon} here")
-    sigma = joint_multiplier(gradient=dp.noise_multiplier, loss=dp.loss_noise_multiplier)
-    events = StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=sigma, steps=plan.steps)
+    events = dp.events(steps=plan.steps, size=plan.layout.size(trained=True))
     try:
-        spent = epsilon([events.at_site(records=facts.records)], delta=dp.delta).epsilon
+        spent = epsilon([events.at_site(records=size)], delta=dp.delta).epsilon
     except Refused as err:
         raise NotAgreed("policy", "the plan's noise is too small to be accounted for") from err
     if spent > dp.epsilon:

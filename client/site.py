@@ -77,6 +77,8 @@ class Site:
             layout=host.layout,
             lora=host.lora_options,
             labels=labels,
+            patients=encoded.count("patient"),
+            max_length=encoded.report.max_length,
         )
         self._journal, self._chance, self._on_step, self._on_round = journal, chance, on_step, on_round
         self._plan: Plan | None = None

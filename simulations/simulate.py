@@ -11,6 +11,7 @@ from partsong.common.build import sha256_of
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import PartsongError
 from partsong.common.files import write_bytes
+from partsong.server.planning import epsilon_after
 from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
 from partsong.server.studies.publish import publish
 from partsong.simulations.display import display_for
@@ -67,7 +68,7 @@ def finish(
         _say(console, f"  {site} (shown at the site only): {err}")
 
     budget = config.privacy.epsilon if config.privacy.mode == "dp" else None
-    with display_for(console, title=title, budget=budget) as show:
+    with display_for(console, title=title, budget=budget, unit=config.privacy.unit) as show:
         federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
         result = federation.run()
     _publish(prepared, run, result)
@@ -77,19 +78,27 @@ def finish(
 def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
     config, base = prepared.config, prepared.host.name
     warnings = marks(config)
+    at_two = epsilon_after(result.plan, len(result.history), sites=2)
     publish(
         run.adapter,
         plan=result.plan,
         trained_P=result.trained_P,
         frozen_F=result.frozen_F,
         base_name=base,
-        privacy=privacy_facts(result.plan, epsilon=result.epsilon, marks=warnings),
+        privacy=privacy_facts(result.plan, epsilon=result.epsilon, at_two_sites=at_two, marks=warnings),
         provenance=provenance_facts(
             result.plan, history=result.history, config_sha256=sha256_of(config), base_name=base
         ),
         card=model_card(result.plan, epsilon=result.epsilon, marks=warnings, base_name=base),
     )
-    text = text_report(result.plan, history=result.history, epsilon=result.epsilon, marks=warnings, base_name=base)
+    text = text_report(
+        result.plan,
+        history=result.history,
+        epsilon=result.epsilon,
+        at_two_sites=at_two,
+        marks=warnings,
+        base_name=base,
+    )
     write_bytes(run.report, text.encode())
 
 

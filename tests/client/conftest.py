@@ -135,7 +135,7 @@ def make_site_plan() -> Callable[..., Plan]:
 def _encoded(records: tuple[Record, ...]) -> Encoded:
     tokens = sum(len(r.input_ids) for r in records)
     report = EncodingReport(
-        records=len(records), truncated=0, tokens=tokens, tokens_cut=0, without_loss=0, longest=tokens
+        records=len(records), truncated=0, tokens=tokens, tokens_cut=0, without_loss=0, longest=tokens, max_length=512
     )
     return Encoded(records=records, report=report)
 

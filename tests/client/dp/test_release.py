@@ -11,7 +11,7 @@ from torch import nn
 
 from partsong.client.dp import release as module
 from partsong.client.dp.engine import private_stepper
-from partsong.client.dp.release import multiplier_of, noisy
+from partsong.client.dp.release import noisy
 from partsong.client.dp.settings import DpSettings
 
 SIDE = 680
@@ -74,18 +74,6 @@ def test_discrete_noise_is_centred_on_the_sum() -> None:
     drawn = noisy(torch.full((100_000,), value, dtype=torch.float64), std=1.0, kind="discrete")
 
     assert abs(float(drawn.mean()) - value) < 5 / 100_000**0.5
-
-
-@pytest.mark.parametrize("size", [1, 460_000, 40_000_000])
-def test_rounding_to_the_grid_is_accounted(size: int) -> None:
-    """The multiplier shrinks by the steps that rounding may add to the distance, and only for discrete noise."""
-    grid = 2.0**-20  # noise 1.0, sensitivity 1.0: the grid in units of the clip
-
-    widened = 1.0 / (1.0 + size**0.5 * grid)
-
-    assert multiplier_of("discrete", multiplier=1.0, size=size) == pytest.approx(widened)
-    assert multiplier_of("gaussian", multiplier=1.0, size=size) == 1.0
-    assert widened > 0.993
 
 
 def test_the_released_loss_carries_its_own_noise() -> None:
