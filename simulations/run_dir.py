@@ -6,7 +6,7 @@ plan.json          what the sites agreed to
 partition.json     who got how many records
 metrics.jsonl      one line a round
 checkpoint/        state after each round
-sites/NAME/        each site's own journal of accepted queries
+sites/NAME/        each site's own journal of accepted queries, and what the plan means for its patients
 adapter/           the PEFT directory
 report.txt         for people
 """
