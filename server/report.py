@@ -28,6 +28,19 @@ def not_covered(unit: Unit) -> tuple[str, ...]:
     return (_UNIT_GAPS[unit], *NOT_COVERED)
 
 
+def guarantee(plan: Plan, *, epsilon: float | None) -> dict[str, Any] | None:
+    """Give an epsilon together with all that it needs to mean something; None without differential privacy."""
+    if plan.dp is None:
+        return None
+    return {
+        "epsilon": epsilon,
+        "delta": plan.dp.delta,
+        "unit": plan.dp.unit,
+        "contribution_bound": plan.dp.contribution_bound,
+        "neighbours": neighbours(plan.dp.unit),
+    }
+
+
 def privacy_facts(
     plan: Plan, *, epsilon: float | None, at_two_sites: float | None, marks: Sequence[str]
 ) -> dict[str, Any]:
@@ -43,13 +56,7 @@ def privacy_facts(
         return {"guarantee": None, "marks": list(marks)}
     unit = plan.dp.unit
     return {
-        "guarantee": {
-            "epsilon": epsilon,
-            "delta": plan.dp.delta,
-            "unit": unit,
-            "contribution_bound": plan.dp.contribution_bound,
-            "neighbours": neighbours(unit),
-        },
+        "guarantee": guarantee(plan, epsilon=epsilon),
         "planned_epsilon": plan.dp.epsilon,
         "accountant": "PLD (dp-accounting)",
         "sampling": {"kind": "Poisson", "rate": plan.sampling_rate, "steps_per_round": plan.training.steps_per_round},

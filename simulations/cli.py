@@ -184,6 +184,7 @@ def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
 
 
 def _facts(done: Any) -> dict[str, Any]:
+    from partsong.server.report import guarantee
     from partsong.simulations.marks import marks
 
     return {
@@ -192,5 +193,6 @@ def _facts(done: Any) -> dict[str, Any]:
         "report": str(done.run.report),
         "marks": list(marks(done.config)),
         "epsilon": done.result.epsilon,
+        "guarantee": guarantee(done.result.plan, epsilon=done.result.epsilon),
         "rounds": done.result.history,
     }

@@ -26,7 +26,7 @@ from partsong.common.build import to_tree
 from partsong.common.config import AdapterConfig, DataConfig, ModelConfig, PrivacyConfig, SimulationConfig
 from partsong.common.plan import Plan
 from partsong.server.planning import Base, make_plan
-from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
+from partsong.server.report import guarantee, model_card, privacy_facts, provenance_facts, text_report
 from partsong.server.studies.publish import publish
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -198,6 +198,8 @@ def test_unit_relation_and_both_compositions_stand_with_every_epsilon(unit: str)
     assert f"1.250 for a {unit} at one of them, 1.875 for a {unit} at two" in text
     assert f"{unit.capitalize()}-level differential privacy at every site: epsilon 1.25 at delta 0.0001" in card
     assert relation in card
+    assert facts["guarantee"] == guarantee(plan, epsilon=1.25)
+    assert guarantee(plan_of(host), epsilon=None) is None
     assert facts["guarantee"]["unit"] == unit
     assert facts["guarantee"]["neighbours"] == relation
     assert facts["guarantee"]["contribution_bound"] == (3 if unit == "patient" else None)
