@@ -14,7 +14,7 @@ from partsong.common.plan import DpPlan, Plan
 
 _UNIT_GAPS = {
     "record": "several records of one person, at one site or at several: epsilon counts single records",
-    "patient": "a person with two names in the unit column, or at more sites than the composition below counts",
+    "patient": "a person with two names in the unit column, or at more than two sites",
 }
 NOT_COVERED = (
     "what the adapter teaches about everybody: differential privacy hides presence, not conclusions",

@@ -56,6 +56,17 @@ def test_an_empty_step_moves_by_noise_times_clip_over_expected_batch() -> None:
     assert not in_band(move, deviation=0.25 / 1.01)
 
 
+@pytest.mark.parametrize("noise", ["gaussian", "discrete"])
+def test_the_noise_of_a_step_is_normal(noise: str) -> None:
+    """Kolmogorov-Smirnov at one in a million; a fiftieth of a deviation off its place fails it."""
+    ((move,), _) = released(chosen=dataclasses.replace(CHOSEN, noise=noise))
+
+    standard = move.numpy() / 0.25
+
+    assert stats.kstest(standard, "norm").pvalue > 1e-6
+    assert stats.kstest(standard + 0.02, "norm").pvalue < 1e-6
+
+
 def test_discrete_noise_has_the_same_size_and_stays_on_its_grid() -> None:
     """The same band; and every released value is a whole number of grid steps."""
     chosen = dataclasses.replace(CHOSEN, noise="discrete")
