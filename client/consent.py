@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from partsong.common.accounting import StepEvents, epsilon, joint_multiplier
+from partsong.common.accounting import epsilon
 from partsong.common.adapter import AdapterLayout
 from partsong.common.build import canonical_json
 from partsong.common.errors import PartsongError, Refused
@@ -98,6 +98,8 @@ class Facts:
     labels: tuple[str, ...] = ()
     patients: int | None = None
     """How many people the records are of; None: the data does not say."""
+    max_length: int | None = None
+    """Where records were cut [tokens]; None: not known here."""
     masked: bool = False
     """Whether what this site seals is masked before it is sent."""
 
@@ -185,6 +187,8 @@ def _check_shapes(plan: Plan, rules: Rules, facts: Facts) -> None:
     same_lora = canonical_json(plan.lora) == canonical_json(facts.lora)
     if plan.layout != facts.layout or not same_lora or plan.labels != facts.labels:
         raise NotAgreed("model", "the plan's adapter or labels are not those configured here")
+    if facts.max_length not in (None, plan.max_length):
+        raise NotAgreed("model", f"records of {plan.max_length} tokens, {facts.max_length} configured here")
     if {b.name: b.size for b in plan.encoding.blocks} != {UPDATE: plan.layout.size(trained=True), LOSS: 1}:
         raise NotAgreed("plan", "the encoding is not that of a training query")
     if rules.target_modules is not None and (odd := sorted(trained_modules(plan) - set(rules.target_modules))):
@@ -235,8 +239,7 @@ def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
             f"noise multiplier {least:g}, at least {rules.least_noise:g} here",
             rule="privacy.min_noise_multiplier",
         )
-    sigma = joint_multiplier(gradient=dp.noise_multiplier, loss=dp.loss_noise_multiplier)
-    events = StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=sigma, steps=plan.steps)
+    events = dp.events(steps=plan.steps, size=plan.layout.size(trained=True))
     try:
         spent = epsilon([events.at_site(records=units)], delta=dp.delta).epsilon
     except Refused as err:

@@ -106,6 +106,8 @@ class Site:
             layout=host.layout,
             lora=host.lora_options,
             labels=labels,
+            patients=encoded.count("patient"),
+            max_length=encoded.report.max_length,
         )
         self._journal, self._door, self._purse, self._chance = journal, door, purse, chance
         self._watch = watch or Watch()

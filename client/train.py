@@ -1,4 +1,4 @@
-"""One site's part of a round: some optimizer steps on Poisson samples of its own records.
+"""One site's part of a round: some optimizer steps on Poisson samples of its own records, or of its patients.
 
 Shape letters: B records of a pass, P trained adapter parameters.
 
@@ -15,16 +15,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from partsong.client.data.batch import by_length, pad
 from partsong.client.data.encode import Record
-from partsong.client.dp.engine import DpSettings, Stepper, plain_stepper, private_stepper
-from partsong.client.dp.sampler import PoissonSampler, Randomness, require_unpredictable
+from partsong.client.dp.engine import DpSettings, Stepper, StepResult, plain_stepper, private_stepper
+from partsong.client.dp.sampler import PatientSampler, PoissonSampler, Randomness, require_unpredictable
 from partsong.client.model.host import ModelHost, Scores
+from partsong.client.passes import Pass, draw
+from partsong.common.accounting import StepEvents
 from partsong.common.adapter import FloatVec
 from partsong.common.config import TrainingConfig
-from partsong.common.errors import ModelError, PartsongError
+from partsong.common.errors import ModelError, PartsongError, Refused
 from partsong.common.plan import DpPlan
 
 
@@ -39,7 +40,7 @@ class Progress:
     step: int
     steps: int
     local_loss: float
-    """Mean of the drawn records' losses, without noise: never sent."""
+    """Mean of the drawn units' losses, without noise: never sent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,13 +50,16 @@ class LocalUpdate:
     update_P: FloatVec
     """New minus old adapter [weight units]."""
     loss: float
-    """Mean over the steps of the released loss; under differential privacy clipped and noised."""
+    """Under differential privacy the mean over the steps of the clipped and noised loss, empty samples included.
+    Otherwise the mean over the drawn records; 0 if none was drawn."""
     visits: int
     """Records drawn, with repetition. Local."""
     tokens: int
     """Tokens of those records. Local."""
     nonfinite: int
-    """Records whose gradient was not finite and counted as zero. Local."""
+    """Units whose gradient was not finite and counted as zero. Local."""
+    events: tuple[StepEvents, ...]
+    """What the accountant recorded, step by step, without the cut of samples; empty without privacy."""
 
 
 def train_round(
@@ -72,11 +76,11 @@ def train_round(
 
     Guarantees:
         - every step draws its own Poisson sample; an empty one is a step like any other;
-        - memory running out halves the pass, never the sample.
+        - memory running out halves the pass, never the sample, and the host remembers it for the rounds to come.
     Args:
         host: carries the global adapter of the round; carries the trained one afterwards.
         records: all records of the site, encoded.
-        sampling_rate: q of the Poisson samples.
+        sampling_rate: q of the Poisson samples, of records or, where the terms say so, of patients.
         training: steps, optimizer and its constants.
         dp: privacy terms, or None for training without privacy.
         randomness: of the samples.
@@ -84,31 +88,39 @@ def train_round(
     Raises:
         TrainingFailed: the loss or the adapter is not finite. The caller throws the update away.
         ModelError: a single record does not fit into memory.
-        Refused: a repeatable sample under differential privacy; nothing was trained.
+        Refused: a repeatable sample under differential privacy, or records that do not say whose they are where the
+            terms hide patients; nothing was trained.
     """
     before_P = host.take()
-    sampler = PoissonSampler(len(records), sampling_rate, randomness=randomness)
-    if dp is not None:
-        require_unpredictable(sampler)
-    lengths = np.array([len(r.input_ids) for r in records])
-    losses: list[float] = []
-    visits = tokens = nonfinite = 0
-    with host.training(), closing(_stepper(host, training, dp, sampling_rate * len(records))) as stepper:
+    sampler = _sampler(records, sampling_rate, dp, randomness)
+    length_R = np.array([len(r.input_ids) for r in records])
+    results: list[StepResult] = []
+    visits = tokens = 0
+    with host.training(), closing(_stepper(host, training, dp, sampling_rate * sampler.size)) as stepper:
         for step in range(1, training.steps_per_round + 1):
-            drawn = sampler.sample()
-            _accumulate(host, records, _passes(drawn, lengths, training), stepper)
-            result = stepper.step()
-            losses.append(result.noisy_loss_mean)
-            visits, tokens = visits + len(drawn), tokens + int(lengths[drawn].sum())
-            nonfinite += result.local.nonfinite_records
-            on_step(Progress(step=step, steps=training.steps_per_round, local_loss=result.local.loss_mean))
-    update_P, loss = host.take() - before_P, float(np.mean(losses))
+            most = min(training.per_device_train_batch_size, host.largest_pass)
+            passes = draw(sampler, length_R, records=most, grouped=training.group_by_length)
+            _accumulate(host, records, passes, stepper)
+            results.append(stepper.step())
+            visits += sum(map(len, passes))
+            tokens += sum(int(length_R[p.record_B].sum()) for p in passes)
+            local_loss = results[-1].local.loss_mean
+            on_step(Progress(step=step, steps=training.steps_per_round, local_loss=local_loss))
+        events = stepper.events
+    update_P, loss = host.take() - before_P, _loss(results, private=dp is not None)
     if not (np.isfinite(update_P).all() and math.isfinite(loss)):
         raise TrainingFailed(
             "local training: found a loss or an adapter that is not finite, expected finite numbers; "
             "no update is sent; lower training.learning_rate"
         )
-    return LocalUpdate(update_P=update_P, loss=loss, visits=visits, tokens=tokens, nonfinite=nonfinite)
+    return LocalUpdate(
+        update_P=update_P,
+        loss=loss,
+        visits=visits,
+        tokens=tokens,
+        nonfinite=sum(r.local.nonfinite_units for r in results),
+        events=events,
+    )
 
 
 def score(
@@ -124,34 +136,63 @@ def score(
     return Scores(loss_N=loss_N, hit_N=hit_N)
 
 
-def _passes(drawn: NDArray[np.int64], lengths: NDArray[np.int64], training: TrainingConfig) -> list[NDArray[np.int64]]:
-    size = training.per_device_train_batch_size
-    if training.group_by_length:
-        return by_length(drawn, lengths, batch_size=size)
-    return [drawn[i : i + size] for i in range(0, len(drawn), size)]
+def _sampler(
+    records: Sequence[Record], rate: float, dp: DpPlan | None, randomness: Randomness
+) -> PoissonSampler | PatientSampler:
+    if dp is None:
+        return PoissonSampler(len(records), rate, randomness=randomness)
+    sampler: PoissonSampler | PatientSampler
+    if dp.contribution_bound is None:
+        sampler = PoissonSampler(len(records), rate, randomness=randomness)
+    else:
+        unit_R = [record.unit for record in records if record.unit is not None]
+        if len(unit_R) != len(records):
+            raise Refused(
+                "units_unknown",
+                reason="the terms hide patients, and the records do not say whose they are",
+                remedy="name the column with data.unit_field",
+            )
+        sampler = PatientSampler(unit_R, rate, contribution_bound=dp.contribution_bound, randomness=randomness)
+    require_unpredictable(sampler)
+    return sampler
 
 
-def _accumulate(host: ModelHost, records: Sequence[Record], passes: list[NDArray[np.int64]], stepper: Stepper) -> None:
+def _loss(results: Sequence[StepResult], *, private: bool) -> float:
+    losses = np.array([r.noisy_loss_mean for r in results])
+    if private:  # every step counts the same: which samples were empty must not show
+        return float(losses.mean())
+    units = np.array([r.local.units for r in results])
+    return float((losses * units).sum() / max(1, units.sum()))
+
+
+def _accumulate(host: ModelHost, records: Sequence[Record], passes: list[Pass], stepper: Stepper) -> None:
     """Run the passes of one sample, each in halves where memory does not suffice."""
     todo = list(reversed(passes))
     while todo:
         chosen = todo.pop()
-        if _one_pass(host, [records[i] for i in chosen], stepper):
-            continue
-        if len(chosen) == 1:
-            raise ModelError(
-                "memory",
-                found="none left for a single record",
-                expected="room for one record",
-                remedy="lower data.max_length, or set model.gradient_checkpointing=true",
-            )
-        todo += [chosen[len(chosen) // 2 :], chosen[: len(chosen) // 2]]
+        if len(chosen) <= host.largest_pass:
+            if _one_pass(host, records, chosen, stepper):
+                continue
+            if len(chosen) == 1:
+                raise ModelError(
+                    "memory",
+                    found="none left for a single record",
+                    expected="room for one record",
+                    remedy="lower data.max_length, or set model.gradient_checkpointing=true",
+                )
+            host.largest_pass = len(chosen) - len(chosen) // 2
+        todo += reversed(chosen.halves())
 
 
-def _one_pass(host: ModelHost, records: Sequence[Record], stepper: Stepper) -> bool:
+def _one_pass(host: ModelHost, records: Sequence[Record], chosen: Pass, stepper: Stepper) -> bool:
     """Forward and backward; False if memory ran out, in which case nothing was accumulated."""
     try:
-        stepper.accumulate(host.loss_B(pad(records, pad_id=host.pad_id)))
+        loss_B = host.loss_B(pad([records[i] for i in chosen.record_B], pad_id=host.pad_id))
+        if chosen.patients is None:
+            stepper.accumulate(loss_B)
+        else:
+            share_B = torch.from_numpy(chosen.patients.share_B).to(loss_B.device)
+            stepper.accumulate(loss_B * share_B, chosen.patients.unit_B.tolist())
     except RuntimeError as err:
         if not _out_of_memory(err):
             raise
@@ -184,6 +225,8 @@ def _stepper(host: ModelHost, training: TrainingConfig, dp: DpPlan | None, expec
         loss_clip=dp.loss_clip,
         loss_noise_multiplier=dp.loss_noise_multiplier,
         engine=dp.engine,
+        noise=dp.noise,
+        unit=dp.unit,
     )
     return private_stepper(host.model, optimizer, settings)
 

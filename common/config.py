@@ -73,6 +73,9 @@ class DataConfig:
     """Column of the class."""
     unit_field: str | None = None
     """Column that says whose record it is (a patient id); reported, and the privacy unit where asked for."""
+    opt_out: str | None = None
+    """A file with a value of `unit_field` on each line: their records are dropped while the data are read, before
+    anything is checked, counted, fingerprinted or learned."""
     labels: tuple[str, ...] = ()
     """Closed, public list of classes. Never collected from private records."""
     max_length: int = 512
@@ -90,6 +93,8 @@ class DataConfig:
         _within(2, 1_000_000, max_length=self.max_length)
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels without repeats")
+        if self.opt_out is not None and self.unit_field is None:
+            raise ValueError("unit_field with opt_out: the column that the list is looked up in")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,22 +133,29 @@ class PrivacyConfig:
 
     mode: Literal["dp", "none"] = "dp"
     """none: no clipping, no noise, no guarantee; every output of the run says so."""
-    unit: Literal["record"] = "record"
-    """Whose presence is hidden (add or remove one)."""
+    unit: Literal["record", "patient"] = "record"
+    """Whose presence is hidden (add or remove one). record: each record by itself; a patient with several is hidden
+    less, and the site is told how much. patient: all records of one value of `data.unit_field` together; patients are
+    sampled and clipped as a whole."""
+    contribution_bound: int = 4
+    """With unit=patient: most records of one patient in a step, drawn anew each time; their mean is clipped."""
     epsilon: float = 8.0
     """Bound for the whole run at each site."""
     delta: float = 1e-5
-    """One value for the federation; each site checks that it is below 1 / its number of records."""
+    """One value for the federation; each site checks that it is below 1 / its number of records (or patients)."""
     sampling_rate: float = 0.05
-    """Poisson sampling rate q of each step."""
+    """Poisson sampling rate q of each step, of records or of patients."""
     clip_norm: float = 1.0
-    """L2 bound of one record's gradient."""
+    """L2 bound of one unit's gradient."""
     clipping: Literal["abadi", "autos"] = "abadi"
     """abadi: min(1, C/n). autos: C/(n + 0.01), which needs no tuning of C."""
     noise_multiplier: float | None = None
     """Noise standard deviation / clip_norm. None: the smallest that keeps `epsilon`."""
+    noise: Literal["gaussian", "discrete"] = "gaussian"
+    """gaussian: float64, from the operating system's randomness, rounded once. discrete: integers on a grid, exactly
+    distributed, some ten times slower to draw."""
     loss_clip: float = 8.0
-    """One record's loss counts as at most this in the released loss."""
+    """One unit's loss counts as at most this in the released loss."""
     loss_noise_ratio: float = 4.0
     """Noise multiplier of the released loss / noise multiplier of the gradient."""
     engine: Literal["flat", "hooks"] = "flat"
@@ -154,6 +166,7 @@ class PrivacyConfig:
         _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
         _positive(noise_multiplier=self.noise_multiplier, loss_noise_ratio=self.loss_noise_ratio)
         _within(1e-12, 1 - 1e-12, delta=self.delta)
+        _within(1, 1_000_000, contribution_bound=self.contribution_bound)
         _within(1e-9, 1.0, sampling_rate=self.sampling_rate)
 
 
@@ -302,5 +315,7 @@ class SimulationConfig:
         _within(0, 1_000_000, evaluate_every=self.evaluate_every)
         if self.seed is not None and self.privacy.mode == "dp":
             raise ValueError("no seed under privacy.mode=dp: a guessed sample or noise voids the guarantee")
+        if self.privacy.mode == "dp" and self.privacy.unit == "patient" and self.data.unit_field is None:
+            raise ValueError("data.unit_field with privacy.unit=patient: the column that says whose record it is")
         if self.data.packing and self.privacy.mode == "dp":
             raise ValueError("data.packing=false under privacy.mode=dp: one sequence must hold one record")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from partsong.common.accounting import LOWEST_NOISE
+from partsong.common.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
 from partsong.common.adapter import AdapterLayout
 from partsong.common.build import sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
@@ -42,19 +42,28 @@ def _within(above: float, most: float, **values: float) -> None:
 class DpPlan:
     """The privacy terms: the same at every site, and the same in every round."""
 
-    unit: Literal["record"]
+    unit: Unit
+    """Whose presence is hidden: what is sampled and clipped as a whole."""
+    contribution_bound: int | None
+    """Most records of one patient in a step; None where records are the unit."""
     epsilon: float
-    """Of the whole plan at one site, for add-or-remove-one-record neighbours."""
+    """Of the whole plan at one site, for add-or-remove-one-unit neighbours."""
     delta: float
     sampling_rate: float
+    """Of units."""
     clip_norm: float
+    """L2 bound of one unit's gradient."""
     clipping: Literal["abadi", "autos"]
     noise_multiplier: float
     loss_clip: float
     loss_noise_multiplier: float
     engine: Literal["hooks", "flat"]
+    noise: Literal["gaussian", "discrete"]
 
     def __post_init__(self) -> None:
+        if (self.unit == "patient") != (self.contribution_bound is not None):
+            raise ValueError("a contribution_bound for patients, none for records")
+        _within(0, MOST_STEPS, **({} if self.contribution_bound is None else {"bound": self.contribution_bound}))
         _within(0, _LARGEST, epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
         _within(0, 1, sampling_rate=self.sampling_rate)
         if not 0 < self.delta < 1:
@@ -62,6 +71,23 @@ class DpPlan:
         if not min(self.noise_multiplier, self.loss_noise_multiplier) >= LOWEST_NOISE:
             raise ValueError(f"noise multipliers of at least {LOWEST_NOISE}")
         _within(0, _LARGEST, noise_multiplier=self.noise_multiplier, loss_noise_multiplier=self.loss_noise_multiplier)
+
+    def events(self, *, steps: int, size: int) -> StepEvents:
+        """Give what a number of steps releases, as the accountant sees it.
+
+        Args:
+            steps: >= 1.
+            size: number of trained parameters; rounding them to the grid of discrete noise counts.
+        """
+        gradient, loss = self.noise_multiplier, self.loss_noise_multiplier
+        if self.noise == "discrete":
+            gradient, loss = on_grid(gradient, size=size), on_grid(loss, size=1)
+        return StepEvents(
+            sampling_rate=self.sampling_rate,
+            noise_multiplier=joint_multiplier(gradient, loss),
+            steps=steps,
+            unit=self.unit,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from partsong.common.accounting import StepEvents, calibrate, epsilon, joint_multiplier
+from partsong.common.accounting import calibrate, epsilon, for_grid
 from partsong.common.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.config import PrivacyConfig, SimulationConfig
 from partsong.common.errors import ConfigError
@@ -53,8 +53,8 @@ def make_plan(
         ConfigError: noise that was asked for does not keep the epsilon that was asked for.
     """
     privacy, training = config.privacy, config.training
-    dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=config.rounds * training.steps_per_round)
-    size = base.layout.size(trained=True)
+    size, steps = base.layout.size(trained=True), config.rounds * training.steps_per_round
+    dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=steps, size=size)
     clip = config.secure_sum.update_clip or largest_update(training, dp, size=size)
     encoding = Encoding(
         blocks=(
@@ -88,19 +88,18 @@ def make_plan(
     )
 
 
-def epsilon_after(plan: Plan, rounds: int) -> float | None:
-    """Epsilon that `rounds` rounds of a plan cost each site; None without differential privacy."""
+def epsilon_after(plan: Plan, rounds: int, *, sites: int = 1) -> float | None:
+    """Give what `rounds` rounds of a plan cost a unit that is at so many sites; None without differential privacy."""
     if plan.dp is None:
         return None
     if rounds == 0:
         return 0.0
-    sigma = joint_multiplier(gradient=plan.dp.noise_multiplier, loss=plan.dp.loss_noise_multiplier)
-    steps = rounds * plan.training.steps_per_round
-    events = StepEvents(sampling_rate=plan.sampling_rate, noise_multiplier=sigma, steps=steps, max_batch=None)
+    steps = sites * rounds * plan.training.steps_per_round
+    events = plan.dp.events(steps=steps, size=plan.layout.size(trained=True))
     return epsilon([events], delta=plan.dp.delta).epsilon
 
 
-def _privacy_terms(privacy: PrivacyConfig, *, steps: int) -> DpPlan:
+def _privacy_terms(privacy: PrivacyConfig, *, steps: int, size: int) -> DpPlan:
     sigma = privacy.noise_multiplier
     if sigma is None:
         sigma = calibrate(
@@ -111,18 +110,11 @@ def _privacy_terms(privacy: PrivacyConfig, *, steps: int) -> DpPlan:
             loss_noise_ratio=privacy.loss_noise_ratio,
         )
     loss_sigma = sigma * privacy.loss_noise_ratio
-    joint = joint_multiplier(gradient=sigma, loss=loss_sigma)
-    events = StepEvents(sampling_rate=privacy.sampling_rate, noise_multiplier=joint, steps=steps, max_batch=None)
-    spent = epsilon([events], delta=privacy.delta).epsilon
-    if privacy.noise_multiplier is not None and spent > privacy.epsilon:
-        raise ConfigError(
-            "privacy.noise_multiplier",
-            found=f"{sigma}, which gives epsilon {spent:.2f}",
-            expected=f"enough noise for privacy.epsilon={privacy.epsilon}",
-            remedy="raise it, or leave it out to have it computed",
-        )
-    return DpPlan(
+    if privacy.noise == "discrete" and privacy.noise_multiplier is None:
+        sigma, loss_sigma = _for_grid(sigma, size=size), _for_grid(loss_sigma, size=1)
+    terms = DpPlan(
         unit=privacy.unit,
+        contribution_bound=privacy.contribution_bound if privacy.unit == "patient" else None,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
         sampling_rate=privacy.sampling_rate,
@@ -132,4 +124,26 @@ def _privacy_terms(privacy: PrivacyConfig, *, steps: int) -> DpPlan:
         loss_clip=privacy.loss_clip,
         loss_noise_multiplier=loss_sigma,
         engine=privacy.engine,
+        noise=privacy.noise,
     )
+    spent = epsilon([terms.events(steps=steps, size=size)], delta=privacy.delta).epsilon
+    if privacy.noise_multiplier is not None and spent > privacy.epsilon:
+        raise ConfigError(
+            "privacy.noise_multiplier",
+            found=f"{sigma}, which gives epsilon {spent:.2f}",
+            expected=f"enough noise for privacy.epsilon={privacy.epsilon}",
+            remedy="raise it, or leave it out to have it computed",
+        )
+    return terms
+
+
+def _for_grid(sigma: float, *, size: int) -> float:
+    try:
+        return for_grid(sigma, size=size)
+    except ValueError as err:
+        raise ConfigError(
+            "privacy.noise",
+            found="discrete",
+            expected=f"gaussian: {err}",
+            remedy="train fewer parameters, or ask for a larger privacy.epsilon",
+        ) from err

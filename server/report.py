@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from partsong.common.accounting import NEIGHBOURS
+from partsong.common.accounting import Unit, neighbours
 from partsong.common.build import to_tree
 from partsong.common.methods import METHODS
-from partsong.common.plan import Plan
+from partsong.common.plan import DpPlan, Plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,29 +28,66 @@ class SumFacts:
     """Sites that recomputed the published adapter from the sums and signed that it is right."""
 
 
+_UNIT_GAPS = {
+    "record": "several records of one person, at one site or at several: epsilon counts single records",
+    "patient": "a person with two names in the unit column, or at more than two sites",
+}
 NOT_COVERED = (
-    "a person whose records are at several sites, or several records of one person: epsilon counts single records",
     "what the adapter teaches about everybody: differential privacy hides presence, not conclusions",
     "who took part, when, with how many bytes: visible to the coordinator",
     "a site that trains on wrong records: sums do not show it",
 )
 
 
-def privacy_facts(plan: Plan, *, epsilon: float | None, marks: Sequence[str]) -> dict[str, Any]:
-    """Give `privacy.json`: the guarantee and everything that it rests on."""
+def not_covered(unit: Unit) -> tuple[str, ...]:
+    """Say what an epsilon of this unit does not promise."""
+    return (_UNIT_GAPS[unit], *NOT_COVERED)
+
+
+def guarantee(plan: Plan, *, epsilon: float | None) -> dict[str, Any] | None:
+    """Give an epsilon together with all that it needs to mean something; None without differential privacy."""
+    if plan.dp is None:
+        return None
+    return {
+        "epsilon": epsilon,
+        "delta": plan.dp.delta,
+        "unit": plan.dp.unit,
+        "contribution_bound": plan.dp.contribution_bound,
+        "neighbours": neighbours(plan.dp.unit),
+    }
+
+
+def privacy_facts(
+    plan: Plan, *, epsilon: float | None, at_two_sites: float | None, marks: Sequence[str]
+) -> dict[str, Any]:
+    """Give `privacy.json`: the guarantee and everything that it rests on.
+
+    Args:
+        plan: of the run.
+        epsilon: spent at each site; None without differential privacy.
+        at_two_sites: what it comes to for a unit that two sites hold.
+        marks: what the run does not protect.
+    """
     if plan.dp is None:
         return {"guarantee": None, "marks": list(marks)}
+    unit = plan.dp.unit
     return {
-        "guarantee": {"epsilon": epsilon, "delta": plan.dp.delta, "unit": plan.dp.unit, "neighbours": NEIGHBOURS},
+        "guarantee": guarantee(plan, epsilon=epsilon),
         "planned_epsilon": plan.dp.epsilon,
         "accountant": "PLD (dp-accounting)",
         "sampling": {"kind": "Poisson", "rate": plan.sampling_rate, "steps_per_round": plan.training.steps_per_round},
         "clip_norm": plan.dp.clip_norm,
         "clipping": plan.dp.clipping,
+        "noise": plan.dp.noise,
         "noise_multiplier": plan.dp.noise_multiplier,
         "loss_release": {"clip": plan.dp.loss_clip, "noise_multiplier": plan.dp.loss_noise_multiplier},
-        "across_sites": "the same epsilon at each site; a record is taken to be at one site",
-        "not_covered": list(NOT_COVERED),
+        "across_sites": {
+            "disjoint": epsilon,
+            "unit_at_two_sites": at_two_sites,
+            "delta": plan.dp.delta,
+            "rule": "the largest epsilon of any site where the sites' units are disjoint, else the composition of them",
+        },
+        "not_covered": list(not_covered(unit)),
         "marks": list(marks),
     }
 
@@ -76,6 +113,7 @@ def text_report(
     *,
     history: Sequence[dict[str, Any]],
     epsilon: float | None,
+    at_two_sites: float | None,
     marks: Sequence[str],
     base_name: str,
     secure_sum: SumFacts | None,
@@ -83,7 +121,7 @@ def text_report(
     """Write the report that a person reads in a terminal."""
     lines = [f"partsong run {plan.run}", ""]
     lines += ["What this run does not protect", *(f"  - {mark}" for mark in marks), ""]
-    lines += ["Privacy", *_privacy_lines(plan, epsilon), ""]
+    lines += ["Privacy", *_privacy_lines(plan, epsilon, at_two_sites), ""]
     lines += ["What left each site", *_bytes_lines(plan, history), ""]
     lines += ["Who can read it", *_sum_lines(secure_sum), ""]
     lines += ["Rounds", *(_round_line(h) for h in history), ""]
@@ -103,11 +141,12 @@ def model_card(plan: Plan, *, epsilon: float | None, marks: Sequence[str], base_
     kind = "AutoModelForSequenceClassification" if plan.task == "classification" else "AutoModelForCausalLM"
     more = f", num_labels={len(plan.labels)}" if plan.labels else ""
     claim = (
-        f"Record-level differential privacy at every site: epsilon {epsilon:.2f} at delta {plan.dp.delta:g}, "
-        f"for {NEIGHBOURS}."
+        f"{plan.dp.unit.capitalize()}-level differential privacy at every site: epsilon {epsilon:.2f} at delta "
+        f"{plan.dp.delta:g}, for {neighbours(plan.dp.unit)}."
         if plan.dp is not None and epsilon is not None
         else "Trained without differential privacy."
     )
+    gaps = NOT_COVERED if plan.dp is None else not_covered(plan.dp.unit)
     return f"""---
 library_name: peft
 base_model: {base_name}
@@ -129,23 +168,31 @@ model = PeftModel.from_pretrained(base, ADAPTER_FOLDER)
 
 ## Limits
 
-{chr(10).join(f"- {mark}" for mark in (*marks, *NOT_COVERED))}
+{chr(10).join(f"- {mark}" for mark in (*marks, *gaps))}
 """
 
 
-def _privacy_lines(plan: Plan, epsilon: float | None) -> list[str]:
+def _privacy_lines(plan: Plan, epsilon: float | None, at_two_sites: float | None) -> list[str]:
     dp = plan.dp
-    if dp is None or epsilon is None:
+    if dp is None or epsilon is None or at_two_sites is None:
         return ["  none: trained without differential privacy, as asked for"]
     steps = f"{plan.training.steps_per_round} steps a round"
     return [
         f"  epsilon {epsilon:.3f} of {dp.epsilon:g} at delta {dp.delta:g}, at each site; unit: one {dp.unit}",
-        f"  neighbours: {NEIGHBOURS}",
-        f"  DP-SGD: clip {dp.clip_norm:g}, noise multiplier {dp.noise_multiplier:.4f}",
+        f"  neighbours: {neighbours(dp.unit)}",
+        f"  over all sites: {epsilon:.3f} for a {dp.unit} at one of them, {at_two_sites:.3f} for a {dp.unit} at two",
+        f"  DP-SGD: clip {dp.clip_norm:g}, {dp.noise} noise, multiplier {dp.noise_multiplier:.4f}",
+        *_bound_line(dp),
         f"  Poisson sampling rate {plan.sampling_rate:g}, {steps}; PLD accountant",
         f"  in the same epsilon: the loss, clip {dp.loss_clip:g}, noise multiplier {dp.loss_noise_multiplier:.4f}",
-        *(f"  not covered: {gap}" for gap in NOT_COVERED),
+        *(f"  not covered: {gap}" for gap in not_covered(dp.unit)),
     ]
+
+
+def _bound_line(dp: DpPlan) -> list[str]:
+    if dp.contribution_bound is None:
+        return []
+    return [f"  of each sampled patient the mean of at most {dp.contribution_bound} records, drawn anew in each step"]
 
 
 def _bytes_lines(plan: Plan, history: Sequence[dict[str, Any]]) -> list[str]:

@@ -187,6 +187,7 @@ def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
 
 def _facts(done: Any) -> dict[str, Any]:
     from partsong.common.build import to_tree
+    from partsong.server.report import guarantee
     from partsong.simulations.marks import marks
 
     return {
@@ -196,5 +197,6 @@ def _facts(done: Any) -> dict[str, Any]:
         "marks": list(marks(done.config)),
         "epsilon": done.result.epsilon,
         "secure_sum": to_tree(done.result.secure_sum),
+        "guarantee": guarantee(done.result.plan, epsilon=done.result.epsilon),
         "rounds": done.result.history,
     }

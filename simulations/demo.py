@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from partsong.client.model.host import Scores
 from partsong.common.files import write_json
+from partsong.server.report import guarantee
 from partsong.simulations.configure import compose_simulation
 from partsong.simulations.demo_text import (
     compare,
@@ -204,6 +205,7 @@ def _facts(story: Story) -> dict[str, Any]:
         "adapter": str(done.run.adapter),
         "report": str(done.run.report),
         "epsilon": done.result.epsilon,
+        "guarantee": guarantee(done.result.plan, epsilon=done.result.epsilon),
         "seconds": round(story.seconds, 1),
         "majority": majority(story.prepared),
         "arms": [compare(arm, story.prepared) for arm in story.arms],

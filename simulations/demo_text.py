@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from partsong.common.accounting import neighbours
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared
 
@@ -82,7 +83,7 @@ def show_totals(out: Console, story: Story) -> None:
     if dp is not None:
         out.print(
             f"Privacy: epsilon {result.epsilon:.2f} at delta {dp.delta:g} for each {dp.unit} at each site "
-            f"(noise multiplier {dp.noise_multiplier:.3f}, clip {dp.clip_norm:g}).",
+            f"(noise multiplier {dp.noise_multiplier:.3f}, clip {dp.clip_norm:g}; neighbours: {neighbours(dp.unit)}).",
             highlight=False,
         )
     sent = {site: sum(h["bytes_out"].get(site, 0) for h in result.history) for site in story.prepared.sites}

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from partsong.common import events
+from partsong.common.accounting import Unit
 
 _REFRESH_PER_S = 4
 
@@ -54,6 +55,7 @@ class _Board:
 
     title: str
     budget: float | None
+    unit: Unit
     rounds: int = 0
     first: int = 0
     """Round that was opened first; above 1 after a resume."""
@@ -105,9 +107,9 @@ class _Board:
 class LiveDisplay:
     """A table that redraws itself."""
 
-    def __init__(self, console: Console, *, title: str, budget: float | None) -> None:
-        """Show on `console`; `budget` is the run's epsilon."""
-        self._board = _Board(title=title, budget=budget)
+    def __init__(self, console: Console, *, title: str, budget: float | None, unit: Unit) -> None:
+        """Show on `console`; `budget` is the run's epsilon for each `unit`."""
+        self._board = _Board(title=title, budget=budget, unit=unit)
         self._live = Live(self._draw(), console=console, refresh_per_second=_REFRESH_PER_S, transient=False)
 
     def __call__(self, event: events.Event) -> None:
@@ -142,9 +144,9 @@ class LiveDisplay:
 class PlainDisplay:
     """A line per fact, for logs and pipes."""
 
-    def __init__(self, console: Console, *, title: str, budget: float | None) -> None:
-        """Print on `console`; `budget` is the run's epsilon."""
-        self._board, self._console = _Board(title=title, budget=budget), console
+    def __init__(self, console: Console, *, title: str, budget: float | None, unit: Unit) -> None:
+        """Print on `console`; `budget` is the run's epsilon for each `unit`."""
+        self._board, self._console = _Board(title=title, budget=budget, unit=unit), console
 
     def __call__(self, event: events.Event) -> None:
         """Print what is worth a line."""
@@ -180,10 +182,10 @@ class PlainDisplay:
         self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def display_for(console: Console, *, title: str, budget: float | None) -> Display:
+def display_for(console: Console, *, title: str, budget: float | None, unit: Unit) -> Display:
     """Choose by whether `console` is a terminal."""
     kind = LiveDisplay if console.is_terminal else PlainDisplay
-    return kind(console, title=title, budget=budget)
+    return kind(console, title=title, budget=budget, unit=unit)
 
 
 def _checked(event: events.ResultChecked) -> str:
@@ -196,7 +198,7 @@ def _headline(board: _Board) -> str:
         noised = " (noised)" if board.budget is not None else ""
         parts.append(f"federation loss{noised} {board.loss:.2f}")
     if board.budget is not None:
-        parts.append(f"epsilon {board.epsilon or 0.0:.2f} of {board.budget:g}")
+        parts.append(f"epsilon {board.epsilon or 0.0:.2f} of {board.budget:g} per {board.unit}")
     else:
         parts.append("NOT PRIVATE")
     return "  ".join(parts)

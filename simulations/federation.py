@@ -349,10 +349,11 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             expected="at most the number of sites",
             remedy="a sum of few sites hides little: rather take more sites than a lower floor",
         )
-    largest = max(len(prepared.sites[name].records) for name in names)
+    unit = config.privacy.unit
+    largest = max(prepared.sites[name].count(unit) or 0 for name in names)
     if config.privacy.mode == "dp" and config.privacy.delta * largest >= 1:
         raise ConfigError(
-            "privacy.delta", found=f"{config.privacy.delta:g} with {largest} records", expected=f"below {1 / largest:g}"
+            "privacy.delta", found=f"{config.privacy.delta:g} with {largest} {unit}s", expected=f"below {1 / largest:g}"
         )
     start_P, frozen_F = fresh_adapter(prepared)
     if config.secure_sum.mode == "full":

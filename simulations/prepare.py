@@ -17,7 +17,7 @@ from partsong.client.data.encode import Encoded, EncodingReport, encode
 from partsong.client.data.table import Table, read_table, table_from_rows
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
-from partsong.common.config import SimulationConfig
+from partsong.common.config import PartitionConfig, SimulationConfig
 from partsong.common.errors import ConfigError, DataError
 from partsong.simulations import builtin
 from partsong.simulations.partition import manifest, partition
@@ -71,6 +71,8 @@ def prepare(config: SimulationConfig, *, say: Callable[[str], None] = lambda _: 
     )
     _check_length(host, config.data.max_length)
     data = dataclasses.replace(config.data, labels=tables.labels)
+    for line in dict.fromkeys(filter(None, map(_left_out, tables.sites.values()))):
+        say(line)
     say(f"tokenising {sum(map(len, tables.sites.values()))} records of {len(tables.sites)} sites")
     sites = {name: encode(table, host.tokenizer, data, task=config.model.task) for name, table in tables.sites.items()}
     for name, site in sites.items():
@@ -88,6 +90,14 @@ def _check_length(host: ModelHost, max_length: int) -> None:
         raise ConfigError(
             "data.max_length", found=str(max_length), expected=f"at most {context}, the context of {host.name}"
         )
+
+
+def _left_out(table: Table) -> str | None:
+    found = table.opted_out
+    if found is None:
+        return None
+    missing = f"; {found.listed - found.units} of the list have none here" if found.units < found.listed else ""
+    return f"{table.source}: left out {found.records} records of {found.units} units in data.opt_out{missing}"
 
 
 def _cut_off(report: EncodingReport, max_length: int) -> str:
@@ -185,10 +195,23 @@ def _cut(table: Table, config: SimulationConfig) -> tuple[dict[str, Table], dict
     labels = _classes(table)
     # The manifest names labels of a closed, public list only: an answer in free words is part of a record.
     column = table.kept(how.column) if how.column else None
-    parts = partition(how, size=len(table), sites=config.sites, labels=labels, column=column)
+    if table.units is None or column is not None:
+        parts = partition(how, size=len(table), sites=config.sites, labels=labels, column=column)
+    else:
+        parts = _cut_units(table.units, config, how, labels)
     return {name: table.select(chosen.tolist()) for name, chosen in parts.items()}, manifest(
         parts, labels if config.data.labels and table.kind == "text_label" else None
     )
+
+
+def _cut_units(
+    units: tuple[str, ...], config: SimulationConfig, how: PartitionConfig, labels: list[str] | None
+) -> dict[str, NDArray[np.int64]]:
+    """Divide patients, not records: nobody is at two sites. The first record of each stands for its label."""
+    _, first_U, unit_R = np.unique(np.array(units), return_index=True, return_inverse=True)
+    of_units = None if labels is None else [labels[i] for i in first_U]
+    parts = partition(how, size=len(first_U), sites=config.sites, labels=of_units, column=None)
+    return {name: np.flatnonzero(np.isin(unit_R, chosen)) for name, chosen in parts.items()}
 
 
 def _classes(table: Table) -> list[str] | None:

@@ -8,7 +8,8 @@ metrics.jsonl      one line a round
 checkpoint/        state after each round
 charter.json       who takes part, signed by all of them
 coordinator/       its key, and what it keeps of the secure sum
-sites/NAME/        what would be on a site's own disk: keys, vault, ledger, journal, copy of the adapter
+sites/NAME/        what would be on a site's own disk: keys, vault, ledger, journal, copy of the adapter, and what the
+                   plan means for its patients
 adapter/           the PEFT directory
 report.txt         for people
 """

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from partsong.client.patients import patient_view
 from partsong.common.build import sha256_of
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import PartsongError
-from partsong.common.files import write_bytes
+from partsong.common.files import write_bytes, write_json
+from partsong.common.plan import Plan
+from partsong.server.planning import epsilon_after
 from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
 from partsong.server.studies.publish import publish
 from partsong.simulations.display import display_for
@@ -67,23 +71,34 @@ def finish(
         _say(console, f"  {site} (shown at the site only): {err}")
 
     budget = config.privacy.epsilon if config.privacy.mode == "dp" else None
-    with display_for(console, title=title, budget=budget) as show:
+    with display_for(console, title=title, budget=budget, unit=config.privacy.unit) as show:
         federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
+        _show_patients(prepared, run, federation.plan, console=console)
         result = federation.run()
     _publish(prepared, run, result)
     return Finished(config=config, run=run, result=result)
 
 
+def _show_patients(prepared: Prepared, run: RunDir, plan: Plan, *, console: Console) -> None:
+    """Tell each site what the plan means for its patients, and keep it in the site's own folder."""
+    for name, encoded in sorted(prepared.sites.items()):
+        if (view := patient_view(plan, encoded.records)) is not None:
+            write_json(run.journal(name).with_name("patients.json"), dataclasses.asdict(view))
+            for line in view.lines():
+                _say(console, f"  {name} (shown at the site only): {line}")
+
+
 def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
     config, base = prepared.config, prepared.host.name
     warnings = marks(config)
+    at_two = epsilon_after(result.plan, len(result.history), sites=2)
     publish(
         run.adapter,
         plan=result.plan,
         trained_P=result.trained_P,
         frozen_F=result.frozen_F,
         base_name=base,
-        privacy=privacy_facts(result.plan, epsilon=result.epsilon, marks=warnings),
+        privacy=privacy_facts(result.plan, epsilon=result.epsilon, at_two_sites=at_two, marks=warnings),
         provenance=provenance_facts(
             result.plan,
             history=result.history,
@@ -97,6 +112,7 @@ def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
         result.plan,
         history=result.history,
         epsilon=result.epsilon,
+        at_two_sites=at_two,
         marks=warnings,
         base_name=base,
         secure_sum=result.secure_sum,

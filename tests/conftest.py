@@ -19,6 +19,7 @@ with warnings.catch_warnings():
 def _dp(**changes: Any) -> DpPlan:
     values: dict[str, Any] = {
         "unit": "record",
+        "contribution_bound": None,
         "epsilon": 8.0,
         "delta": 1e-4,
         "sampling_rate": 0.1,
@@ -28,6 +29,7 @@ def _dp(**changes: Any) -> DpPlan:
         "loss_clip": 8.0,
         "loss_noise_multiplier": 4.0,
         "engine": "hooks",
+        "noise": "gaussian",
     }
     return DpPlan(**values | changes)
 

@@ -94,7 +94,7 @@ def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: 
     )  # fmt: skip
     base = Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout)
     plan = make_plan(config, run="one", max_sites=1, base=base, labels=(), frozen_F=frozen_F, start_P=start_P)
-    report = EncodingReport(records=16, truncated=0, tokens=0, tokens_cut=0, without_loss=0, longest=0)
+    report = EncodingReport(records=16, truncated=0, tokens=0, tokens_cut=0, without_loss=0, longest=0, max_length=512)
     rules, ledger = Rules(allow_without_privacy=True, minimum_cohort=1, minimum_records=1), Ledger(tmp_path / "ledger")
     ledger.set_ceiling("h", epsilon=None, delta=1e-5)
     site = Site(

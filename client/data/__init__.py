@@ -1,6 +1,7 @@
 """From a site's files to token arrays: read, check, encode, pad. No torch.
 
     files    JSONL, CSV, Parquet, saved dataset -> raw rows with the number a person would count
+    opt_out  a raw row of somebody on the list -> nothing
     schema   raw row -> checked row, or an error that names file, row and field
     table    the checked rows of one source; its fingerprint
     encode   rows -> token ids and the positions that are learned; truncation is counted

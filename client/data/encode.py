@@ -16,6 +16,7 @@ import numpy as np
 from partsong.client.data.causal import Sequenced, causal_sequences
 from partsong.client.data.table import Table
 from partsong.client.data.tokens import IGNORED, IntVec, Tokenizer, frame_of, part_ids
+from partsong.common.accounting import Unit
 from partsong.common.config import DataConfig
 from partsong.common.errors import ConfigError, DataError, Refused
 
@@ -65,6 +66,8 @@ class EncodingReport:
     zero: were they left out, the number of records would depend on their content and on `max_length`."""
     longest: int
     """Tokens of the longest record before it was cut."""
+    max_length: int
+    """Where records were cut [tokens]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +76,13 @@ class Encoded:
 
     records: tuple[Record, ...]
     report: EncodingReport
+
+    def count(self, unit: Unit) -> int | None:
+        """Count the records, or the patients; None if not every record says whose it is."""
+        if unit == "record":
+            return len(self.records)
+        found = [record.unit for record in self.records if record.unit is not None]
+        return len(set(found)) if len(found) == len(self.records) else None
 
     def lengths(self) -> IntVec:
         """Count the tokens of every record: (R,), what `by_length` sorts by."""
@@ -111,10 +121,10 @@ def encode(table: Table, tokenizer: Tokenizer, config: DataConfig, *, task: Task
     else:
         classes = [-1] * len(table)
         sequences = causal_sequences(table, tokenizer, config)
-    return _encoded(table, list(sequences), classes, task)
+    return _encoded(table, list(sequences), classes, task, max_length=config.max_length)
 
 
-def _encoded(table: Table, sequences: list[Sequenced], classes: list[int], task: Task) -> Encoded:
+def _encoded(table: Table, sequences: list[Sequenced], classes: list[int], task: Task, *, max_length: int) -> Encoded:
     records = []
     for row, sequence, label in zip(table.rows, sequences, classes, strict=True):
         sequence.ids.setflags(write=False)
@@ -129,6 +139,7 @@ def _encoded(table: Table, sequences: list[Sequenced], classes: list[int], task:
             tokens_cut=sum(s.cut for s in sequences),
             without_loss=sum(not (s.labels != IGNORED).any() for s in sequences) if task == "causal_lm" else 0,
             longest=max((len(s.ids) + s.cut for s in sequences), default=0),
+            max_length=max_length,
         ),
     )
 

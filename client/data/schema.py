@@ -60,7 +60,12 @@ class Schema:
 
     def place(self, number: int, field: str) -> str:
         """Name a field of a row, the way every error here does."""
-        return f"{self.source}, row {number}, field {field}"
+        return place_of(self.source, number, field)
+
+
+def place_of(source: str, number: int, field: str) -> str:
+    """Name a field of a row of a source."""
+    return f"{source}, row {number}, field {field}"
 
 
 def kind_of(names: Collection[str], config: DataConfig) -> Kind | None:
@@ -134,7 +139,7 @@ def check_row(raw: RawRow, schema: Schema) -> Row:
     config = schema.config
     for field in (*fields_of(schema.kind, config), *((config.unit_field,) if config.unit_field else ()), *schema.keep):
         if field not in raw.fields:
-            raise _missing(field, raw, schema)
+            raise _missing(field, raw, schema.place(raw.number, field))
     if kind_of(raw.names, config) != schema.kind:
         raise DataError(
             f"{schema.source}, row {raw.number}",
@@ -144,15 +149,27 @@ def check_row(raw: RawRow, schema: Schema) -> Row:
     return Row(
         number=raw.number,
         parts=_parts(raw, schema),
-        unit=None if config.unit_field is None else _name(raw, config.unit_field, schema),
-        kept=tuple(_name(raw, field, schema) for field in schema.keep),
+        unit=None if config.unit_field is None else unit_of(raw, config.unit_field, source=schema.source),
+        kept=tuple(_name(raw, field, schema.place(raw.number, field)) for field in schema.keep),
     )
 
 
-def _missing(field: str, raw: RawRow, schema: Schema) -> DataError:
+def unit_of(raw: RawRow, unit_field: str, *, source: str) -> str:
+    """Say whose record a raw row is, whatever else it holds.
+
+    Raises:
+        DataError: the field is missing, or neither text nor a whole number.
+    """
+    place = place_of(source, raw.number, unit_field)
+    if unit_field not in raw.fields:
+        raise _missing(unit_field, raw, place)
+    return _name(raw, unit_field, place)
+
+
+def _missing(field: str, raw: RawRow, place: str) -> DataError:
     close = difflib.get_close_matches(field, [name for name in raw.names if name != field], n=1)
     hint = f"did you mean {close[0]!r}?" if close else None
-    return DataError(schema.place(raw.number, field), found="nothing", expected="this field in every row", remedy=hint)
+    return DataError(place, found="nothing", expected="this field in every row", remedy=hint)
 
 
 def _parts(raw: RawRow, schema: Schema) -> tuple[tuple[str, str], ...]:
@@ -162,7 +179,7 @@ def _parts(raw: RawRow, schema: Schema) -> tuple[tuple[str, str], ...]:
     parts = []
     for name, field in zip(names, fields_of(schema.kind, schema.config), strict=True):
         place = schema.place(raw.number, field)
-        parts.append((name, _name(raw, field, schema) if name == "label" else _text(raw.fields[field], place)))
+        parts.append((name, _name(raw, field, place) if name == "label" else _text(raw.fields[field], place)))
     return tuple(parts)
 
 
@@ -210,13 +227,13 @@ def _text(value: object, place: str) -> str:
     return value
 
 
-def _name(raw: RawRow, field: str, schema: Schema) -> str:
+def _name(raw: RawRow, field: str, place: str) -> str:
     value = raw.fields[field]
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, str):
-        return _text(value, schema.place(raw.number, field))
-    raise DataError(schema.place(raw.number, field), found=_type(value), expected="text or a whole number")
+        return _text(value, place)
+    raise DataError(place, found=_type(value), expected="text or a whole number")
 
 
 def _type(value: object) -> str:

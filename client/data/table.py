@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from partsong.client.data.files import read_rows
-from partsong.client.data.schema import Kind, RawRow, Row, check_row, schema_of, wanted_fields
+from partsong.client.data.opt_out import OptOutReport, read_opt_out
+from partsong.client.data.schema import Kind, RawRow, Row, check_row, schema_of, unit_of, wanted_fields
 from partsong.common.build import canonical_json
 from partsong.common.config import DataConfig
 from partsong.common.errors import DataError
@@ -25,6 +26,8 @@ class Table:
     rows: tuple[Row, ...]
     kept_names: tuple[str, ...] = ()
     """Further columns that every row holds in `kept`."""
+    opted_out: OptOutReport | None = None
+    """What the list of those who opted out did to the source; None: there is no list."""
 
     def __len__(self) -> int:
         """Count the records."""
@@ -69,7 +72,9 @@ def read_table(path: Path, config: DataConfig, *, keep: Sequence[str] = ()) -> T
     The kind follows from the columns of the first row: `messages`, then `prompt` and `completion`, then `text` and
     `label`, then `text`, each under the name that `config` gives it. Other columns are not read or are dropped.
 
-    Guarantees: all rows are of the same kind and pass `check_row`, or none is returned.
+    Guarantees:
+        - all rows are of the same kind and pass `check_row`, or none is returned;
+        - of a row whose unit stands in `config.opt_out` nothing is looked at but the unit.
     Args:
         path: see `partsong.client.data.files.read_rows`.
         config: format and column names.
@@ -96,10 +101,21 @@ def table_from_rows(
 def _table(raw: Iterable[RawRow], config: DataConfig, *, source: str, keep: tuple[str, ...]) -> Table:
     schema = None
     checked: list[Row] = []
+    opted_out = None if config.opt_out is None else read_opt_out(Path(config.opt_out))
     for row in raw:
+        if opted_out is not None and opted_out.drops(_unit(row, config, source)):
+            continue
         if schema is None:
             schema = schema_of(row, config, source=source, keep=keep)
         checked.append(check_row(row, schema))
     if schema is None:
-        raise DataError(source, found="no rows", expected="at least one record")
-    return Table(kind=schema.kind, source=source, rows=tuple(checked), kept_names=keep)
+        found = "no rows" if opted_out is None else "no rows but those of data.opt_out"
+        raise DataError(source, found=found, expected="at least one record")
+    report = None if opted_out is None else opted_out.report()
+    return Table(kind=schema.kind, source=source, rows=tuple(checked), kept_names=keep, opted_out=report)
+
+
+def _unit(row: RawRow, config: DataConfig, source: str) -> str:
+    if config.unit_field is None:
+        raise AssertionError("a configuration with opt_out has a unit_field")
+    return unit_of(row, config.unit_field, source=source)

@@ -3,17 +3,18 @@
 Needs memory for the inputs and output gradients of the adapter's layers, whatever the number of parameters;
 `partsong.client.dp.flat` needs B * P floats.
 
-B records, T positions, I inputs, O outputs, P trainable parameters.
+B records, U units (records or patients), T positions, I inputs, O outputs, P trainable parameters.
 Source: Bu et al. 2023 (arXiv 2210.00038), book-keeping: one backward pass, then a second, weighted product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from partsong.client.dp.guards import require_full_precision
+from partsong.client.dp.units import Segments
 
 WORKSPACE_BYTES = 64 << 20
 """Gradients of one layer are formed for as many records at once as fit into this, at least one."""
@@ -28,6 +29,7 @@ class BookKeeping:
     def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
         """Remember the order of the parameters."""
         self._parts: dict[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]] = {p: [] for p in parameters}
+        self._segments: Segments | None = None
 
     def begin(self, records: int) -> None:  # noqa: ARG002 - the face of FlatBuffer
         """Expect one backward pass."""
@@ -38,24 +40,28 @@ class BookKeeping:
         in_BTI = out_BTO.new_ones(*out_BTO.shape[:2], 1) if in_BTI is None else in_BTI
         self._parts[parameter].append((out_BTO.detach(), in_BTI.detach()))  # the values, not their graph
 
-    def norms(self) -> torch.Tensor:
-        """Give the norm of each record's whole gradient, (B,) float32.
+    def norms(self, segments: Segments | None = None) -> torch.Tensor:
+        """Give the norm of each unit's whole gradient, (U,) float32.
 
         Raises:
             Refused: `reduced_precision`; nothing was added.
         """
         require_full_precision()
-        norms = []
-        for parameter in self._parts:
-            out_BTO, in_BTI = self._uses(parameter)
-            step = max(1, WORKSPACE_BYTES // (4 * parameter.numel()))
-            parts = zip(torch.split(out_BTO, step), torch.split(in_BTI, step), strict=True)
-            norms.append(torch.cat([_norms(out, into) for out, into in parts]))
-        norm_B: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms, dim=1), dim=1)
-        return norm_B
+        self._segments = segments
+        layers = self._norms_of_records() if segments is None else self._norms_of_units(segments)
+        norm_U: torch.Tensor = torch.linalg.vector_norm(torch.stack(layers, dim=1), dim=1)
+        return norm_U
 
-    def weighted_sum(self, weight_B: torch.Tensor) -> torch.Tensor:
-        """Sum weight times gradient over records, (P,) float32; weight 0 counts as zero even for NaN."""
+    def row(self, unit: int) -> torch.Tensor:
+        """Give one unit's gradient, (P,); `norms` was told of the units."""
+        if self._segments is None:
+            raise AssertionError("the optimizer asks for a row only where it has told the units")
+        return torch.cat([self._product(p, self._segments, unit, start).flatten() for p, start in self._places()])
+
+    def weighted_sum(self, weight_U: torch.Tensor) -> torch.Tensor:
+        """Sum weight times gradient over units, (P,) float32; weight 0 counts as zero even for NaN."""
+        segments = self._segments
+        weight_B = weight_U if segments is None else segments.spread(weight_U)
         sums = []
         dead_B = weight_B == 0
         for parameter in self._parts:
@@ -64,12 +70,54 @@ class BookKeeping:
                 out_BTO, in_BTI = (x.masked_fill(dead_B[:, None, None], 0.0) for x in (out_BTO, in_BTI))
             weighted = out_BTO.float() * weight_B[:, None, None]
             sums.append((weighted.flatten(0, 1).T @ in_BTI.float().flatten(0, 1)).flatten())
-        return torch.cat(sums)
+        sum_P = torch.cat(sums)
+        if segments is not None and segments.carry_P is not None and weight_U[0] != 0:
+            sum_P += weight_U[0] * segments.carry_P
+        return sum_P
 
     def reset(self) -> None:
         """Forget the pass and free its tensors."""
         for parts in self._parts.values():
             parts.clear()
+        self._segments = None
+
+    def _norms_of_records(self) -> list[torch.Tensor]:
+        """Per layer (B,): the gradients of as many records at once as the workspace holds."""
+        norms = []
+        for parameter in self._parts:
+            out_BTO, in_BTI = self._uses(parameter)
+            step = max(1, WORKSPACE_BYTES // (4 * parameter.numel()))
+            parts = zip(torch.split(out_BTO, step), torch.split(in_BTI, step), strict=True)
+            norms.append(torch.cat([_norms(out, into) for out, into in parts]))
+        return norms
+
+    def _norms_of_units(self, segments: Segments) -> list[torch.Tensor]:
+        """Per layer (U,): the gradient of one unit at a time, whatever the number of its records."""
+        return [
+            torch.stack(
+                [
+                    torch.linalg.vector_norm(self._product(parameter, segments, unit, start))
+                    for unit in range(len(segments.spans))
+                ]
+            )
+            for parameter, start in self._places()
+        ]
+
+    def _product(self, parameter: torch.Tensor, segments: Segments, unit: int, start: int) -> torch.Tensor:
+        """Form one unit's gradient of one layer, (O, I): its records one after the other along T."""
+        first, behind = segments.spans[unit]
+        out, into = (x[first:behind].float().flatten(0, 1) for x in self._uses(parameter))
+        gradient = out.T @ into
+        if unit == 0 and segments.carry_P is not None:
+            gradient += segments.carry_P[start : start + parameter.numel()].view_as(gradient)
+        return gradient
+
+    def _places(self) -> Iterator[tuple[torch.Tensor, int]]:
+        """Each parameter and where it begins in a gradient of all."""
+        start = 0
+        for parameter in self._parts:
+            yield parameter, start
+            start += parameter.numel()
 
     def _uses(self, parameter: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Put all uses of a layer one after the other along T: their products add up."""

@@ -1,9 +1,12 @@
 """Optimizer steps on losses per record: with differential privacy, or plainly without.
 
-B records of a physical batch, P trainable parameters.
+A unit is a record, or a patient with all records of the sample. B records of a physical batch, P trainable parameters.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -17,9 +20,10 @@ from partsong.client.dp.guards import (
     require_train_mode,
 )
 from partsong.client.dp.linear_gradients import BUFFER_LIMIT_BYTES, LinearGradients
-from partsong.client.dp.optimizer import ReleasingOptimizer
+from partsong.client.dp.optimizer import Added, ReleasingOptimizer
 from partsong.client.dp.settings import DpSettings, Stepper, StepResult
 from partsong.client.dp.tally import Tally
+from partsong.client.dp.units import require_units
 from partsong.common.accounting import StepEvents
 from partsong.common.errors import Refused
 
@@ -81,19 +85,18 @@ class _PrivateStepper:
         self._optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(settings.sampling_rate))
         self._tally = Tally(clip_norm=settings.clip_norm)
 
-    def accumulate(self, loss_B: torch.Tensor) -> None:
+    def accumulate(self, loss_B: torch.Tensor, unit_B: Sequence[int] | None = None) -> None:
         try:
             require_loss_per_record(loss_B)
             require_train_mode(self._model)
             self._gradients.begin(len(loss_B))
             with torch.autocast(loss_B.device.type, enabled=False):
                 torch.autograd.backward(loss_B.sum())
-            loss_B = loss_B.detach().float()
             with torch.no_grad():
-                norm_B, alive_B = self._optimizer.clip_and_accumulate(loss_B)
+                added = self._optimizer.clip_and_accumulate(loss_B.detach().float(), unit_B)
         finally:
             self.discard_partial()
-        self._tally.add(loss_B, norm_B, alive_B)
+        self._count(added)
 
     def discard_partial(self) -> None:
         self._gradients.reset()
@@ -101,6 +104,7 @@ class _PrivateStepper:
 
     def step(self) -> StepResult:
         before = self._snapshot() if len(self._accountant) == 0 else None
+        self._count(self._optimizer.close_unit())
         self._optimizer.step()
         self._optimizer.zero_grad()
         if before is not None:
@@ -115,7 +119,11 @@ class _PrivateStepper:
 
     @property
     def events(self) -> tuple[StepEvents, ...]:
-        return self._accountant.events
+        return tuple(dataclasses.replace(e, unit=self._settings.unit) for e in self._accountant.events)
+
+    def _count(self, added: Sequence[Added]) -> None:
+        for part in added:
+            self._tally.add(part.loss_U, part.norm_U, part.alive_U)
 
     def _snapshot(self) -> list[torch.Tensor]:
         return [p.detach().clone() for p in self._optimizer.params]
@@ -138,7 +146,8 @@ class _PlainStepper:
         self._sums = [torch.zeros_like(p) for p in self._parameters]
         self._tally = Tally(clip_norm=None)
 
-    def accumulate(self, loss_B: torch.Tensor) -> None:
+    def accumulate(self, loss_B: torch.Tensor, unit_B: Sequence[int] | None = None) -> None:
+        require_units(unit_B, patients=False, records=len(loss_B))
         try:
             require_loss_per_record(loss_B)
             torch.autograd.backward(loss_B.sum())

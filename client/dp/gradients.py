@@ -1,6 +1,6 @@
 """Where per-record gradients come from: the face of every source, and Opacus' hooks as one.
 
-B records of a physical batch, P trainable parameters in the order of the optimizer.
+B records and U units (records or patients) of a physical batch, P trainable parameters in the order of the optimizer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from opacus.grad_sample import prepare_module
 from torch import nn
 
 from partsong.client.dp.guards import require_reentrant_checkpointing, require_rows
+from partsong.client.dp.units import Segments
 from partsong.common.errors import Refused
 
 
@@ -23,15 +24,20 @@ class PerRecordGradients(Protocol):
     def begin(self, records: int) -> None:
         """Expect one backward pass over this many records."""
 
-    def norms(self) -> torch.Tensor:
-        """Norm of each record's whole gradient, (B,) float32; not finite where the gradient is not.
+    def norms(self, segments: Segments | None = None) -> torch.Tensor:
+        """Norm of each unit's whole gradient, (U,) float32; not finite where the gradient is not.
 
+        Args:
+            segments: which records make a unit; None: each its own.
         Raises:
             Refused: a trainable parameter got no gradient per record.
         """
 
-    def weighted_sum(self, weight_B: torch.Tensor) -> torch.Tensor:
-        """Sum over records of weight times gradient, (P,) float32; weight 0 counts as zero even for NaN."""
+    def row(self, unit: int) -> torch.Tensor:
+        """Unclipped gradient of one unit, (P,); after `norms` and before `weighted_sum`."""
+
+    def weighted_sum(self, weight_U: torch.Tensor) -> torch.Tensor:
+        """Sum over units of weight times gradient, (P,) float32; weight 0 counts as zero even for NaN."""
 
     def reset(self) -> None:
         """Forget the pass, complete or not, and every captured activation."""
@@ -51,6 +57,7 @@ class HookGradients:
         """
         require_reentrant_checkpointing(model)
         self._model, self._parameters, self._records = model, list(parameters), 0
+        self._rows: list[torch.Tensor] = []
         try:
             self._hooks = prepare_module(model, "hooks", wrap_model=False, batch_first=True, loss_reduction="sum")
         except NotImplementedError as err:
@@ -65,25 +72,34 @@ class HookGradients:
         """Expect one backward pass over this many records."""
         self._records = records
 
-    def norms(self) -> torch.Tensor:
-        """Norm of each record's whole gradient, (B,) float32."""
-        norms = [torch.linalg.vector_norm(self._rows(p), dim=1) for p in self._parameters]
-        norm_B: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms, dim=1), dim=1)
-        return norm_B
-
-    def weighted_sum(self, weight_B: torch.Tensor) -> torch.Tensor:
-        """Sum over records of weight times gradient, (P,) float32."""
-        dead_B = weight_B == 0
-        sums = []
+    def norms(self, segments: Segments | None = None) -> torch.Tensor:
+        """Norm of each unit's whole gradient, (U,) float32."""
+        self._rows, start = [], 0
         for parameter in self._parameters:
-            rows = self._rows(parameter)
-            if dead_B.any():
-                rows[dead_B] = 0.0
-            sums.append((rows * weight_B[:, None]).sum(dim=0))  # entry by entry, as in FlatBuffer
+            rows = self._rows_of(parameter)
+            self._rows.append(rows if segments is None else segments.collapse(rows, start=start))
+            start += parameter.numel()
+        norms = [torch.linalg.vector_norm(rows, dim=1) for rows in self._rows]
+        norm_U: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms, dim=1), dim=1)
+        return norm_U
+
+    def row(self, unit: int) -> torch.Tensor:
+        """Unclipped gradient of one unit, (P,)."""
+        return torch.cat([rows[unit] for rows in self._rows])
+
+    def weighted_sum(self, weight_U: torch.Tensor) -> torch.Tensor:
+        """Sum over units of weight times gradient, (P,) float32."""
+        dead_U = weight_U == 0
+        sums = []
+        for rows in self._rows:
+            if dead_U.any():
+                rows[dead_U] = 0.0
+            sums.append((rows * weight_U[:, None]).sum(dim=0))  # entry by entry, as in FlatBuffer
         return torch.cat(sums)
 
     def reset(self) -> None:
         """Forget the pass, complete or not, and every captured activation."""
+        self._rows = []
         for parameter in self._parameters:
             parameter.grad = None
             opacus: Any = parameter
@@ -107,7 +123,7 @@ class HookGradients:
         for module in self._model.modules():
             _drop(module, "activations")
 
-    def _rows(self, parameter: nn.Parameter) -> torch.Tensor:
+    def _rows_of(self, parameter: nn.Parameter) -> torch.Tensor:
         rows = getattr(parameter, "grad_sample", None)
         if not isinstance(rows, torch.Tensor):
             raise Refused(

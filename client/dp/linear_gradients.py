@@ -1,6 +1,6 @@
 """Gradients per record of every trainable linear layer, from one backward pass, complete or refused.
 
-B records, T positions, I inputs, O outputs.
+B records, U units (records or patients), T positions, I inputs, O outputs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from partsong.client.dp.book_keeping import BookKeeping
 from partsong.client.dp.flat import FlatBuffer
 from partsong.client.dp.guards import require_rows
 from partsong.client.dp.linear import install, uninstall
+from partsong.client.dp.units import Segments
 from partsong.common.errors import Refused
 
 BUFFER_LIMIT_BYTES = 1 << 30
@@ -69,8 +70,8 @@ class LinearGradients:
         self._pass.put(parameter, out_BTO, in_BTI)
         self._written.add(parameter)
 
-    def norms(self) -> torch.Tensor:
-        """Give the norm of each record's whole gradient, (B,) float32.
+    def norms(self, segments: Segments | None = None) -> torch.Tensor:
+        """Give the norm of each unit's whole gradient, (U,) float32.
 
         Raises:
             Refused: `parameter_not_covered`; nothing was added.
@@ -84,11 +85,15 @@ class LinearGradients:
                 "past the clipping",
                 remedy="train only layers that every record passes through, in train mode; or use engine=hooks",
             )
-        return self._pass.norms()
+        return self._pass.norms(segments)
 
-    def weighted_sum(self, weight_B: torch.Tensor) -> torch.Tensor:
-        """Sum weight times gradient over records, (P,) float32; weight 0 counts as zero even for NaN."""
-        return self._pass.weighted_sum(weight_B)
+    def row(self, unit: int) -> torch.Tensor:
+        """Give one unit's unclipped gradient, (P,)."""
+        return self._pass.row(unit)
+
+    def weighted_sum(self, weight_U: torch.Tensor) -> torch.Tensor:
+        """Sum weight times gradient over units, (P,) float32; weight 0 counts as zero even for NaN."""
+        return self._pass.weighted_sum(weight_U)
 
     def reset(self) -> None:
         """Forget the pass, complete or not."""

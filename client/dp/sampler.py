@@ -1,6 +1,7 @@
-"""Which records a step sees: each on its own, with one known probability, drawn from the operating system.
+"""Which records a step sees: each on its own, or each patient on their own, with one known probability.
 
-Covers: the independence and secrecy of the sample, on which the accounting of Poisson subsampling rests.
+Covers: the independence and secrecy of the sample, drawn from the operating system, on which the accounting of Poisson
+    subsampling rests.
 Does not cover: an observer of the machine, who sees how long a step takes and with it the size of the sample.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -107,7 +110,78 @@ class PoissonSampler:
         return np.sort(chosen[order[: self.max_batch]])
 
 
-def require_unpredictable(sampler: PoissonSampler) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Drawn:
+    """One step's sample of patients."""
+
+    record_N: Indices
+    """Records, those of one patient next to one another."""
+    unit_N: Indices
+    """Whose each one is: 0 for the first patient of the sample, 1 for the second, ..."""
+    share_N: npt.NDArray[np.float32]
+    """One over the number of the patient's records in the sample: losses times this add up to the patient's mean."""
+
+
+class PatientSampler:
+    """Draws patients, and of each of them at most a number of records.
+
+    Guarantees:
+        - patients are drawn as `PoissonSampler` draws records;
+        - of a patient with more than `contribution_bound` records a uniformly random set of that many is taken, anew
+          in each sample. The choice is part of the mechanism: it depends on nothing but the number of the patient's
+          own records and randomness of its own, so that no other patient's contribution changes with it.
+    """
+
+    def __init__(
+        self,
+        unit_R: Sequence[Hashable],
+        rate: float,
+        *,
+        contribution_bound: int,
+        randomness: Randomness | None = None,
+    ) -> None:
+        """Fix what is sampled and how densely.
+
+        Args:
+            unit_R: whose record each one is; R >= 1.
+            rate: chance of each patient per step, (0, 1].
+            contribution_bound: most records of a patient in a sample, >= 1.
+            randomness: the operating system's if left out.
+        """
+        if contribution_bound < 1:
+            raise ValueError(f"a contribution bound of at least one record, not {contribution_bound}")
+        groups: dict[Hashable, list[int]] = {}
+        for index, unit in enumerate(unit_R):
+            groups.setdefault(unit, []).append(index)
+        self._records = [np.array(group, dtype=np.int64) for group in groups.values()]
+        self._randomness = randomness or SystemRandomness()
+        self._patients = PoissonSampler(len(groups), rate, randomness=self._randomness)
+        self._bound = contribution_bound
+        self.size, self.rate = self._patients.size, rate
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the samples come from a seed."""
+        return self._randomness.repeatable
+
+    def sample(self) -> Drawn:
+        """Draw one sample; it may be empty."""
+        chosen = [self._some(self._records[patient]) for patient in self._patients.sample()]
+        sizes = np.array([len(records) for records in chosen], dtype=np.int64)
+        return Drawn(
+            record_N=np.concatenate([np.empty(0, dtype=np.int64), *chosen]),
+            unit_N=np.repeat(np.arange(len(chosen)), sizes),
+            share_N=np.repeat(1 / np.maximum(sizes, 1), sizes).astype(np.float32),
+        )
+
+    def _some(self, records: Indices) -> Indices:
+        if len(records) <= self._bound:
+            return records
+        order = np.argsort(self._randomness.words(len(records)), kind="stable")  # ties: see PoissonSampler._cut
+        return np.sort(records[order[: self._bound]])
+
+
+def require_unpredictable(sampler: PoissonSampler | PatientSampler) -> None:
     """Refuse a seeded sampler where noise is added.
 
     Raises:

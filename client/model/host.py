@@ -24,6 +24,9 @@ from partsong.common.adapter import AdapterLayout, FloatVec, flatten, unflatten
 
 IGNORED = -100
 
+NO_LIMIT = 1 << 30
+"""Records of a pass: more than any."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
@@ -48,7 +51,10 @@ class ModelHost:
     def __init__(
         self, *, model: nn.Module, tokenizer: Any, files: BaseFiles, device: torch.device, options: dict[str, Any]
     ) -> None:
-        """Take over a model that `load` has prepared."""
+        """Take over a model that `load` has prepared.
+
+        `largest_pass` is the number of records that training found to fit into memory; it has no limit at first.
+        """
         self.model, self.tokenizer, self.files, self.device, self.lora_options = (
             model,
             tokenizer,
@@ -61,6 +67,7 @@ class ModelHost:
         config: Any = model.config
         self.is_classifier = options["task_type"] == "SEQ_CLS"
         self._keeps_logits = "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
+        self.largest_pass = NO_LIMIT
         self.name, self.num_layers = files.name, int(getattr(config, "num_hidden_layers", 0))
 
     @property

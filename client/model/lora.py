@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from partsong.client.dp.guards import refuse_choice
 from partsong.common.adapter import AdapterLayout, TensorSpec
 from partsong.common.config import AdapterConfig
 from partsong.common.errors import ModelError, Refused
@@ -33,6 +34,8 @@ _REFUSED = {
     "trainable_token_indices": "base weights stay as they are",
 }
 """Options of PEFT that break a promise of this package, with the promise."""
+_STARTS_FROM_DATA = ("eva", "corda", "lora_ga")
+"""PEFT's ways to start from a decomposition of what the model makes of records."""
 _OFF = (None, False, 0, "none")
 """Values by which such an option is off."""
 
@@ -57,6 +60,8 @@ def lora_options(config: AdapterConfig, *, task: Task, num_layers: int, private:
             reason="DoRA's magnitude is shared by all records of a pass, so none can be clipped alone",
             remedy="use plain LoRA or rsLoRA under differential privacy",
         )
+    if private and str(config.peft.get("init_lora_weights", "")).lower() in _STARTS_FROM_DATA:
+        refuse_choice("private_basis")
     _refuse_options(config.peft, task=task)
     options: dict[str, Any] = {
         "r": config.r,

@@ -108,7 +108,7 @@ def _site_plan(host: ModelHost, *, privacy: dict[str, Any] | None = None, sites:
     layout = host.layout
     settings: dict[str, Any] = {
         "model": ModelConfig(source="x", task="classification" if host.is_classifier else "causal_lm"),
-        "data": DataConfig(),
+        "data": DataConfig(unit_field="patient"),
         "adapter": AdapterConfig(r=2, lora_alpha=4.0),
         "privacy": PrivacyConfig(**{"mode": "none", "sampling_rate": 0.5} | (privacy or {})),
         "training": TrainingConfig(steps_per_round=2),
@@ -136,7 +136,7 @@ def make_site_plan() -> Callable[..., Plan]:
 def _encoded(records: tuple[Record, ...]) -> Encoded:
     tokens = sum(len(r.input_ids) for r in records)
     report = EncodingReport(
-        records=len(records), truncated=0, tokens=tokens, tokens_cut=0, without_loss=0, longest=tokens
+        records=len(records), truncated=0, tokens=tokens, tokens_cut=0, without_loss=0, longest=tokens, max_length=512
     )
     return Encoded(records=records, report=report)
 

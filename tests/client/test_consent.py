@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from partsong.client.consent import Facts, NotAgreed, Rules, check_plan, check_query
 from partsong.common import wire
 from partsong.common.accounting import StepEvents, epsilon, joint_multiplier
-from partsong.common.adapter import AdapterLayout
-from partsong.common.fixed_point import Block
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.adapter import AdapterLayout, TensorSpec
+from partsong.common.fixed_point import Block, Encoding
+from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]
@@ -55,6 +55,7 @@ def test_a_plan_inside_the_rules_is_accepted(make_plan: MakePlan, make_dp: MakeD
         ({"lora": {"r": 3}}, "model"),
         ({"labels": ("a",)}, "model"),
         ({"records": 0}, "data"),
+        ({"max_length": 63}, "model"),
     ],
 )
 def test_facts_that_do_not_fit_are_refused(make_plan: MakePlan, change: dict[str, Any], code: str) -> None:
@@ -198,3 +199,46 @@ def test_no_order_of_queries_answers_one_place_twice(
             opened.append((number, attempt))
 
     assert opened == sorted(set(opened))
+
+
+def test_where_patients_are_the_unit_they_are_what_is_counted(make_plan: MakePlan, make_dp: MakeDp) -> None:
+    """Delta against their number, the cut of samples by it, and no plan for records without owners."""
+    plan = make_plan(dp=make_dp(unit="patient", contribution_bound=4, delta=1e-3, epsilon=50.0))
+    rules = Rules(max_epsilon=50.0, minimum_records=1)
+
+    assert refused(plan, rules, facts_of(plan, records=5000, patients=999)) == ""
+    assert refused(plan, rules, facts_of(plan, records=5000, patients=1000)) == "policy"
+    assert refused(plan, rules, facts_of(plan, records=500)) == "data"
+    by_record = make_plan(dp=make_dp(delta=1e-3, epsilon=50.0))
+    assert refused(by_record, rules, facts_of(by_record, records=5000, patients=999)) == "policy"
+
+
+def test_records_cut_elsewhere_than_the_plan_says_are_refused(make_plan: MakePlan) -> None:
+    """The plan's length is a part of what was agreed."""
+    plan = make_plan()
+
+    assert refused(plan, OPEN_RULES, facts_of(plan, max_length=plan.max_length)) == ""
+    assert refused(plan, OPEN_RULES, facts_of(plan, max_length=plan.max_length + 1)) == "model"
+
+
+def test_the_rounding_of_discrete_noise_counts(make_plan: MakePlan, make_dp: MakeDp) -> None:
+    """Terms that keep epsilon only without it are refused."""
+    loud = {"noise_multiplier": 0.45}  # below the noise that gets the slow, fine grid
+    smooth = make_dp(**loud)
+    layout = AdapterLayout(tensors=(TensorSpec(name="b", shape=(3000, 4000), trained=True),))
+    encoding = Encoding(
+        blocks=(
+            Block(name=UPDATE, size=12_000_000, clip=4.0, norm="l2", rotate=True),
+            Block(name=LOSS, size=1, clip=32.0, norm="linf", rotate=False),
+        ),
+        field_bits=32,
+        max_sites=5,
+    )
+    steps = make_plan().steps
+    need = epsilon([smooth.events(steps=steps, size=12_000_000)], delta=smooth.delta).epsilon * 1.0005
+
+    def answer(noise: str) -> str:
+        plan = make_plan(dp=make_dp(epsilon=need, noise=noise, **loud), layout=layout, encoding=encoding)
+        return refused(plan, Rules(max_epsilon=1000.0, minimum_records=1), facts_of(plan))
+
+    assert (answer("gaussian"), answer("discrete")) == ("", "policy")

@@ -18,6 +18,7 @@ from partsong.client.site import Chance, Site, Watch
 from partsong.client.spending import Purse
 from partsong.client.train import LocalUpdate, Progress, TrainingFailed
 from partsong.common import wire
+from partsong.common.accounting import joint_multiplier
 from partsong.common.adapter import digest
 from partsong.common.config import SecureSumConfig, TrainingConfig
 from partsong.common.errors import DataError, PartsongError, Refused, TryAgain, WireError
@@ -28,6 +29,13 @@ from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
 MakeRecords = Callable[..., tuple[Record, ...]]
 RULES = Rules(allow_without_privacy=True, minimum_records=1)
 PRIVATE = {"mode": "dp", "epsilon": 8.0, "delta": 1e-3}
+KINDS = {
+    "plain": {},
+    "private": PRIVATE,
+    "discrete": PRIVATE | {"noise": "discrete"},
+    "patients": PRIVATE | {"unit": "patient", "contribution_bound": 2},
+    "patients, discrete": PRIVATE | {"unit": "patient", "contribution_bound": 2, "noise": "discrete"},
+}
 
 
 class Bench:
@@ -101,7 +109,8 @@ def make_bench(
 
     def make(*, rules: Rules = RULES, **config: Any) -> Bench:
         host = make_host()
-        encoded = make_encoded(make_records((5, 7, 4) * 4))
+        records = make_records((5, 7, 4) * 4)
+        encoded = make_encoded(tuple(dataclasses.replace(r, unit=f"p{i % 5}") for i, r in enumerate(records)))
         folder = tmp_path / "site"
         folder.mkdir()
         made.append(Bench(host, encoded, make_site_plan(host, **config), folder / "journal.jsonl", rules))
@@ -123,7 +132,7 @@ def code(answer: Answer) -> str:
     return refusal.code
 
 
-@pytest.mark.parametrize("privacy", [{}, PRIVATE], ids=["plain", "private"])
+@pytest.mark.parametrize("privacy", KINDS.values(), ids=KINDS)
 def test_a_round_leaves_the_sealed_update_and_nothing_else(make_bench: MakeBench, privacy: dict[str, Any]) -> None:
     """Accept, ready, report; the words decode to the site's update and released loss."""
     bench = make_bench(privacy=privacy)
@@ -143,6 +152,35 @@ def test_a_round_leaves_the_sealed_update_and_nothing_else(make_bench: MakeBench
     assert opened[UPDATE] == pytest.approx(update.update_P, abs=1e-6)
     assert opened[LOSS] == pytest.approx([update.loss], abs=1e-6)
     assert np.abs(update.update_P).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "plain"])
+def test_a_round_records_the_events_that_the_plan_announced(make_bench: MakeBench, kind: str) -> None:
+    """Rate, accounted noise, steps and unit: what a ledger reserves is what sampler and optimizer then do."""
+    bench = make_bench(privacy=KINDS[kind])
+    bench.propose()
+    bench.open()
+
+    ((_, update),) = bench.rounds
+
+    dp, training = bench.plan.dp, bench.plan.training
+    assert dp is not None
+    assert update.events == (dp.events(steps=training.steps_per_round, size=bench.plan.layout.size(trained=True)),)
+    assert update.events[0].unit == ("patient" if "patients" in kind else "record")
+    assert ("discrete" in kind) is (
+        update.events[0].noise_multiplier < joint_multiplier(dp.noise_multiplier, dp.loss_noise_multiplier) * (1 - 1e-9)
+    )
+
+
+def test_a_plan_for_patients_is_refused_where_records_have_no_owner(
+    make_bench: MakeBench, make_records: MakeRecords, make_encoded: Callable[..., Encoded]
+) -> None:
+    """Before a record is read."""
+    bench = make_bench(privacy=KINDS["patients"])
+    bench.encoded = make_encoded(make_records((5, 7, 4) * 4))
+    bench.site = bench.new_site()
+
+    assert code(bench.propose()) == "data"
 
 
 def test_the_query_is_in_the_journal_before_the_first_step(make_bench: MakeBench) -> None:

@@ -65,6 +65,21 @@ def test_a_seed_under_differential_privacy_is_refused() -> None:
     assert build(SimulationConfig, MINIMAL | {"seed": 1, "privacy": {"mode": "none"}}).seed == 1
 
 
+def test_patients_need_a_column_that_names_them() -> None:
+    """As the unit of privacy, and to opt out; without privacy nothing is promised to a unit."""
+    named = {"data": {**MINIMAL["data"], "unit_field": "patient"}}
+    patients = {"privacy": {"unit": "patient"}}
+    opted = {"data": {**MINIMAL["data"], "opt_out": "list.txt"}}
+
+    with pytest.raises(ConfigError, match=r"data\.unit_field with privacy\.unit=patient"):
+        build(SimulationConfig, MINIMAL | patients)
+    with pytest.raises(ConfigError, match="unit_field with opt_out"):
+        build(SimulationConfig, MINIMAL | opted)
+
+    assert build(SimulationConfig, MINIMAL | patients | named).privacy.contribution_bound == 4
+    assert build(SimulationConfig, MINIMAL | {"privacy": {"unit": "patient", "mode": "none"}})
+
+
 @given(st.floats(allow_nan=False, allow_infinity=False), st.lists(st.integers()), st.sampled_from(["soft", "hard"]))
 def test_what_was_built_comes_back_as_it_was(gain: float, taps: list[int], mode: str) -> None:
     """`to_tree` is the inverse of `build`."""

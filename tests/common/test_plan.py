@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from partsong.common.accounting import StepEvents
 from partsong.common.build import build, to_tree
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.errors import ConfigError
@@ -204,3 +205,28 @@ def test_sgd_moves_by_the_clipped_mean_and_its_noise(make_dp: MakeDp) -> None:
 
     assert largest_update(training, make_dp(clip_norm=3.0, noise_multiplier=1.6), size=4) == pytest.approx(4.2)
     assert largest_update(training, None, size=4) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("unit", "bound"), [("record", 4), ("patient", None), ("patient", 0), ("patient", -1), ("patient", 10**9)]
+)
+def test_patients_need_a_bound_and_records_have_none(make_dp: MakeDp, unit: str, bound: int | None) -> None:
+    """A bound that would be ignored, or none where one is needed, is no plan."""
+    assert make_dp(unit="patient", contribution_bound=1)
+
+    with pytest.raises(ValueError, match="bound"):
+        make_dp(unit=unit, contribution_bound=bound)
+
+
+def test_events_are_those_of_both_releases_with_their_unit(make_dp: MakeDp) -> None:
+    """Gradient and loss of one sample; discrete noise counts a little less, by the size of the adapter."""
+    joint = (1.0**-2 + 4.0**-2) ** -0.5
+
+    smooth = make_dp(unit="patient", contribution_bound=2).events(steps=7, size=10**6)
+    rough = make_dp(noise="discrete").events(steps=7, size=10**6)
+
+    assert smooth == StepEvents(sampling_rate=0.1, noise_multiplier=joint, steps=7, unit="patient")
+    assert rough.unit == "record"
+    widened = ((1 + 1000 / 2**20) ** 2 + (0.25 + 1 / 2**20) ** 2) ** -0.5
+    assert rough.noise_multiplier == pytest.approx(widened, rel=1e-12)
+    assert rough.noise_multiplier < smooth.noise_multiplier

@@ -33,7 +33,7 @@ def told(
     """Everything that was written while the story was told."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=140, no_color=True)
-    with kind(console, title="demo", budget=budget) as show:
+    with kind(console, title="demo", budget=budget, unit="record") as show:
         for event in story:
             show(event)
     return out.getvalue()
@@ -90,7 +90,7 @@ def test_a_line_never_mixes_a_rounds_loss_with_an_older_score() -> None:
 def test_a_name_that_looks_like_markup_is_shown_as_it_is() -> None:
     """Square brackets in a site's name are no style."""
     out = io.StringIO()
-    show = PlainDisplay(Console(file=out), title="demo", budget=None)
+    show = PlainDisplay(Console(file=out), title="demo", budget=None, unit="record")
     show(events.RunStarted(run="r", sites=("[red]ward",), rounds=1))
     show(events.SiteReported(round=1, site="[red]ward", bytes_out=1))
 
@@ -99,8 +99,8 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is() -> None:
 
 def test_the_display_is_chosen_by_the_console() -> None:
     """Live on a terminal, plain lines in a pipe."""
-    live = display_for(Console(file=io.StringIO(), force_terminal=True), title="t", budget=None)
-    plain = display_for(Console(file=io.StringIO()), title="t", budget=None)
+    live = display_for(Console(file=io.StringIO(), force_terminal=True), title="t", budget=None, unit="record")
+    plain = display_for(Console(file=io.StringIO()), title="t", budget=None, unit="record")
 
     assert isinstance(live, LiveDisplay)
     assert isinstance(plain, PlainDisplay)

@@ -149,3 +149,51 @@ def test_a_limit_of_the_held_out_set_is_an_even_repeatable_choice(configured: Co
     assert numbers == [row.number for row in again.rows] == sorted(numbers)
     assert len(numbers) == 9
     assert numbers != list(range(1, 10))
+
+
+def of_patients(file: Path, *, patients: int = 30, records: int = 3) -> Path:
+    """Prompts with answers, several of each patient."""
+    rows = [
+        {"prompt": f"case {i}", "completion": " skin", "patient": f"p{i % patients}"} for i in range(patients * records)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.parametrize("kind", ["iid", "dirichlet"])
+def test_nobody_is_at_two_sites_where_a_column_names_them(configured: Configure, tmp_path: Path, kind: str) -> None:
+    """Patients are divided, not records; without the column records are, and patients come apart."""
+    data = f"data.path={of_patients(tmp_path / 'patients.jsonl')}"
+    divided = (data, f"partition.kind={kind}", "partition.alpha=100")
+
+    whole = read_tables(configured(*divided, "data.unit_field=patient")).sites.values()
+    apart = read_tables(configured(*divided, "partition.kind=iid")).sites.values()
+
+    owners = [set(table.units or ()) for table in whole]
+    assert sum(map(len, owners)) == len(set.union(*owners)) == 30
+    assert sorted(row.number for table in whole for row in table.rows) == list(range(1, 91))
+    found = [{(row.number - 1) % 30 for row in table.rows} for table in apart]
+    assert sum(map(len, found)) > 30
+
+
+def test_who_opted_out_is_at_no_site_and_the_count_is_said(configured: Configure, tmp_path: Path) -> None:
+    """Once for the source, though it becomes three sites; nobody is named."""
+    listed = tmp_path / "opt-out.txt"
+    listed.write_text("p3\np4\np99\n")
+    said: list[str] = []
+
+    prepared = prepare(
+        configured(
+            f"data.path={of_patients(tmp_path / 'patients.jsonl', patients=36)}",
+            "data.unit_field=patient",
+            f"data.opt_out={listed}",
+        ),
+        say=said.append,
+    )
+
+    (line,) = [line for line in said if "opt_out" in line]
+    assert "left out 6 records of 2 units in data.opt_out; 1 of the list have none here" in line
+    units = {record.unit for site in prepared.sites.values() for record in site.records}
+    assert len(units) == 34
+    assert not units & {"p3", "p4"}
+    assert not any("p3" in line or "p99" in line for line in said)

@@ -101,15 +101,17 @@ def test_a_run_that_is_not_private_says_so_everywhere(call: Call, usual: list[st
 
 def test_a_private_run_does_not_say_that_it_is_not(call: Call, usual: list[str], tmp_path: Path) -> None:
     """The marks above depend on the run; the guarantee is stated with its unit and its delta."""
-    ran = call("simulate", *usual, *SHORT, *PRIVATE)
+    ran = call("simulate", "--json", *usual, *SHORT, *PRIVATE)
 
     run = only_run(tmp_path)
     texts = ran.err + ran.out + "".join(f.read_text() for f in run.rglob("*") if f.suffix in (".json", ".txt", ".md"))
     assert "NOT PRIVATE" not in texts
     assert "SEEDED" not in texts
     assert UNMASKED not in texts
-    assert "nobody: vectors were masked" in ran.out
-    assert "checked: 3 of 3 sites recomputed the adapter from the sums and signed" in ran.out
+    report = (run / "report.txt").read_text()
+    assert "nobody: vectors were masked" in report
+    assert "checked: 3 of 3 sites recomputed the adapter from the sums and signed" in report
+    assert json.loads(ran.out)["guarantee"] == json.loads((run / "adapter" / "privacy.json").read_text())["guarantee"]
     guarantee = json.loads((run / "adapter" / "privacy.json").read_text())["guarantee"]
     assert 0 < guarantee["epsilon"] <= 3
     assert (guarantee["delta"], guarantee["unit"]) == (1e-3, "record")

@@ -49,7 +49,7 @@ def test_many_physical_batches_are_one_logical_batch(kit, engine: str) -> None:
 
     assert (stepper._optimizer.sum_P - whole).norm() < 1e-5 * whole.norm()
     assert stepper._optimizer.loss_sum == pytest.approx(loss, rel=1e-6)
-    assert stepper.step().local.records == 5
+    assert stepper.step().local.units == 5
     assert [e.steps for e in stepper.events] == [1]
 
 
@@ -84,7 +84,7 @@ def test_an_empty_logical_batch_is_noised_stepped_and_accounted(kit, engine: str
 
     assert all(not torch.equal(old, p) for old, p in zip(before, kit.trainable(model), strict=True))
     assert result.noisy_loss_mean != 0.0
-    assert (result.local.records, result.local.loss_mean) == (0, 0.0)
+    assert (result.local.units, result.local.loss_mean) == (0, 0.0)
     assert sum(e.steps for e in stepper.events) == 1
 
 
@@ -121,7 +121,7 @@ def test_a_record_that_is_not_finite_counts_as_zero(kit, engine: str, poison: fl
 
     assert (stepper._optimizer.sum_P - clean).norm() < 1e-5 * clean.norm()
     assert stepper._optimizer.loss_sum == pytest.approx(loss, rel=1e-6)
-    assert stepper.step().local.nonfinite_records == 1
+    assert stepper.step().local.nonfinite_units == 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -45,6 +45,14 @@ def freeze_first_layer(model: nn.Module) -> None:
             parameter.requires_grad_(False)
 
 
+def train_last_norm(model: nn.Module) -> None:
+    model.get_base_model().model.norm.weight.requires_grad_(True)
+
+
+def train_output_head(model: nn.Module) -> None:
+    model.get_base_model().lm_head.weight.requires_grad_(True)
+
+
 def sequence_and_lm_head(model: nn.Module) -> None:
     assert any("lm_head" in n for n, p in model.named_parameters() if p.requires_grad)
 
@@ -59,6 +67,7 @@ class Case:
     lengths: tuple[int, ...] = (9, 3, 6, 2, 7)
     autocast: bool = False
     hooks: bool = True
+    linear: bool = True
     tolerance: float = 1e-5
 
 
@@ -78,6 +87,8 @@ CASES = {
         model={"peft": {"target_modules": ["q_proj", "lm_head"]}, "tie_word_embeddings": False},
         prepare=sequence_and_lm_head,
     ),
+    "whole output head": Case(prepare=train_output_head, model={"tie_word_embeddings": False}),
+    "trained norm": Case(prepare=train_last_norm, linear=False),
     "frozen first layer": Case(prepare=freeze_first_layer),
     "frozen first layer and A": Case(prepare=freeze_first_layer, model={"ffa": True}),
     "layer used twice": Case(prepare=reuse_first_layer),
@@ -85,6 +96,7 @@ CASES = {
     "checkpointing, not re-entrant": Case(prepare=checkpointing(reentrant=False), hooks=False),
     "checkpointing, frozen A": Case(prepare=checkpointing(reentrant=False), model={"ffa": True}, hooks=False),
     "autocast": Case(autocast=True, tolerance=2e-2),
+    "autocast, re-entrant": Case(autocast=True, prepare=checkpointing(reentrant=True), tolerance=2e-2),
     "autocast, checkpointing": Case(autocast=True, prepare=checkpointing(reentrant=False), hooks=False, tolerance=2e-2),
     "bfloat16 base": Case(prepare=bfloat16_base, tolerance=3e-2),
 }
@@ -93,7 +105,7 @@ COMBINATIONS = [
     pytest.param(case, engine, id=f"{name} - {engine}")
     for name, case in CASES.items()
     for engine in ("flat", "books", "hooks")
-    if case.hooks or engine != "hooks"
+    if (case.hooks if engine == "hooks" else case.linear)
 ]
 
 

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from partsong.client.dp.sampler import PoissonSampler, SeededRandomness, SystemRandomness, require_unpredictable
+from partsong.client.dp.sampler import (
+    PatientSampler,
+    PoissonSampler,
+    SeededRandomness,
+    SystemRandomness,
+    require_unpredictable,
+)
 from partsong.common.errors import Refused
 
 
@@ -112,3 +118,76 @@ def test_impossible_samplers_are_refused(size: int, rate: float) -> None:
     """There is no sample of nothing and no rate beyond certainty."""
     with pytest.raises(ValueError, match=r"one record|sampling rate"):
         PoissonSampler(size, rate)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    owners=st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60),
+    rate=st.floats(1e-3, 1.0),
+    bound=st.integers(1, 5),
+    seed=st.binary(),
+)
+def test_patients_come_whole_or_up_to_the_bound(owners: list[str], rate: float, bound: int, seed: bytes) -> None:
+    """Each drawn patient once, with all records or exactly the bound, next to one another, with equal shares."""
+    sampler = PatientSampler(owners, rate, contribution_bound=bound, randomness=SeededRandomness(seed))
+
+    drawn = sampler.sample()
+
+    found = [owners[i] for i in drawn.record_N]
+    assert sampler.size == len(set(owners))
+    assert len(set(drawn.record_N.tolist())) == len(found)
+    assert drawn.unit_N.tolist() == sorted(drawn.unit_N.tolist())
+    assert (
+        len(set(zip(drawn.unit_N.tolist(), found, strict=True))) == len(set(drawn.unit_N.tolist())) == len(set(found))
+    )
+    for owner in set(found):
+        assert found.count(owner) == min(bound, owners.count(owner))
+    shares = np.bincount(drawn.unit_N, weights=drawn.share_N) if found else np.ones(0)
+    assert shares == pytest.approx(np.ones(len(set(found))), rel=1e-6)
+
+
+def test_patients_are_drawn_at_the_rate_whatever_the_number_of_their_records() -> None:
+    """A patient with fifty records is no likelier than one with one; drawing records would find them nearly always."""
+    owners = ["many"] * 50 + [f"one {i}" for i in range(50)]
+    sampler = PatientSampler(owners, 0.1, contribution_bound=4, randomness=SeededRandomness(b"patients"))
+    steps, hits = 4000, np.zeros(100, dtype=np.int64)
+
+    for _ in range(steps):
+        hits[sampler.sample().record_N] += 1
+
+    times_many = hits[:50].sum() / 4
+    assert stats.binomtest(int(times_many), steps, 0.1).pvalue > 1e-3
+    assert stats.binomtest(int(hits[50:].sum()), 50 * steps, 0.1).pvalue > 1e-3
+    assert stats.binomtest(int(times_many), steps, 1 - 0.9**50).pvalue < 1e-3
+
+
+def test_every_record_of_a_patient_is_as_likely_to_be_taken() -> None:
+    """Chi-square at 99.9 % over ten records of which three are taken; the first three always fails it."""
+    sampler = PatientSampler(["p"] * 10, 1.0, contribution_bound=3, randomness=SeededRandomness(b"records"))
+    trials = 3000
+    taken = np.bincount(np.concatenate([sampler.sample().record_N for _ in range(trials)]), minlength=10)
+    fixed = np.where(np.arange(10) < 3, trials, 0)
+
+    expected = trials * 3 / 10
+
+    bound = stats.chi2.ppf(0.999, 9)
+    assert ((taken - expected) ** 2 / expected).sum() < bound < ((fixed - expected) ** 2 / expected).sum()
+
+
+def test_a_sample_of_patients_may_be_empty() -> None:
+    """Arrays of length 0, not an error."""
+    drawn = PatientSampler(["a", "b"], 1e-9, contribution_bound=2, randomness=SeededRandomness(b"")).sample()
+
+    assert (len(drawn.record_N), len(drawn.unit_N), len(drawn.share_N)) == (0, 0, 0)
+
+
+def test_seeded_and_impossible_samplers_of_patients_are_refused() -> None:
+    """As those of records are."""
+    require_unpredictable(PatientSampler(["a"], 0.5, contribution_bound=1))
+
+    with pytest.raises(Refused, match="predictable_sample"):
+        require_unpredictable(PatientSampler(["a"], 0.5, contribution_bound=1, randomness=SeededRandomness(b"x")))
+    with pytest.raises(ValueError, match="contribution bound"):
+        PatientSampler(["a"], 0.5, contribution_bound=0)
+    with pytest.raises(ValueError, match="one record"):
+        PatientSampler([], 0.5, contribution_bound=1)

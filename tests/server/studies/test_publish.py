@@ -21,11 +21,12 @@ from partsong.client.data.batch import pad
 from partsong.client.data.encode import Record
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
+from partsong.common.accounting import neighbours
 from partsong.common.build import to_tree
 from partsong.common.config import AdapterConfig, DataConfig, ModelConfig, PrivacyConfig, SimulationConfig
 from partsong.common.plan import Plan
 from partsong.server.planning import Base, make_plan
-from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
+from partsong.server.report import guarantee, model_card, privacy_facts, provenance_facts, text_report
 from partsong.server.studies.publish import publish
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -62,11 +63,11 @@ def host_of(base: str, **adapter: Any) -> ModelHost:
     return host
 
 
-def plan_of(host: ModelHost, mode: Any = "none") -> Plan:
+def plan_of(host: ModelHost, mode: Any = "none", **privacy: Any) -> Plan:
     config = SimulationConfig(
         model=ModelConfig(source="x", task="classification" if host.is_classifier else "causal_lm"),
-        data=DataConfig(),
-        privacy=PrivacyConfig(mode=mode, noise_multiplier=1.0, delta=1e-4),
+        data=DataConfig(unit_field="patient"),
+        privacy=PrivacyConfig(mode=mode, noise_multiplier=1.0, delta=1e-4, **privacy),
     )
     base = Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout)
     labels = LABELS if host.is_classifier else ()
@@ -85,7 +86,7 @@ def published(folder: Path, host: ModelHost, plan: Plan) -> Path:
     epsilon = None if plan.dp is None else 1.25
     publish(
         folder, plan=plan, trained_P=host.take(), frozen_F=host.take(trained=False), base_name=host.name,
-        privacy=privacy_facts(plan, epsilon=epsilon, marks=MARKS),
+        privacy=privacy_facts(plan, epsilon=epsilon, at_two_sites=epsilon and 2 * epsilon, marks=MARKS),
         provenance=provenance_facts(plan, history=HISTORY, config_sha256="c" * 64, base_name=host.name, secure_sum=None),
         card=model_card(plan, epsilon=epsilon, marks=MARKS, base_name=host.name),
     )  # fmt: skip
@@ -175,7 +176,10 @@ def test_the_report_says_what_was_not_protected_and_what_left(mode: str, epsilon
     plan = plan_of(host_of("tiny-llama"), mode)
     history = [{**h, "epsilon": h["epsilon"] if epsilon else None} for h in HISTORY]
 
-    text = text_report(plan, history=history, epsilon=epsilon, marks=MARKS, base_name="tiny-llama", secure_sum=None)
+    text = text_report(
+        plan, history=history, epsilon=epsilon, at_two_sites=epsilon and 2.0, marks=MARKS, base_name="tiny-llama",
+        secure_sum=None,
+    )  # fmt: skip
 
     assert text.index(MARKS[0]) < text.index("Privacy")
     assert "  a: 1,000 bytes in all\n  b: 2,000 bytes in all" in text
@@ -185,6 +189,33 @@ def test_the_report_says_what_was_not_protected_and_what_left(mode: str, epsilon
     assert ("epsilon 1.250 of 8" in text) is (mode == "dp")
     assert ("none: trained without differential privacy" in text) is (mode == "none")
     assert not re.search(r"\s/\w", text)
+
+
+@pytest.mark.parametrize("unit", ["record", "patient"])
+def test_unit_relation_and_both_compositions_stand_with_every_epsilon(unit: str) -> None:
+    """In the report, the model card and `privacy.json`; what is not covered follows from the unit."""
+    host = host_of("tiny-llama")
+    plan = plan_of(host, "dp", unit=unit, contribution_bound=3)
+
+    text = text_report(plan, history=HISTORY, epsilon=1.25, at_two_sites=1.875, marks=(), base_name="b")
+    card = model_card(plan, epsilon=1.25, marks=(), base_name="b")
+    facts = privacy_facts(plan, epsilon=1.25, at_two_sites=1.875, marks=())
+
+    relation = neighbours(unit)
+    assert f"unit: one {unit}" in text
+    assert relation in text
+    assert f"1.250 for a {unit} at one of them, 1.875 for a {unit} at two" in text
+    assert f"{unit.capitalize()}-level differential privacy at every site: epsilon 1.25 at delta 0.0001" in card
+    assert relation in card
+    assert facts["guarantee"] == guarantee(plan, epsilon=1.25)
+    assert guarantee(plan_of(host), epsilon=None) is None
+    assert facts["guarantee"]["unit"] == unit
+    assert facts["guarantee"]["neighbours"] == relation
+    assert facts["guarantee"]["contribution_bound"] == (3 if unit == "patient" else None)
+    assert (facts["across_sites"]["disjoint"], facts["across_sites"]["unit_at_two_sites"]) == (1.25, 1.875)
+    single = "epsilon counts single records"
+    assert all((single in said) is (unit == "record") for said in (text, card, " ".join(facts["not_covered"])))
+    assert ("the mean of at most 3 records" in text) is (unit == "patient")
 
 
 def test_an_older_directory_is_replaced_without_leftovers(tmp_path: Path) -> None:
