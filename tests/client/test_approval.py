@@ -27,7 +27,7 @@ MakePlan = Callable[..., Plan]
 POLICY: dict[str, Any] = {
     "purposes": {"train": {"approval": "manual"}},
     "adapter": {"bases": ["b" * 64], "target_modules": ["q"]},
-    "privacy": {"allow_without_privacy": True},
+    "privacy": {"allow_without_privacy": True, "allow_secure_sum_off": True},
     "data": {"minimum_records": 10, "minimum_patients": None},
 }
 MANUAL = build(Policy, POLICY)
@@ -47,7 +47,6 @@ def propose(plan: Plan, approvals: Approvals, *, policy: Policy = MANUAL, coordi
         layout=plan.layout,
         lora=plan.lora,
         labels=plan.labels,
-        masked=True,
     )
     try:
         consider(plan, coordinator=coordinator, policy=policy, facts=facts, approvals=approvals, **how)
