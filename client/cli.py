@@ -122,7 +122,7 @@ def _decide(folder: Path, start: str, state: Literal["approved", "refused"], *, 
     from partsong.client import desk
 
     approvals = desk.open_approvals(folder)
-    decision = approvals.decide(approvals.find(start).plan.sha256, state, reason=reason)
+    decision = approvals.decide(approvals.find(start).plan_sha256, state, reason=reason)
     tree = desk.decision_tree(approvals, decision)
     _print(tree, desk.decision_words(tree), as_json=as_json)
 

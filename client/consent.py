@@ -30,6 +30,7 @@ _PUBLIC: Mapping[str, RefusalCode] = {
     "unaccountable_release": "policy",
     "unknown_holding": "policy",
     "delta_too_large": "policy",
+    "mixed_units": "policy",
     "context_used": "state",
     "not_reserved": "state",
 }

@@ -143,15 +143,15 @@ def policy_words(policy: Policy) -> str:
 def decision_tree(approvals: Approvals, decision: Decision) -> dict[str, Any]:
     """Give a decision as data."""
     return {
-        "plan": decision.plan.sha256,
-        "run": decision.plan.run,
+        "plan": decision.plan_sha256,
+        "run": decision.run,
         "coordinator": decision.coordinator,
-        "purpose": decision.plan.study,
+        "purpose": decision.purpose,
         "state": decision.state,
         "by": decision.by,
         "rule": decision.rule,
         "reason": decision.reason,
-        "summary": list(summary(decision.plan)),
+        "summary": list(summary(approvals.plan(decision.plan_sha256))),
         "changes": list(approvals.changes(decision)),
     }
 
