@@ -8,6 +8,7 @@ Does not cover: whether a plan lies inside the rules (`consent`), what it costs 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ State = Literal["pending", "approved", "refused"]
 
 MOST_PENDING = 100
 """Plans that may wait for a person; a coordinator cannot fill the disk with proposals."""
+_PLAN = ".plan"
 MOST_KEPT = 200
 """Decisions of the policy that are kept; those of people are kept for ever."""
 
@@ -35,7 +37,9 @@ MOST_KEPT = 200
 class Decision:
     """What was decided about one plan."""
 
-    plan: Plan
+    plan_sha256: str
+    run: str
+    purpose: str
     coordinator: str
     """Fingerprint of the key of who proposed it."""
     state: State
@@ -51,7 +55,10 @@ class Decision:
 
 
 class Approvals:
-    """The decisions of one site, a file each."""
+    """The decisions of one site: for each plan one file that says what was decided, and one with the plan itself.
+
+    The second is read only to show a plan: what waits and what was approved is known without it.
+    """
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Use a folder, which is made with the first decision."""
@@ -72,13 +79,13 @@ class Approvals:
             return known
         if approval == "manual" and sum(d.state == "pending" for d in self.all()) >= MOST_PENDING:
             raise NotAgreed("state", f"{MOST_PENDING} plans wait for a person already", rule="approval.waiting")
-        return self._keep(plan, coordinator, state=wanted, by="policy")
+        return self._keep(plan, coordinator, state=wanted)
 
     def reject(self, plan: Plan, *, coordinator: str, rule: str, reason: str) -> None:
         """Keep for the operator that a plan broke a rule; not over the word of a person, nor of another's proposal."""
         known = self.get(plan.sha256)
         if known is None or (known.by, known.coordinator) == ("policy", coordinator):
-            self._keep(plan, coordinator, state="refused", by="policy", rule=rule, reason=reason)
+            self._keep(plan, coordinator, state="refused", rule=rule, reason=reason)
 
     def decide(self, plan_sha256: str, state: Literal["approved", "refused"], *, reason: str = "") -> Decision:
         """Take a person's word. It may be taken back the same way.
@@ -96,8 +103,9 @@ class Approvals:
                 reason=f"the plan breaks {known.rule}: {known.reason}",
                 remedy="change the policy, then let the coordinator propose the plan again",
             )
-        return self._keep(
-            known.plan, known.coordinator, state=state, by="person", rule="person" * (state == "refused"), reason=reason
+        self.plan(plan_sha256)  # a decision about a plan that cannot be shown is none
+        return self._record(
+            dataclasses.replace(known, state=state, by="person", rule="person" * (state == "refused"), reason=reason)
         )
 
     def get(self, plan_sha256: str) -> Decision | None:
@@ -107,7 +115,22 @@ class Approvals:
             DataError: the file is damaged, or is about another plan.
         """
         file = self._folder / f"{plan_sha256}.json"
-        return self._read(file) if file.exists() else None
+        return _read(file) if file.exists() else None
+
+    def plan(self, plan_sha256: str) -> Plan:
+        """Give a plan that was proposed, to the last byte.
+
+        Raises:
+            DataError: the file is gone or damaged, or is about another plan.
+        """
+        file = self._folder / f"{plan_sha256}{_PLAN}"
+        try:
+            found = build(Plan, json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, ConfigError) as err:
+            raise _damaged(file) from err
+        if found.sha256 != plan_sha256:
+            raise _damaged(file)
+        return found
 
     def find(self, start: str) -> Decision:
         """Give the one plan whose hash begins so.
@@ -115,9 +138,9 @@ class Approvals:
         Raises:
             InputError: none does, or more than one.
         """
-        found = [d for d in self.all() if start and d.plan.sha256.startswith(start)]
+        found = [d for d in self.all() if start and d.plan_sha256.startswith(start)]
         if len(found) != 1:
-            known = ", ".join(d.plan.sha256[:12] for d in (found or self.all())[:5])
+            known = ", ".join(d.plan_sha256[:12] for d in (found or self.all())[:5])
             raise InputError(
                 "plan",
                 found=f"{len(found)} plans whose hash begins with {start[:64]!r}",
@@ -129,62 +152,65 @@ class Approvals:
     def all(self) -> tuple[Decision, ...]:
         """Give all decisions, the oldest first."""
         files = self._folder.glob("*.json") if self._folder.is_dir() else ()
-        return tuple(sorted((self._read(file) for file in files), key=lambda d: (d.number, d.plan.sha256)))
+        return tuple(sorted(map(_read, files), key=lambda d: (d.number, d.plan_sha256)))
 
     def last_approved(self, purpose: str, *, besides: str = "") -> Decision | None:
         """Give the newest approved job of a purpose, other than the plan of this hash."""
-        found = [d for d in self.all() if d.state == "approved" and d.plan.study == purpose]
-        return next((d for d in reversed(found) if d.plan.sha256 != besides), None)
+        found = [d for d in self.all() if d.state == "approved" and d.purpose == purpose]
+        return next((d for d in reversed(found) if d.plan_sha256 != besides), None)
 
     def changes(self, decision: Decision) -> tuple[str, ...]:
         """Say what is different from the last approved job before this one."""
-        last = self.last_approved(decision.plan.study, besides=decision.plan.sha256)
-        lines = differences(decision.plan, None if last is None else last.plan)
+        last = self.last_approved(decision.purpose, besides=decision.plan_sha256)
+        before = None if last is None else self.plan(last.plan_sha256)
+        lines = differences(self.plan(decision.plan_sha256), before)
         if last is not None and last.coordinator != decision.coordinator:
             return (f"another coordinator: {last.coordinator[:16]} -> {decision.coordinator[:16]}", *lines)
         return lines
 
-    def _keep(
-        self,
-        plan: Plan,
-        coordinator: str,
-        *,
-        state: State,
-        by: Literal["policy", "person"],
-        rule: str = "",
-        reason: str = "",
-    ) -> Decision:
-        earlier = self.all()
+    def _keep(self, plan: Plan, coordinator: str, *, state: State, rule: str = "", reason: str = "") -> Decision:
+        """Record what the policy says of a plan, the plan first: a decision never stands alone."""
+        write_json(self._folder / f"{plan.sha256}{_PLAN}", to_tree(plan))
         made = Decision(
-            plan=plan,
+            plan_sha256=plan.sha256,
+            run=plan.run,
+            purpose=plan.study,
             coordinator=coordinator,
             state=state,
-            by=by,
-            number=max((d.number for d in earlier), default=0) + 1,
-            time_ms=int(self._clock() * 1000),
+            by="policy",
+            number=0,
+            time_ms=0,
             rule=rule,
             reason=reason,
         )
-        write_json(self._folder / f"{plan.sha256}.json", to_tree(made))
-        self._forget([d for d in earlier if d.plan.sha256 != plan.sha256])
+        return self._record(made)
+
+    def _record(self, decision: Decision) -> Decision:
+        earlier = self.all()
+        number = max((d.number for d in earlier), default=0) + 1
+        made = dataclasses.replace(decision, number=number, time_ms=int(self._clock() * 1000))
+        write_json(self._folder / f"{made.plan_sha256}.json", to_tree(made))
+        self._forget([d for d in earlier if d.plan_sha256 != made.plan_sha256])
         return made
 
     def _forget(self, earlier: list[Decision]) -> None:
         """Drop the oldest decisions of the policy; not what waits, and not the last approved."""
-        last = {d.plan.study: d.plan.sha256 for d in earlier if d.state == "approved"}
+        last = {d.purpose: d.plan_sha256 for d in earlier if d.state == "approved"}
         loose = [d for d in earlier if d.by == "policy" and d.state != "pending"]
         for decision in loose[: max(0, len(loose) - MOST_KEPT)]:
-            if decision.plan.sha256 not in last.values():
-                (self._folder / f"{decision.plan.sha256}.json").unlink(missing_ok=True)
+            if decision.plan_sha256 not in last.values():
+                (self._folder / f"{decision.plan_sha256}.json").unlink(missing_ok=True)
+                (self._folder / f"{decision.plan_sha256}{_PLAN}").unlink(missing_ok=True)
 
-    def _read(self, file: Path) -> Decision:
-        try:
-            found = build(Decision, json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, ConfigError) as err:
-            raise _damaged(file) from err
-        if found.plan.sha256 != file.stem:
-            raise _damaged(file)
-        return found
+
+def _read(file: Path) -> Decision:
+    try:
+        found = build(Decision, json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ConfigError) as err:
+        raise _damaged(file) from err
+    if found.plan_sha256 != file.stem:
+        raise _damaged(file)
+    return found
 
 
 def consider(

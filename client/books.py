@@ -220,6 +220,6 @@ def spend_against(claims: Iterable[Claim], *, delta: float, most: float | None) 
     claims = tuple(claims)
     if all(claim.protected and not claim.selections for claim in claims):
         bound = epsilon_bound([event for claim in claims for event in claim.events], delta=delta)
-        if bound is not None and (most is None or bound <= most):
-            return Spend(epsilon=bound, delta=delta, accountant="pld")
+        if bound is not None and (most is None or bound.epsilon <= most):
+            return bound
     return spend(claims, delta=delta)

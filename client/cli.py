@@ -30,11 +30,11 @@ HERE = Path()
 @ledger.command()
 def show(folder: Dir = HERE, as_json: Json = False) -> None:
     """Show what each holding has spent, and of what."""
-    from partsong.client import desk
+    from partsong.client import site_files
     from partsong.client.ledger_export import to_tree
 
-    tree = to_tree(desk.open_ledger(folder), entries=False)
-    _print(tree, desk.ledger_words(tree), as_json=as_json)
+    tree = to_tree(site_files.open_ledger(folder), entries=False)
+    _print(tree, site_files.ledger_words(tree), as_json=as_json)
 
 
 @ledger.command()
@@ -47,11 +47,11 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every entry; with --head, also that no older copy was put back."""
-    from partsong.client import desk
+    from partsong.client import site_files
 
-    heads = tuple(desk.parse_head(text) for text in head or ())
-    tree = desk.verdict_tree(desk.open_ledger(folder), heads=heads)
-    _print(tree, desk.verdict_words(tree), as_json=as_json)
+    heads = tuple(site_files.parse_head(text) for text in head or ())
+    tree = site_files.verdict_tree(site_files.open_ledger(folder), heads=heads)
+    _print(tree, site_files.verdict_words(tree), as_json=as_json)
 
 
 @ledger.command()
@@ -62,11 +62,11 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write all entries. They hold counts of records: for the site's own eyes."""
-    from partsong.client import desk
+    from partsong.client import site_files
     from partsong.client.ledger_export import to_csv, to_json
     from partsong.common.files import write_bytes
 
-    opened = desk.open_ledger(folder)
+    opened = site_files.open_ledger(folder)
     text = to_csv(opened) if kind == "csv" and not as_json else to_json(opened)
     if out is None:
         typer.echo(text, nl=False)
@@ -79,11 +79,11 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy, in YAML.")], as_json: Json = False
 ) -> None:
     """Check a policy and say what it allows. What it does not name is not allowed."""
-    from partsong.client import desk
+    from partsong.client import site_files
     from partsong.client.policy_file import read_policy
 
     found = read_policy(file)
-    _print(desk.policy_tree(found), desk.policy_words(found), as_json=as_json)
+    _print(site_files.policy_tree(found), site_files.policy_words(found), as_json=as_json)
 
 
 @site.command()
@@ -93,11 +93,11 @@ def plans(
     as_json: Json = False,
 ) -> None:
     """List the plans that wait for a person, with what is new about them."""
-    from partsong.client import desk
+    from partsong.client import site_files
 
-    approvals = desk.open_approvals(folder)
-    trees = [desk.decision_tree(approvals, d) for d in approvals.all() if everything or d.state == "pending"]
-    words = "\n\n".join(desk.decision_words(tree) for tree in trees)
+    approvals = site_files.open_approvals(folder)
+    trees = [site_files.decision_tree(approvals, d) for d in approvals.all() if everything or d.state == "pending"]
+    words = "\n\n".join(site_files.decision_words(tree) for tree in trees)
     _print({"plans": trees}, words or "no plan waits", as_json=as_json)
 
 
@@ -119,12 +119,12 @@ def refuse(
 
 
 def _decide(folder: Path, start: str, state: Literal["approved", "refused"], *, reason: str, as_json: bool) -> None:
-    from partsong.client import desk
+    from partsong.client import site_files
 
-    approvals = desk.open_approvals(folder)
-    decision = approvals.decide(approvals.find(start).plan.sha256, state, reason=reason)
-    tree = desk.decision_tree(approvals, decision)
-    _print(tree, desk.decision_words(tree), as_json=as_json)
+    approvals = site_files.open_approvals(folder)
+    decision = approvals.decide(approvals.find(start).plan_sha256, state, reason=reason)
+    tree = site_files.decision_tree(approvals, decision)
+    _print(tree, site_files.decision_words(tree), as_json=as_json)
 
 
 def _print(tree: Mapping[str, Any], words: str, *, as_json: bool) -> None:

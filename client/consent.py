@@ -30,6 +30,7 @@ _PUBLIC: Mapping[str, RefusalCode] = {
     "unaccountable_release": "policy",
     "unknown_holding": "policy",
     "delta_too_large": "policy",
+    "mixed_units": "policy",
     "context_used": "state",
     "not_reserved": "state",
 }
@@ -100,8 +101,6 @@ class Facts:
     """How many people the records are of; None: the data does not say."""
     max_length: int | None = None
     """Where records were cut [tokens]; None: not known here."""
-    masked: bool = False
-    """Whether what this site seals is masked before it is sent."""
 
 
 def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
@@ -110,7 +109,7 @@ def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
     Raises:
         NotAgreed: the first rule that the plan breaks; nothing was read.
     """
-    _check_purpose(plan, rules, facts)
+    _check_purpose(plan, rules)
     _check_shapes(plan, rules, facts)
     _check_floors(plan, rules, facts)
     if plan.dp is not None:
@@ -167,10 +166,10 @@ def _module(tensor: str) -> str:
     return layer.rpartition(".")[2]
 
 
-def _check_purpose(plan: Plan, rules: Rules, facts: Facts) -> None:
+def _check_purpose(plan: Plan, rules: Rules) -> None:
     if rules.purposes is not None and plan.study not in rules.purposes:
         raise NotAgreed("policy", f"{plan.study} is not an allowed purpose here", rule="purposes")
-    if rules.masked_only and not facts.masked:
+    if rules.masked_only and not plan.masked:
         raise NotAgreed(
             "policy",
             "the vectors would leave unmasked, which has to be allowed here by name",

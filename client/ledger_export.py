@@ -14,7 +14,7 @@ from typing import Any
 from partsong.client.books import MS_PER_DAY, quarter, spend
 from partsong.client.chain import Entry, Head
 from partsong.client.ledger import Ledger
-from partsong.common.accounting import NEIGHBOURS, Spend
+from partsong.common.accounting import Spend, neighbours
 
 COLUMNS = (
     "number",
@@ -96,8 +96,6 @@ def to_tree(ledger: Ledger, *, entries: bool = True) -> dict[str, Any]:
     """Give everything as mappings, lists and scalars: summaries, verdict and, if asked for, entries."""
     verdict = verify(ledger)
     tree: dict[str, Any] = {
-        "neighbours": NEIGHBOURS,
-        "unit": "record",
         "head": _head(verdict.head),
         "anchored": verdict.anchored and _head(verdict.anchored),
         "outstanding": list(verdict.outstanding),
@@ -154,6 +152,8 @@ def _holding(summary: HoldingSummary) -> dict[str, Any]:
         "name": summary.name,
         "ceiling": summary.ceiling,
         "epsilon": _number(summary.spent),
+        "unit": summary.spent.unit,
+        "neighbours": neighbours(summary.spent.unit),
         "delta": summary.spent.delta,
         "accountant": summary.spent.accountant,
         "rations": [{"name": r.name, "epsilon": _number(r.spent), "most": r.most} for r in summary.rations],

@@ -18,7 +18,18 @@ from partsong.common.plan import DpPlan, Plan
 LONGEST_VALUE = 60
 MOST_LINES = 40
 
-_TOLD = ("run", "base_sha256", "rounds", "labels", "minimum_cohort", "frozen_sha256", "dp", "layout")
+_TOLD = (
+    "run",
+    "base_sha256",
+    "rounds",
+    "labels",
+    "minimum_cohort",
+    "frozen_sha256",
+    "start_sha256",
+    "masked",
+    "dp",
+    "layout",
+)
 """Fields that have words of their own."""
 _TOLD_LORA = ("r", "target_modules")
 
@@ -29,7 +40,7 @@ def summary(plan: Plan) -> tuple[str, ...]:
         f"run {shown(plan.run)}: {plan.study}, {plan.rounds} rounds of {plan.training.steps_per_round} steps",
         f"base {plan.base_sha256[:12]}, rank {largest_rank(plan)} on {_listed(trained_modules(plan))}",
         _privacy(plan.dp),
-        f"{size(bytes_out(plan))} leave, in sums of at least {plan.minimum_cohort} sites",
+        f"{size(bytes_out(plan))} leave {'masked' if plan.masked else 'UNMASKED'}, {plan.minimum_cohort} sites or more",
     )
 
 
@@ -44,7 +55,12 @@ def differences(plan: Plan, last: Plan | None) -> tuple[str, ...]:
         return ("the first job of this purpose", *summary(plan))
     if plan.sha256 == last.sha256:
         return ()
-    lines = [*_privacy_changes(plan, last), *_shape_changes(plan, last), *_other_changes(plan, last)]
+    lines = [
+        *_masking_changes(plan, last),
+        *_privacy_changes(plan, last),
+        *_shape_changes(plan, last),
+        *_other_changes(plan, last),
+    ]
     if not lines:
         lines = ["the same job once more: it costs its whole epsilon again"]
     if plan.run != last.run:
@@ -73,6 +89,12 @@ def _privacy(dp: DpPlan | None) -> str:
     if dp is None:
         return "NO differential privacy"
     return f"epsilon {dp.epsilon:g} at delta {dp.delta:g} for one {dp.unit}, noise multiplier {dp.noise_multiplier:g}"
+
+
+def _masking_changes(plan: Plan, last: Plan) -> list[str]:
+    if plan.masked == last.masked:
+        return []
+    return ["leaves masked (before: unmasked)" if plan.masked else "leaves UNMASKED, readable one by one"]
 
 
 def _privacy_changes(plan: Plan, last: Plan) -> list[str]:
@@ -108,6 +130,8 @@ def _shape_changes(plan: Plan, last: Plan) -> list[str]:
         lines.append("other tensors are trained")
     if plan.frozen_sha256 != last.frozen_sha256:
         lines.append("another frozen part of the adapter")
+    if plan.start_sha256 != last.start_sha256:
+        lines.append("it starts from another adapter")
     if plan.labels != last.labels and set(plan.labels) == set(last.labels):
         lines.append("labels in another order")
     if plan.base_sha256 != last.base_sha256 and plan.base_sha256[:12] == last.base_sha256[:12]:

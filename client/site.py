@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from partsong.client.consent import Facts, NotAgreed, Rules, check_plan, check_query
+from partsong.client.agreement import Consent
+from partsong.client.consent import Facts, NotAgreed, check_query, public_refusal
 from partsong.client.data.encode import Encoded
 from partsong.client.door import Answer, Door
 from partsong.client.dp.sampler import Randomness
@@ -60,12 +61,16 @@ class _Waiting:
 
 
 @contextlib.contextmanager
-def _coded(code: wire.RefusalCode) -> Iterator[None]:
-    """Turn a refusal with a rule, which stays here, into one with a code, which the coordinator may have."""
+def _coded(code: wire.RefusalCode | None) -> Iterator[None]:
+    """Turn a refusal with a rule, which stays here, into one with a code, which the coordinator may have.
+
+    Args:
+        code: None lets the rule decide.
+    """
     try:
         yield
     except Refused as no:
-        raise NotAgreed(code, str(no)) from no
+        raise (public_refusal(no) if code is None else NotAgreed(code, str(no), rule=no.rule)) from no
 
 
 class Site:
@@ -77,7 +82,7 @@ class Site:
         name: str,
         host: ModelHost,
         encoded: Encoded,
-        rules: Rules,
+        consent: Consent,
         labels: tuple[str, ...],
         journal: Path,
         door: Door,
@@ -91,7 +96,7 @@ class Site:
             name: of the site.
             host: the resident base model; other sites of a simulation may share it.
             encoded: the site's records.
-            rules: what the site allows.
+            consent: decides about plans.
             labels: its closed list of classes.
             journal: file of the queries that were accepted here.
             door: how sealed words leave.
@@ -99,7 +104,7 @@ class Site:
             chance: randomness of a round.
             watch: told what happens, locally.
         """
-        self._name, self._host, self._records, self._rules = name, host, encoded.records, rules
+        self._name, self._host, self._records, self._consent = name, host, encoded.records, consent
         self._facts = Facts(
             records=len(encoded.records),
             base_sha256=host.files.sha256,
@@ -153,7 +158,7 @@ class Site:
         plan, trained = message.plan, message.plan.layout.size(trained=True)
         both = wire.floats(vector, size=plan.layout.size(trained=False) + trained)
         frozen_F, start_P = both[: both.size - trained], both[both.size - trained :]
-        check_plan(plan, self._rules, self._facts)
+        self._consent.agree(plan, self._facts, afford=self._purse.afford)
         if plan.masked != self._door.masked:
             raise NotAgreed("policy", "the plan's sum is unmasked, or this site is in no charter")
         if digest(frozen_F) != plan.frozen_sha256:
@@ -176,6 +181,7 @@ class Site:
         """Train for one round; answer Ready once the update waits here."""
         self._forget()
         plan = self._agreed(query.plan_sha256)
+        self._consent.require(plan)
         check_query(query, plan, opened=self._opened(plan))
         if plan.dp is not None and (paid := self._purse.queries(plan)) >= plan.rounds:
             raise NotAgreed("budget", f"{paid} of {plan.rounds} rounds are spent")
@@ -184,7 +190,7 @@ class Site:
             raise WireError("open message: the adapter is not the one that the header names")
         with _coded("sum"):
             self._door.open(query, note)
-        with _coded("budget"):
+        with _coded(None):
             self._purse.recall(self._door.witnessed())
             context = self._purse.reserve(plan, number=query.round, attempt=query.attempt)
         append_line(self._journal, {"plan": plan.sha256, "round": query.round, "attempt": query.attempt})

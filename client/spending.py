@@ -7,29 +7,33 @@ Does not cover: the truth of the plan's noise; consent has checked it, the engin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from partsong.client.door import Witnessed
 from partsong.client.ledger import Claim, Ledger
-from partsong.common.accounting import StepEvents, joint_multiplier
+from partsong.common.accounting import StepEvents, Unit
+from partsong.common.errors import Refused
 from partsong.common.plan import Plan
-
-TRAIN = "train"
 
 
 class Purse:
     """Pays for the queries of plans from one holding."""
 
-    def __init__(self, ledger: Ledger, *, holding: str, fingerprint: str, records: int, coordinator: str) -> None:
+    def __init__(
+        self, ledger: Ledger, *, holding: str, fingerprint: str, units: Mapping[Unit, int | None], coordinator: str
+    ) -> None:
         """Use a ledger in which the holding has a ceiling.
 
         Args:
             ledger: of the site.
             holding: named body of records.
             fingerprint: of the records as they are now.
-            records: how many; never leaves the site.
+            units: how many records and how many patients there are, None where the data does not say. It never
+                leaves the site.
             coordinator: fingerprint of the coordinator's key.
         """
         self._ledger, self._holding, self._fingerprint = ledger, holding, fingerprint
-        self._records, self._coordinator = records, coordinator
+        self._units, self._coordinator = units, coordinator
 
     @property
     def head(self) -> bytes:
@@ -69,18 +73,16 @@ class Purse:
             Refused: over the ceiling, or a context that was used; nothing was recorded.
         """
         context = f"{plan.sha256}:{number}:{attempt}"
-        claim = Claim(
-            holding=self._holding,
-            context=context,
-            purpose=TRAIN,
-            run=plan.run,
-            coordinator=self._coordinator,
-            fingerprint=self._fingerprint,
-            events=self._events(plan),
-            protected=plan.dp is not None,
-        )
-        self._ledger.reserve(claim)
+        self._ledger.reserve(self._claim(plan, context=context, rounds=1))
         return context
+
+    def afford(self, plan: Plan) -> None:
+        """Ask whether the budget has room for a whole plan; nothing is set aside.
+
+        Raises:
+            Refused: it has not, or the plan hides what nobody can count here.
+        """
+        self._ledger.quote(self._claim(plan, context=f"{plan.sha256}:whole", rounds=plan.rounds))
 
     def commit(self, context: str) -> None:
         """Make a cost final; only then may the vector be sealed."""
@@ -95,12 +97,25 @@ class Purse:
         claims = self._ledger.holding(self._holding).claims
         return sum(context.startswith(f"{plan.sha256}:") for context in claims)
 
-    def _events(self, plan: Plan) -> tuple[StepEvents, ...]:
+    def _claim(self, plan: Plan, *, context: str, rounds: int) -> Claim:
+        return Claim(
+            holding=self._holding,
+            context=context,
+            purpose=plan.study,
+            run=plan.run,
+            coordinator=self._coordinator,
+            fingerprint=self._fingerprint,
+            events=self._events(plan, rounds=rounds),
+            protected=plan.dp is not None,
+        )
+
+    def _events(self, plan: Plan, *, rounds: int) -> tuple[StepEvents, ...]:
         if plan.dp is None:
             return ()
-        steps = StepEvents(
-            sampling_rate=plan.dp.sampling_rate,
-            noise_multiplier=joint_multiplier(gradient=plan.dp.noise_multiplier, loss=plan.dp.loss_noise_multiplier),
-            steps=plan.training.steps_per_round,
-        )
-        return (steps.at_site(records=self._records),)
+        units = self._units[plan.dp.unit]
+        if units is None:
+            raise Refused(
+                "no_unit", reason="the records do not say whose they are", remedy="name the unit column of the data"
+            )
+        steps = plan.dp.events(steps=rounds * plan.training.steps_per_round, size=plan.layout.size(trained=True))
+        return (steps.at_site(records=units),)

@@ -205,13 +205,34 @@ def epsilon(events: Sequence[StepEvents], *, delta: float) -> Spend:
     return _spend_of(_merged(events), delta)
 
 
-def epsilon_bound(events: Sequence[StepEvents], *, delta: float) -> float | None:
+def epsilon_bound(events: Sequence[StepEvents], *, delta: float) -> Spend | None:
     """Bound `epsilon` from above on a coarse grid, some ten times as quickly; None where it cannot.
 
     For a yes or no against a ceiling: only what this bound does not allow has to be computed exactly.
+
+    Raises:
+        Refused: `mixed_units`, as `epsilon`.
     """
     _check_delta(delta)
-    return _pld_epsilon(_merged(events), delta=delta, grid=COARSE_GRID)
+    unit = unit_of(events)
+    bound = _pld_epsilon(_merged(events), delta=delta, grid=COARSE_GRID)
+    return None if bound is None else Spend(epsilon=bound, delta=delta, accountant="pld", unit=unit)
+
+
+def unit_of(events: Sequence[StepEvents]) -> Unit:
+    """Name what events hide; the record where there are none.
+
+    Raises:
+        Refused: `mixed_units`, if some of them hide records and others patients.
+    """
+    unit = events[0].unit if events else "record"
+    if any(e.unit != unit for e in events):
+        raise Refused(
+            "mixed_units",
+            reason="an epsilon that hides records and one that hides patients do not add up to either",
+            remedy="keep one privacy.unit for all that is done with a body of records",
+        )
+    return unit
 
 
 @functools.lru_cache(maxsize=256)
@@ -219,13 +240,7 @@ def _spend_of(merged: tuple[StepEvents, ...], delta: float) -> Spend:
     """Compose distinct segments; pure, and asked again for every display of the same history."""
     if not merged:
         return Spend(epsilon=0.0, delta=delta, accountant="pld")
-    unit = merged[0].unit
-    if any(e.unit != unit for e in merged):
-        raise Refused(
-            "mixed_units",
-            reason="an epsilon that hides records and one that hides patients do not add up to either",
-            remedy="keep one privacy.unit for all that is done with a body of records",
-        )
+    unit = unit_of(merged)
     fine = len(merged) <= FINE_SEGMENTS and all(e.noise_multiplier >= FINE_NOISE for e in merged)
     by_pld = _pld_epsilon(merged, delta=delta, grid=FINE_GRID if fine else COARSE_GRID)
     if by_pld is not None:

@@ -292,6 +292,9 @@ class SimulationConfig:
     cohort: CohortConfig = field(default_factory=CohortConfig)
     secure_sum: SecureSumConfig = field(default_factory=SecureSumConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
+    site_policy: str | None = None
+    """Policy file (docs/policy.md) that every simulated site enforces, its holding named `records`. None: each site
+    allows what the run asks for, once."""
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5

@@ -23,7 +23,7 @@ from dp_accounting.pld import common as pld_common
 from dp_accounting.pld import privacy_loss_distribution
 from dp_accounting.rdp import rdp_privacy_accountant
 
-from partsong.common.accounting import COARSE_GRID, RDP_ORDERS, Spend, StepEvents, composed, epsilon
+from partsong.common.accounting import COARSE_GRID, RDP_ORDERS, Spend, StepEvents, composed, epsilon, unit_of
 from partsong.common.errors import Refused
 
 SELECTION_SHARE = 0.1
@@ -86,12 +86,14 @@ def epsilon_with_selections(events: Sequence[StepEvents], selections: Sequence[S
         selections: choices whose losers were never seen.
         delta: (0, 1), of the whole.
     Raises:
-        Refused: `unaccountable_release`, if a choice cannot be bounded at this delta; nothing was spent.
+        Refused: `unaccountable_release`, if a choice cannot be bounded at this delta; `mixed_units`, if not all of
+            them hide the same. Nothing was spent.
     Source: Papernot & Steinke 2022 (arXiv 2110.03620), theorems 2 and 6, for a choice; Kairouz, Oh & Viswanath 2015
         (arXiv 1311.0776), theorem 3.1, for the worst mechanism of an (epsilon, delta).
     """
     if not selections:
         return epsilon(events, delta=delta)
+    unit = unit_of([*events, *(event for choice in selections for event in choice.candidate)])
     share = SELECTION_SHARE * delta / len(selections)
     bounds = [(_choice_epsilon(choice, delta=share), share) for choice in selections]
     try:
@@ -100,7 +102,7 @@ def epsilon_with_selections(events: Sequence[StepEvents], selections: Sequence[S
         raise _unaccountable("an epsilon of hundreds is no bound") from err
     if not math.isfinite(value):
         raise _unaccountable("no finite epsilon bounds these choices together with what was spent before")
-    return Spend(epsilon=value, delta=delta, accountant="rdp")
+    return Spend(epsilon=value, delta=delta, accountant="rdp", unit=unit)
 
 
 def _composed_epsilon(events: Sequence[StepEvents], bounds: Sequence[tuple[float, float]], *, delta: float) -> float:

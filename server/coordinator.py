@@ -151,7 +151,9 @@ class Coordinator:
     def _gather(self, state: Round, desk: Desk, bytes_out: dict[str, int]) -> Round:
         """Ask the sites of the present phase and take what they answer; everything else loses the site."""
         phase = state.phase
-        for site, answer in self._ask(desk.parcels(phase, state.asked), _KIND[phase]):
+        parcels = desk.parcels(phase, state.asked)
+        state = rounds.ask_only(state, parcels)
+        for site, answer in self._ask(parcels, _KIND[phase]):
             why = self._taken(desk, phase, site, answer)
             if why is None and isinstance(answer, Parcel):
                 bytes_out[site] = bytes_out.get(site, 0) + answer.size

@@ -56,7 +56,7 @@ class Desk(Protocol):
         ...
 
     def parcels(self, phase: Phase, sites: Sequence[str]) -> Mapping[str, Parcel]:
-        """Give each of `sites` its message; called once a phase, which ends the collecting of the one before.
+        """Give those of `sites` that the phase asks their message; called once, which ends the phase before.
 
         Raises:
             PartsongError: the phase cannot begin; the round ends without a sum.

@@ -98,7 +98,7 @@ class MaskedDesk:
         return 1  # which shares suffice shows when the seeds are rebuilt
 
     def parcels(self, phase: Phase, sites: Sequence[str]) -> Mapping[str, Parcel]:
-        """OPEN, ROSTER, each site's CONFIRM request, the UNMASK request."""
+        """OPEN, ROSTER, each site's CONFIRM request, the UNMASK request for those that hold shares."""
         if phase is Phase.READY:
             number, packed = self._previous
             return dict.fromkeys(
@@ -113,7 +113,8 @@ class MaskedDesk:
             requests = self._desk.close_reports()
             return {site: Parcel(header=header, note=requests[self._number(site)]) for site in sites}
         header = wire.encode(wire.Unmask(plan_sha256=plan_sha256, round=number, attempt=attempt))
-        return dict.fromkeys(sites, Parcel(header=header, note=self._desk.close_confirms()))
+        parcel = Parcel(header=header, note=self._desk.close_confirms())
+        return {site: parcel for site in sites if self._number(site) in self._desk.holders}
 
     def take(self, phase: Phase, site: str, answer: Parcel) -> None:
         """READY, REPORT, CONFIRM, UNMASK, each signed by its site."""

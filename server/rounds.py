@@ -16,7 +16,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -68,6 +68,8 @@ class Round:
     """What it waits for, one after the other."""
     phase: Phase = Phase.READY
     answers: Mapping[Phase, tuple[str, ...]] = field(default_factory=dict)
+    excused: frozenset[str] = frozenset()
+    """Sites that the present phase does not ask although they take part: those that hold no shares."""
     lost: Mapping[str, Loss] = field(default_factory=dict)
     """A site that is lost after its report stays in the sum."""
     reason: str = ""
@@ -91,7 +93,8 @@ class Round:
     def asked(self) -> tuple[str, ...]:
         """Sites that the present phase asks: a site that was lost before is left alone."""
         sites = {Phase.READY: self.cohort, Phase.REPORT: self.roster}.get(self.phase, self.survivors)
-        return tuple(s for s in sites if s not in self.lost or s in self.answers.get(self.phase, ()))
+        left = (s for s in sites if s not in self.excused)
+        return tuple(s for s in left if s not in self.lost or s in self.answers.get(self.phase, ()))
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -114,6 +117,11 @@ def answered(state: Round, site: str, *, phase: Phase) -> Round:
     return replace(state, answers={**state.answers, phase: (*state.answers.get(phase, ()), site)})
 
 
+def ask_only(state: Round, sites: Collection[str]) -> Round:
+    """Narrow the present phase to some of those that it would ask."""
+    return replace(state, excused=frozenset(state.asked) - frozenset(sites))
+
+
 def lost(state: Round, site: str, why: Loss) -> Round:
     """A site will not answer in this phase, nor later in this round."""
     _expect(state, site, state.phase)
@@ -134,7 +142,7 @@ def close(state: Round, *, needed: int) -> Round:
     if got < needed:
         return abort(state, why=f"{got} sites {_DONE[state.phase]}, {needed} needed")
     after = (*state.phases, Phase.SUMMED)[state.phases.index(state.phase) + 1]
-    return replace(state, phase=after)
+    return replace(state, phase=after, excused=frozenset())
 
 
 def abort(state: Round, *, why: str) -> Round:

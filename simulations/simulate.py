@@ -83,7 +83,7 @@ def _show_patients(prepared: Prepared, run: RunDir, plan: Plan, *, console: Cons
     """Tell each site what the plan means for its patients, and keep it in the site's own folder."""
     for name, encoded in sorted(prepared.sites.items()):
         if (view := patient_view(plan, encoded.records)) is not None:
-            write_json(run.journal(name).with_name("patients.json"), dataclasses.asdict(view))
+            write_json(run.site_folder(name) / "patients.json", dataclasses.asdict(view))
             for line in view.lines():
                 _say(console, f"  {name} (shown at the site only): {line}")
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 
+from partsong.client.agreement import ByPolicy, ByRules
+from partsong.client.approval import Approvals
 from partsong.client.consent import Rules
 from partsong.client.data.encode import fingerprint
 from partsong.client.door import Door, MaskedDoor, PlainDoor
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
 from partsong.client.ledger import Ledger
+from partsong.client.policy import Policy
+from partsong.client.policy_file import read_policy
 from partsong.client.site import Chance, Site, Watch
 from partsong.client.spending import Purse
 from partsong.common.config import SimulationConfig
@@ -39,22 +44,28 @@ def make_site(
     Returns:
         the site, and its ledger for closing.
     """
-    rules, folder = _rules(prepared.config), run.site_folder(name)
-    ledger = _ledger(prepared, run, name)
+    config, folder = prepared.config, run.site_folder(name)
+    policy = None if config.site_policy is None else read_policy(Path(config.site_policy))
+    rules = _rules(config) if policy is None else policy.rules
+    coordinator = "" if consortium is None else consortium.coordinator
+    ledger = _ledger(config, run, name, policy=policy)
+    records = prepared.sites[name].records
     site = Site(
         name=name,
         host=prepared.host,
         encoded=prepared.sites[name],
         labels=labels_of(prepared),
-        rules=rules,
+        consent=ByRules(rules)
+        if policy is None
+        else ByPolicy(policy, Approvals(folder / "approvals"), coordinator=coordinator),
         journal=folder / "journal.jsonl",
         door=_door(name, run, consortium, rules=rules),
         purse=Purse(
             ledger,
             holding=HOLDING,
-            fingerprint=fingerprint(prepared.sites[name].records),
-            records=len(prepared.sites[name].records),
-            coordinator="" if consortium is None else consortium.coordinator,
+            fingerprint=fingerprint(records),
+            units={"record": len(records), "patient": prepared.sites[name].count("patient")},
+            coordinator=coordinator,
         ),
         chance=lambda plan, number: chance(name, plan, number),
         watch=watch,
@@ -83,11 +94,13 @@ def _door(name: str, run: RunDir, consortium: Consortium | None, *, rules: Rules
     )
 
 
-def _ledger(prepared: Prepared, run: RunDir, name: str) -> Ledger:
-    """Open a site's ledger, with a ceiling of what the run may cost."""
-    privacy = prepared.config.privacy
+def _ledger(config: SimulationConfig, run: RunDir, name: str, *, policy: Policy | None) -> Ledger:
+    """Open a site's ledger, with the budgets of its policy, or else a ceiling of what the run may cost."""
+    privacy = config.privacy
     ledger = Ledger(run.site_folder(name) / "ledger.sqlite")
-    if HOLDING not in ledger.holdings():
+    if policy is not None:
+        ledger.adopt(policy.grants)
+    elif HOLDING not in ledger.holdings():
         ceiling = None if privacy.mode == "none" else privacy.epsilon
         ledger.set_ceiling(HOLDING, epsilon=ceiling, delta=privacy.delta)
     return ledger

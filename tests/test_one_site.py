@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from partsong.client.agreement import ByRules
 from partsong.client.consent import Rules
 from partsong.client.data.encode import Encoded, EncodingReport, Record
 from partsong.client.door import PlainDoor
@@ -99,8 +100,8 @@ def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: 
     ledger.set_ceiling("h", epsilon=None, delta=1e-5)
     site = Site(
         name="only", host=host, encoded=Encoded(records=records(), report=report), labels=(),
-        rules=rules, door=PlainDoor(name="only", rules=rules), journal=tmp_path / "journal.jsonl", chance=chance,
-        purse=Purse(ledger, holding="h", fingerprint="f", records=16, coordinator="c"),
+        consent=ByRules(rules), door=PlainDoor(name="only", rules=rules), journal=tmp_path / "journal.jsonl", chance=chance,
+        purse=Purse(ledger, holding="h", fingerprint="f", units={"record": 16, "patient": None}, coordinator="c"),
     )  # fmt: skip
     coordinator = Coordinator(Memory(site), plan, timeout_s=1.0, listen=lambda _: None, sums=None)
     coordinator.propose(frozen_F, start_P)

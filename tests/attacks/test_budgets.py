@@ -32,7 +32,7 @@ POLICY: dict[str, Any] = {
     },
     "purposes": {"train": {"approval": "auto"}},
     "adapter": {"bases": ["b" * 64], "target_modules": ["q"]},
-    "privacy": {"max_epsilon": 4.0, "max_delta": 2e-4},
+    "privacy": {"max_epsilon": 4.0, "max_delta": 2e-4, "allow_secure_sum_off": True},
     "data": {"minimum_records": 100, "minimum_patients": None},
 }
 
@@ -79,7 +79,7 @@ class Hospital:
             except Refused as no:
                 raise public_refusal(no) from no
 
-        facts = Facts(records=RECORDS, base_sha256="b" * 64, layout=plan.layout, lora=plan.lora, labels=(), masked=True)
+        facts = Facts(records=RECORDS, base_sha256="b" * 64, layout=plan.layout, lora=plan.lora, labels=())
         try:
             consider(
                 plan,
@@ -219,7 +219,7 @@ def test_a_plan_that_claims_less_than_its_noise_gives_is_refused(hospital: Hospi
 
 def test_a_larger_delta_than_one_over_n_is_refused(job: Callable[..., Plan], tmp_path: Path) -> None:
     """delta = 1 / 2000 with 2000 records would allow one of them in the open, whatever the policy says."""
-    loose = Hospital(tmp_path / "loose", privacy={"max_epsilon": 4.0, "max_delta": 0.1})
+    loose = Hospital(tmp_path / "loose", privacy={"max_epsilon": 4.0, "max_delta": 0.1, "allow_secure_sum_off": True})
 
     assert loose.agree(job("loose", delta=1 / RECORDS)) == "policy"
     assert loose.agree(job("tight", delta=0.9 / RECORDS)) == ""

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from partsong.client import approval as module
-from partsong.client.approval import Approvals, consider, require_approved
+from partsong.client.approval import Approvals, Decision, consider, require_approved
 from partsong.client.consent import Facts, NotAgreed, public_refusal
 from partsong.client.policy import Policy, PurposePolicy
 from partsong.common.build import build
@@ -27,7 +27,7 @@ MakePlan = Callable[..., Plan]
 POLICY: dict[str, Any] = {
     "purposes": {"train": {"approval": "manual"}},
     "adapter": {"bases": ["b" * 64], "target_modules": ["q"]},
-    "privacy": {"allow_without_privacy": True},
+    "privacy": {"allow_without_privacy": True, "allow_secure_sum_off": True},
     "data": {"minimum_records": 10, "minimum_patients": None},
 }
 MANUAL = build(Policy, POLICY)
@@ -47,7 +47,6 @@ def propose(plan: Plan, approvals: Approvals, *, policy: Policy = MANUAL, coordi
         layout=plan.layout,
         lora=plan.lora,
         labels=plan.labels,
-        masked=True,
     )
     try:
         consider(plan, coordinator=coordinator, policy=policy, facts=facts, approvals=approvals, **how)
@@ -206,7 +205,7 @@ def test_decisions_survive_the_process(make_plan: MakePlan, approvals: Approvals
 
     script = (
         "import sys; from pathlib import Path; from partsong.client.approval import Approvals;"
-        "print([(d.plan.run, d.state, d.number) for d in Approvals(Path(sys.argv[1])).all()])"
+        "print([(d.run, d.state, d.number) for d in Approvals(Path(sys.argv[1])).all()])"
     )
     command = [sys.executable, "-P", "-c", script, str(tmp_path / "approvals")]
     seen = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -230,20 +229,14 @@ def test_the_operator_sees_what_is_new_against_the_last_approved_job(make_plan: 
 
 
 def test_an_edited_decision_is_refused(make_plan: MakePlan, approvals: Approvals, tmp_path: Path) -> None:
-    """The plan inside is the one that the name says, to the last byte; nothing else is read as an approval."""
+    """The decision is about the plan that its name says; nothing else is read as an approval."""
     plan, larger = make_plan(), make_plan(rounds=4)
     propose(plan, approvals)
     approvals.decide(plan.sha256, "approved")
     file = tmp_path / "approvals" / f"{plan.sha256}.json"
     text = file.read_text()
 
-    for wrong in (
-        text.replace('"rounds": 3', '"rounds": 4'),
-        text.replace('"approved"', '"yes"'),
-        text[:-20],
-        "[]",
-        text.replace('"number"', '"nombre"'),
-    ):
+    for wrong in (text.replace('"approved"', '"yes"'), text[:-20], "[]", text.replace('"number"', '"nombre"')):
         assert wrong != text
         file.write_text(wrong)
         with pytest.raises(DataError, match="a decision that does not hold together"):
@@ -252,6 +245,29 @@ def test_an_edited_decision_is_refused(make_plan: MakePlan, approvals: Approvals
     file.rename(file.with_name(f"{larger.sha256}.json"))
     with pytest.raises(DataError):
         propose(larger, approvals)
+
+
+def test_an_edited_plan_is_neither_shown_nor_approved(
+    make_plan: MakePlan, approvals: Approvals, tmp_path: Path
+) -> None:
+    """A person sees the plan that the hash names, to the last byte, or none."""
+    plan = make_plan()
+    propose(plan, approvals)
+    file = tmp_path / "approvals" / f"{plan.sha256}.plan"
+    text = file.read_text()
+    assert approvals.plan(plan.sha256) == plan  # control
+
+    for wrong in (text.replace('"rounds": 3', '"rounds": 4'), text[:-20], "[]"):
+        assert wrong != text
+        file.write_text(wrong)
+        with pytest.raises(DataError, match="does not hold together"):
+            approvals.changes(approvals.get(plan.sha256))
+        with pytest.raises(DataError, match="does not hold together"):
+            approvals.decide(plan.sha256, "approved")
+    file.unlink()
+    with pytest.raises(DataError):
+        approvals.decide(plan.sha256, "approved")
+    assert state(approvals, plan) == "pending"
 
 
 def test_a_full_disk_leaves_the_decision_that_was(
@@ -294,7 +310,7 @@ def test_an_unknown_or_ambiguous_hash_is_the_users_error(make_plan: MakePlan, ap
     for plan in plans:
         propose(plan, approvals)
 
-    assert approvals.find(plans[3].sha256[:16]).plan == plans[3]
+    assert approvals.find(plans[3].sha256[:16]).plan_sha256 == plans[3].sha256
     first_digits = [p.sha256[0] for p in plans]
     shared = next(digit for digit in first_digits if first_digits.count(digit) > 1)  # 20 plans, 16 digits
     for start in ("", "zzz", shared):
@@ -305,7 +321,7 @@ def test_an_unknown_or_ambiguous_hash_is_the_users_error(make_plan: MakePlan, ap
 
 
 def test_a_flood_of_proposals_is_bounded_and_loses_no_word_of_a_person(
-    make_plan: MakePlan, approvals: Approvals, monkeypatch: pytest.MonkeyPatch
+    make_plan: MakePlan, approvals: Approvals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """So many may wait and no more; old decisions of the policy go, those of people stay."""
     monkeypatch.setattr(module, "MOST_PENDING", 3)
@@ -317,7 +333,8 @@ def test_a_flood_of_proposals_is_bounded_and_loses_no_word_of_a_person(
     codes = [propose(make_plan(run=f"wait-{i}"), approvals) for i in range(5)]
     refused = [propose(make_plan(run=f"bad-{i}", minimum_cohort=2), approvals) for i in range(12)]
 
-    kept = [d.plan.run for d in approvals.all()]
+    kept = [d.run for d in approvals.all()]
+    assert len(list((tmp_path / "approvals").glob("*.plan"))) == len(kept)
     assert codes == ["state"] * 5
     assert refused == ["policy"] * 12
     assert kept[:4] == ["mine", "wait-0", "wait-1", "wait-2"]
@@ -360,5 +377,5 @@ def test_a_decision_holds_the_plan_and_no_more_of_the_site(make_plan: MakePlan, 
     (file,) = approvals._folder.glob("*.json")
     tree = json.loads(file.read_text())
 
-    assert set(tree) == {"plan", "coordinator", "state", "by", "number", "time_ms", "rule", "reason"}
+    assert set(tree) == {f.name for f in dataclasses.fields(Decision)}
     assert (tree["time_ms"], tree["by"], tree["reason"]) == (1_000_000, "policy", "")

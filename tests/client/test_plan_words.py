@@ -67,7 +67,7 @@ def test_the_first_job_is_told_whole(make_plan: MakePlan, make_dp: MakeDp) -> No
         "run run-1: train, 3 rounds of 2 steps",
         "base bbbbbbbbbbbb, rank 2 on q",
         "epsilon 8 at delta 0.0001 for one record, noise multiplier 1",
-        "120 bytes leave, in sums of at least 3 sites",
+        "120 bytes leave UNMASKED, 3 sites or more",
     )
 
 
@@ -80,6 +80,16 @@ def test_differential_privacy_taken_away_is_the_first_line(make_plan: MakePlan, 
     assert "NO differential privacy" in summary(bare)
 
 
+def test_a_sum_that_is_no_longer_masked_is_told_before_anything_else(make_plan: MakePlan, make_dp: MakeDp) -> None:
+    """Before epsilon, which says nothing of who reads the vectors."""
+    masked = make_plan(masked=True, dp=make_dp(epsilon=2.0))
+    bare = dataclasses.replace(masked, masked=False, dp=make_dp(epsilon=3.0))
+
+    assert differences(bare, masked)[:2] == ("leaves UNMASKED, readable one by one", "epsilon +1 (2 -> 3)")
+    assert differences(masked, bare)[0] == "leaves masked (before: unmasked)"
+    assert "120 bytes leave masked, 3 sites or more" in summary(masked)
+
+
 def changed(plan: Plan) -> dict[str, Plan]:
     """The plan with each of its fields changed, one at a time, under one run name."""
     other = {
@@ -90,6 +100,9 @@ def changed(plan: Plan) -> dict[str, Plan]:
         "lora": {**plan.lora, "use_rslora": True},
         "layout": AdapterLayout(tensors=tuple(reversed(plan.layout.tensors))),
         "frozen_sha256": "e" * 64,
+        "start_sha256": "e" * 64,
+        "masked": True,
+        "optimizer": dataclasses.replace(plan.optimizer, momentum=0.5),
         "training": dataclasses.replace(plan.training, learning_rate=0.9),
         "encoding": dataclasses.replace(plan.encoding, field_bits=31),
         "minimum_cohort": 4,

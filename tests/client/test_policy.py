@@ -44,7 +44,6 @@ def facts_of(plan: Plan, **changes: Any) -> Facts:
         "layout": plan.layout,
         "lora": plan.lora,
         "labels": plan.labels,
-        "masked": True,
     }
     return Facts(**values | changes)
 
@@ -60,7 +59,7 @@ def broken(plan: Plan, rules: Rules, facts: Facts) -> str:
 
 @pytest.fixture
 def plan(make_plan: MakePlan, make_dp: MakeDp) -> Plan:
-    return make_plan(dp=make_dp(epsilon=4.0))
+    return make_plan(dp=make_dp(epsilon=4.0), masked=True)
 
 
 def test_the_plan_that_meets_each_bound_to_the_last_unit_passes(plan: Plan) -> None:
@@ -74,9 +73,8 @@ def test_an_empty_policy_allows_nothing(plan: Plan, make_plan: MakePlan) -> None
     empty = build(Policy, {})
 
     assert empty == Policy()
-    for given_plan in (plan, make_plan()):
-        for masked in (True, False):
-            assert broken(given_plan, empty.rules, facts_of(given_plan, masked=masked)) != ""
+    for given_plan in (plan, make_plan(), make_plan(masked=True), dataclasses.replace(plan, masked=False)):
+        assert broken(given_plan, empty.rules, facts_of(given_plan)) != ""
     assert empty.grants == {}
     assert empty.approval("train") == "manual"
     assert not empty.privacy.allow_without_privacy
@@ -118,19 +116,18 @@ def test_a_purpose_that_is_not_named_is_refused(plan: Plan) -> None:
 
 def test_no_privacy_has_to_be_allowed_by_name(make_plan: MakePlan) -> None:
     """The key lets it pass, and nothing else does."""
-    bare = make_plan()
+    bare = make_plan(masked=True)
 
     assert broken(bare, policy().rules, facts_of(bare)) == "privacy.allow_without_privacy"
     assert broken(bare, policy(privacy={"allow_without_privacy": True}).rules, facts_of(bare)) == ""
 
 
 def test_nothing_leaves_unmasked_unless_allowed_by_name(plan: Plan) -> None:
-    """A site whose vectors are not masked refuses every plan."""
-    unmasked = facts_of(plan, masked=False)
+    """The plan says whether the secure sum is on; off, it is refused whatever else is right."""
+    unmasked = dataclasses.replace(plan, masked=False)
 
-    assert broken(plan, policy().rules, unmasked) == "privacy.allow_secure_sum_off"
-    assert broken(plan, policy(privacy={"allow_secure_sum_off": True}).rules, unmasked) == ""
-    assert not Facts(records=1, base_sha256="", layout=AdapterLayout(tensors=())).masked  # in doubt it is not
+    assert broken(unmasked, policy().rules, facts_of(plan)) == "privacy.allow_secure_sum_off"
+    assert broken(unmasked, policy(privacy={"allow_secure_sum_off": True}).rules, facts_of(plan)) == ""
 
 
 def test_patients_that_nobody_can_count_are_too_few_unless_the_operator_says_otherwise(plan: Plan) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from partsong.client.agreement import ByRules
 from partsong.client.consent import Rules
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.door import Answer, PlainDoor
@@ -60,9 +61,9 @@ class Bench:
             return Chance(samples=randomness, rounding=np.random.default_rng(number))
 
         return Site(
-            name="north", host=self.host, encoded=self.encoded, rules=self.rules, labels=(), journal=self.journal,
+            name="north", host=self.host, encoded=self.encoded, consent=ByRules(self.rules), labels=(), journal=self.journal,
             door=PlainDoor(name="north", rules=self.rules), chance=chance,
-            purse=Purse(self.ledger, holding="h", fingerprint="f", records=12, coordinator="c"),
+            purse=Purse(self.ledger, holding="h", fingerprint="f", units={"record": 12, "patient": 5}, coordinator="c"),
             watch=Watch(
                 step=self._step, update=lambda n, u: self.rounds.append((n, u)), refusal=self.refusals.append
             ),
@@ -339,7 +340,7 @@ def test_a_query_over_the_budget_is_refused_before_a_record_is_read(make_bench: 
     assert code(answer) == "budget"
     assert bench.rounds == []
     assert bench.journal_at_first_step is None
-    assert "over_budget" in str(bench.refusals[-1])
+    assert bench.refusals[-1].rule == "over_budget"
 
 
 def test_failed_training_costs_nothing(make_bench: MakeBench) -> None:

@@ -26,7 +26,8 @@ def planned(base: Base = BASE, **privacy: Any) -> Plan:
         data=DataConfig(unit_field="patient"),
         privacy=PrivacyConfig(**{"epsilon": 3.0, "delta": 1e-4} | privacy),
     )
-    return make_plan(config, run="run-1", max_sites=5, base=base, labels=(), frozen_F=np.zeros(0, np.float32))
+    nothing = np.zeros(0, np.float32)
+    return make_plan(config, run="run-1", max_sites=5, base=base, labels=(), frozen_F=nothing, start_P=nothing)
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "discrete"])

@@ -44,6 +44,15 @@ def test_a_masked_round_asks_the_survivors_twice_more() -> None:
     assert state.lost == {"e": Loss.SILENT, "c": Loss.SILENT}
 
 
+def test_a_site_that_holds_no_shares_is_not_waited_for() -> None:
+    """A phase may ask fewer; the next one asks everybody again who is in it."""
+    state = rounds.ask_only(after(after(five(*MASKED), "abcde"), "abcde"), ["b", "d"])
+
+    assert (state.asked, state.waiting) == (("b", "d"), ("b", "d"))
+    state = after(state, "bd", needed=2)
+    assert (state.lost, state.asked) == ({}, ("a", "b", "c", "d", "e"))
+
+
 @pytest.mark.parametrize(
     ("answers", "reason"),
     [

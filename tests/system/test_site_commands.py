@@ -56,7 +56,7 @@ def site(tmp_path: Path, make_plan: Callable[..., Plan], make_dp: Callable[..., 
 
 def waiting(site: Path) -> str:
     """Hash of the plan that waits."""
-    return next(d.plan.sha256 for d in Approvals(site / "approvals").all() if d.state == "pending")
+    return next(d.plan_sha256 for d in Approvals(site / "approvals").all() if d.state == "pending")
 
 
 def test_show_says_where_each_holding_stands(call: Call, site: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_person_approves_and_takes_it_back(call: Call, site: Path) -> None:
 
 def test_a_plan_that_breaks_a_rule_cannot_be_approved(call: Call, site: Path) -> None:
     """Exit code 2, the rule and what to do."""
-    plan = next(d.plan.sha256 for d in Approvals(site / "approvals").all() if d.state == "refused")
+    plan = next(d.plan_sha256 for d in Approvals(site / "approvals").all() if d.state == "refused")
 
     ran = call("site", "approve", plan, "--dir", str(site))
 

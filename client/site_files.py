@@ -65,10 +65,10 @@ def ledger_words(tree: Mapping[str, Any]) -> str:
         closed = "  CLOSED" if holding["ceiling"] == 0 else ""
         lines.append(f"{shown(holding['name'])}: {_of(holding['epsilon'], holding['ceiling'])}{closed}")
         lines.append(f"  at delta {holding['delta']:g}, by {holding['accountant']}; {holding['claims']} queries")
+        lines.append(f"  neighbours: {holding['neighbours']}")
         lines += [f"  {shown(r['name'])}: {_of(r['epsilon'], r['most'])}" for r in holding["rations"]]
         most = "" if holding["unfinished_per_day"] is None else f" of {holding['unfinished_per_day']}"
         lines.append(f"  opened today without a sum: {holding['unfinished_today']}{most}")
-    lines.append(f"neighbours: {tree['neighbours']}")
     if tree["outstanding"]:
         lines.append(f"queries in doubt, which count as spent: {len(tree['outstanding'])}")
     return "\n".join(lines)
@@ -143,15 +143,15 @@ def policy_words(policy: Policy) -> str:
 def decision_tree(approvals: Approvals, decision: Decision) -> dict[str, Any]:
     """Give a decision as data."""
     return {
-        "plan": decision.plan.sha256,
-        "run": decision.plan.run,
+        "plan": decision.plan_sha256,
+        "run": decision.run,
         "coordinator": decision.coordinator,
-        "purpose": decision.plan.study,
+        "purpose": decision.purpose,
         "state": decision.state,
         "by": decision.by,
         "rule": decision.rule,
         "reason": decision.reason,
-        "summary": list(summary(decision.plan)),
+        "summary": list(summary(approvals.plan(decision.plan_sha256))),
         "changes": list(approvals.changes(decision)),
     }
 
