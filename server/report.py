@@ -21,7 +21,8 @@ class SumFacts:
 
     charter_sha256: str
     members: int
-    minimum_cohort: int
+    smallest_sum: int
+    """Fewest sites that a sum over a whole roster may hold."""
     minimum_honest: int
     corrupt_tolerance: int
     checked_by: tuple[str, ...]
@@ -202,7 +203,7 @@ def _bytes_lines(plan: Plan, history: Sequence[dict[str, Any]]) -> list[str]:
             total[site] = total.get(site, 0) + size
     each = plan.encoding.bytes() / plan.layout.size(trained=True)
     lines = [f"  {site}: {size:,} bytes in all" for site, size in sorted(total.items())]
-    return [*lines, f"  sealed words of the update and the loss, {each:.2f} bytes a trained parameter; nothing else"]
+    return [*lines, f"  words of the update and the loss, {each:.2f} bytes a trained parameter; shares, signatures"]
 
 
 def _sum_lines(found: SumFacts | None) -> list[str]:
@@ -211,7 +212,7 @@ def _sum_lines(found: SumFacts | None) -> list[str]:
     return [
         "  nobody: vectors were masked (common/PROTOCOL.md); the coordinator opened their sums and nothing else",
         f"  holds while at most {found.corrupt_tolerance} of {found.members} sites work with the coordinator",
-        f"  each sum holds at least {found.minimum_cohort} sites, {found.minimum_honest} of them honest",
+        f"  each sum holds at least {found.smallest_sum} sites, {found.minimum_honest} of them honest",
         f"  checked: {len(found.checked_by)} of {found.members} sites recomputed the adapter from the sums and signed",
         f"  charter sha256 {found.charter_sha256}",
     ]

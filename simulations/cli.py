@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -47,6 +48,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 def main() -> None:
     """Run the command line and leave with its exit code."""
     os.environ.update(_QUIET)
+    # It announces, on machines without a GPU, that it could have fetched a kernel from the network.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app(standalone_mode=True)
     except PartsongError as err:

@@ -156,7 +156,7 @@ class Federation:
             frozen_F=self._frozen_F,
             history=history,
             epsilon=self._spent(),
-            secure_sum=self._sum_facts(),
+            secure_sum=None if self._consortium is None else self._consortium.facts(checked_by=self._checked_by),
         )
 
     def _masked_sums(self) -> MaskedSums | None:
@@ -305,19 +305,6 @@ class Federation:
             events.SiteProgress(
                 site=site, round=number, step=progress.step, steps=progress.steps, local_loss=progress.local_loss
             )
-        )
-
-    def _sum_facts(self) -> SumFacts | None:
-        if self._consortium is None:
-            return None
-        charter = self._consortium.trust.charter
-        return SumFacts(
-            charter_sha256=charter.hash.hex(),
-            members=len(charter.sites),
-            minimum_cohort=charter.minimum_cohort,
-            minimum_honest=charter.minimum_honest,
-            corrupt_tolerance=charter.corrupt_tolerance,
-            checked_by=self._checked_by,
         )
 
     def _spent(self) -> float | None:

@@ -197,7 +197,9 @@ def test_unit_relation_and_both_compositions_stand_with_every_epsilon(unit: str)
     host = host_of("tiny-llama")
     plan = plan_of(host, "dp", unit=unit, contribution_bound=3)
 
-    text = text_report(plan, history=HISTORY, epsilon=1.25, at_two_sites=1.875, marks=(), base_name="b")
+    text = text_report(
+        plan, history=HISTORY, epsilon=1.25, at_two_sites=1.875, marks=(), base_name="b", secure_sum=None
+    )
     card = model_card(plan, epsilon=1.25, marks=(), base_name="b")
     facts = privacy_facts(plan, epsilon=1.25, at_two_sites=1.875, marks=())
 
