@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -89,54 +89,67 @@ def played(*, sites: int, dropped: int, parameters: int, repeats: int) -> Costs:
     Returns:
         the costs of the first share holder and of the coordinator.
     """
-    made, costs = deal_keys(found(names(sites)), run=bytes(32)), Costs()
+    made = deal_keys(found(names(sites)), run=bytes(32))
     encoding = encoding_of(parameters, field_bits=21, sites=sites)
     update = np.random.default_rng(0).standard_normal(parameters).astype(np.float32)
     measured = made.run.holders(range(sites)).sites[0]
     silent = silent_sites(sites=sites, dropped=dropped, measured=measured)
+    clock = _Clock(made=made, measured=measured)
     for _ in range(repeats):
-        _play(made, costs, encoding=encoding, update=update, measured=measured, silent=silent)
-    return costs
+        _play(clock, encoding=encoding, update=update, silent=silent)
+    return clock.costs
 
 
-def _play(
-    made: Federation,
-    costs: Costs,
-    *,
-    encoding: Encoding,
-    update: npt.NDArray[np.float32],
-    measured: int,
-    silent: set[int],
-) -> None:
-    header = next_header(made, words=encoding.words())
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Clock:
+    """Runs the phases of rounds, with one site and the coordinator timed."""
+
+    made: Federation
+    measured: int
+    costs: Costs = field(default_factory=Costs)
+
+    def everyone(self, phase: str, numbers: Iterable[int], work: Callable[[int, SecureSumSite], T]) -> list[T]:
+        """Let some sites do a phase."""
+        return [self._one(phase, number, work) for number in numbers]
+
+    def _one(self, phase: str, number: int, work: Callable[[int, SecureSumSite], T]) -> T:
+        site = self.made.sites[number]
+        if number != self.measured:
+            return work(number, site)
+        return clocked(self.costs.site, phase, lambda: work(number, site))
+
+    def taken(self, phase: str, add: Callable[[bytes], int], messages: Sequence[bytes], close: Callable[[], T]) -> T:
+        """Let the coordinator take all messages of a phase and end it."""
+
+        def work() -> T:
+            for message in messages:
+                add(message)
+            return close()
+
+        return clocked(self.costs.coordinator, phase, work)
+
+
+def _play(clock: _Clock, *, encoding: Encoding, update: npt.NDArray[np.float32], silent: set[int]) -> None:
+    made = clock.made
+    desk = SumRound(run=made.run, signer=made.consortium.coordinator, header=next_header(made, words=encoding.words()))
     made.rounds += 1
-    desk = SumRound(run=made.run, signer=made.consortium.coordinator, header=header)
-    sites = made.sites
-
-    def everyone(phase: str, numbers: Sequence[int], work: Callable[[int, SecureSumSite], bytes]) -> list[bytes]:
-        """Let some sites do a phase; one of them under the clock."""
-        return [
-            clocked(costs.site, phase, lambda: work(measured, sites[measured])) if i == measured else work(i, sites[i])
-            for i in numbers
-        ]
-
-    def take(phase: str, add: Callable[[bytes], int], messages: Sequence[bytes], close: Callable[[], T]) -> T:
-        return clocked(costs.coordinator, phase, lambda: ([add(message) for message in messages], close())[1])
-
     opening = desk.open(result=b"")
 
     def open_and_ready(_number: int, site: SecureSumSite) -> bytes:
         site.open(opening)
         return site.ready(verdict=True)
 
-    roster = take("ready", desk.add_ready, everyone("ready", list(sites), open_and_ready), desk.close_roster)
-    everyone("enter", list(sites), lambda _, site: site.enter(roster).context)
-    seed, rng = desk.rotation_seed, np.random.default_rng(0)
-    words = clocked(costs.site, "encode", lambda: encode({"update": update}, encoding, rotation_seed=seed, rng=rng))
-    reporting = [i for i in sites if i not in silent]
-    reports = everyone("report", reporting, lambda _, site: site.report(words))
-    requests = take("report", desk.add_report, reports, desk.close_reports)
-    confirms = everyone("confirm", desk.survivors, lambda i, site: site.confirm(requests[i]))
-    quorum = take("confirm", desk.add_confirm, confirms, desk.close_confirms)
-    answers = everyone("unmask", desk.holders, lambda _, site: site.unmask(quorum))
-    take("unmask", desk.add_unmask, answers, desk.open_sum)
+    readys = clock.everyone("ready", made.sites, open_and_ready)
+    roster = clock.taken("ready", desk.add_ready, readys, desk.close_roster)
+    entered = clock.everyone("enter", made.sites, lambda _, site: site.enter(roster))
+    seed, rng = entered[0].rotation_seed, np.random.default_rng(0)
+    words = clocked(
+        clock.costs.site, "encode", lambda: encode({"update": update}, encoding, rotation_seed=seed, rng=rng)
+    )
+    reporting = [number for number in made.sites if number not in silent]
+    reports = clock.everyone("report", reporting, lambda _, site: site.report(words))
+    requests = clock.taken("report", desk.add_report, reports, desk.close_reports)
+    confirms = clock.everyone("confirm", desk.survivors, lambda number, site: site.confirm(requests[number]))
+    quorum = clock.taken("confirm", desk.add_confirm, confirms, desk.close_confirms)
+    answers = clock.everyone("unmask", desk.holders, lambda _, site: site.unmask(quorum))
+    clock.taken("unmask", desk.add_unmask, answers, desk.open_sum)

@@ -1,5 +1,6 @@
 """The committee of share holders: how large, how drawn, and what the numbers promise."""
 
+import hashlib
 from fractions import Fraction
 from math import comb
 
@@ -88,6 +89,20 @@ def test_the_draw_is_even(among: int, *, even: bool) -> None:
 
     deviation = np.sqrt(runs * 30 / 66 * 36 / 66)
     assert (abs(times - runs * 30 / 66) < 5 * deviation).all() == even
+
+
+def test_the_draw_is_the_one_of_the_specification() -> None:
+    """The members with the smallest hashes of framed label, run and number, computed by hand; and one draw that is frozen."""
+
+    def by_hand(setup: bytes, site: int) -> bytes:
+        parts = (b"partsong/1 committee", setup, site.to_bytes(4, "big"))
+        return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
+
+    members = tuple(range(0, 140, 2))
+    for setup in (bytes(32), b"\xff" * 32):
+        expected = sorted(members, key=lambda site: by_hand(setup, site))[:32]
+        assert draw(setup, members, holders=32) == frozenset(expected)
+    assert sorted(draw(bytes(32), tuple(range(66)), holders=4)) == [0, 19, 23, 25]
 
 
 def test_every_member_s_nonce_moves_the_draw() -> None:
