@@ -81,8 +81,9 @@ def take_last(data: bytes, *, state: SiteState, run: RunFacts) -> tuple[SiteStat
 
 
 def _taken(result: OpenedSum, state: SiteState) -> SiteState:
-    fits = int(sum_fits(result, group_key=state.group_key))
-    return replace(state, result_round=result.header.round, result=result.hash, verdict=fits)
+    # What builds on a result that was found wrong is wrong as well.
+    right = int(bool(state.verdict) and sum_fits(result, group_key=state.group_key))
+    return replace(state, result_round=result.header.round, result=result.hash, verdict=right)
 
 
 def require_own_verdict(state: SiteState) -> None:

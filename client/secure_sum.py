@@ -289,13 +289,13 @@ class SecureSumSite:
 
         Args:
             message: a packed result.
-            verdict: what the application finds about it, as in `ready`.
+            verdict: what the application finds about it, as in `ready`; not asked about words whose tag is wrong.
         Raises:
             WireError: malformed, unsigned or of another run; it was dropped.
             Refused: floors or quorum are missed, or it is older than one that was checked.
         """
         known, result = history.take_last(message, state=self._state, run=self._run)
-        found = int(verdict(result) and bool(known.verdict))
+        found = int(bool(known.verdict) and verdict(result))
         answer = Verdict(result=result.hash, site=self._state.site, verdict=found)
         self._keep(replace(known, verdict=found))
         return pack(sign(answer, self._signer))

@@ -204,3 +204,36 @@ def test_a_run_is_not_closed_with_an_earlier_result(lab: Callable) -> None:
 
     with pytest.raises(Refused, match="old_result"):
         made.site(0).close(first, verdict=lambda _: True)
+
+
+def test_what_builds_on_a_result_found_wrong_is_wrong_as_well(lab: Callable) -> None:
+    """The others went on, and their next sum has a right tag: this site still says 0, and enters no roster."""
+    made = after_one_round(lab)
+    message = opening_after(made, made.federation.result)
+    for number in made.everyone:
+        made.site(number).open(message)
+        made.readys[number] = unpack(Signed, made.site(number).ready(verdict=number != 4))
+    header = replace(next_header(made.federation, words=made.words), round=3)
+    run_round(made.federation, header, lambda i, _: made.vectors[i], drop={4: "ready"})
+    message = opening_after(made, made.federation.result)
+    header = replace(next_header(made.federation, words=made.words), round=4)
+    message = pack(replace(unpack(Open, message), header=made.signed(header)))
+
+    found = {number: made.site(number).open(message).previous_fits for number in made.everyone}
+
+    assert found == {0: True, 1: True, 2: True, 3: True, 4: False}
+    for number in made.everyone:
+        made.readys[number] = unpack(Signed, made.site(number).ready(verdict=True))
+    with pytest.raises(Refused, match="own_verdict"):
+        made.site(4).enter(made.roster(made.everyone, header))
+
+
+def test_the_application_is_not_shown_a_sum_whose_tag_is_wrong(lab: Callable) -> None:
+    """It would move its copy of the adapter along words that nobody sealed; a right one it sees."""
+    made = after_one_round(lab)
+    seen: list[object] = []
+
+    made.site(0).close(forged(made, tripled), verdict=lambda opened: bool(seen.append(opened)))
+    assert seen == []
+    made.site(1).close(made.federation.result, verdict=lambda opened: bool(seen.append(opened)))
+    assert len(seen) == 1
