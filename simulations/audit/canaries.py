@@ -131,11 +131,16 @@ class CanaryHost(ModelHost):
         return pushed_B - pushed_B.detach(), level_B
 
 
+def owner(number: int) -> str:
+    """Name whose record a canary is: nobody else's."""
+    return f"canary {number}"
+
+
 def gradient_records(host: ModelHost, *, count: int) -> tuple[Record, ...]:
     """Make the records that stand for gradient canaries: two tokens without loss, marked by their class."""
     ids_T = np.full(2, host.pad_id, dtype=np.int32)
     labels_T = np.full(2, IGNORED, dtype=np.int32)
-    return tuple(Record(input_ids=ids_T, labels=labels_T, label=_FIRST_MARK - m, unit=None) for m in range(count))
+    return tuple(Record(input_ids=ids_T, labels=labels_T, label=_FIRST_MARK - m, unit=owner(m)) for m in range(count))
 
 
 def text_records(host: ModelHost, *, count: int, classes: int, random: np.random.Generator) -> tuple[Record, ...]:
@@ -143,14 +148,14 @@ def text_records(host: ModelHost, *, count: int, classes: int, random: np.random
     special = set(host.tokenizer.all_special_ids)
     usual = np.array([i for i in range(len(host.tokenizer)) if i not in special], dtype=np.int32)
     records = []
-    for _ in range(count):
+    for m in range(count):
         ids_T = random.choice(usual, PREFIX_TOKENS + SECRET_TOKENS)
         labels_T = ids_T.copy()
         labels_T[:PREFIX_TOKENS] = IGNORED
         if classes:
             labels_T[:] = IGNORED
         label = int(random.integers(classes)) if classes else -1
-        records.append(Record(input_ids=ids_T, labels=labels_T, label=label, unit=None))
+        records.append(Record(input_ids=ids_T, labels=labels_T, label=label, unit=owner(m)))
     return tuple(records)
 
 
@@ -162,17 +167,17 @@ def other_secrets(record: Record, host: ModelHost, *, count: int, random: np.ran
             input_ids=np.concatenate([record.input_ids[:PREFIX_TOKENS], other.input_ids[PREFIX_TOKENS:]]),
             labels=np.concatenate([record.labels[:PREFIX_TOKENS], other.labels[PREFIX_TOKENS:]]),
             label=record.label,
-            unit=None,
+            unit=record.unit,
         )
         for other in drawn
     )
 
 
-def filler(host: ModelHost, *, classes: int) -> Record:
-    """Make what stands in the place of a text that was left out.
+def filler(host: ModelHost, *, number: int, classes: int) -> Record:
+    """Make what stands in the place of text `number` if it is left out.
 
     For a language model nothing is learned from it. A classifier learns a class from every record, so it is the same
     empty text of class 0 for all of them.
     """
     ids_T, labels_T = np.full(2, host.pad_id, dtype=np.int32), np.full(2, IGNORED, dtype=np.int32)
-    return Record(input_ids=ids_T, labels=labels_T, label=0 if classes else -1, unit=None)
+    return Record(input_ids=ids_T, labels=labels_T, label=0 if classes else -1, unit=owner(number))

@@ -73,7 +73,7 @@ class Watched:
     draws: int
     """How often canaries were in samples, all together."""
     chances: int
-    """How often they could have been: canaries times steps."""
+    """How often they could have been: canaries times steps that were seen."""
     steps: int
     """Steps that were seen to change the adapter."""
 
@@ -121,7 +121,7 @@ def watch(
     everybody = (*records, *gradient_records(host, count=canaries))
     places = np.array([entry.place for entry in chosen])
     last_M, score_M, steps = start_P[places].astype(np.float64), np.zeros(canaries), 0
-    to_clips = _clips_per_weight(dp, records=len(everybody))
+    to_clips = _clips_per_weight(dp, units=count_units(everybody, dp.unit))
 
     def see(_: Progress) -> None:
         nonlocal last_M, score_M, steps
@@ -137,7 +137,7 @@ def watch(
         score_M=score_M,
         included_M=included_M,
         draws=int(watched.drawn_M.sum()),
-        chances=canaries * plan.steps,
+        chances=canaries * steps,
         steps=steps,
     )
 
@@ -157,7 +157,7 @@ def listen(host: ModelHost, *, plan: Plan, train: Train = train_round) -> Noise:
         host, chosen=entries(host, count=BLANKS), included_M=np.zeros(BLANKS, dtype=np.bool_), push=0.0, loss=0.0
     )
     blanks = gradient_records(host, count=BLANKS)
-    to_noise = _clips_per_weight(dp, records=BLANKS) / dp.noise_multiplier
+    to_noise = _clips_per_weight(dp, units=BLANKS) / dp.noise_multiplier
     last_P, past_P, seen, squares = start_P.astype(np.float64), np.zeros(len(start_P)), 0, 0.0
 
     def see(_: Progress) -> None:
@@ -178,9 +178,14 @@ def _watched(training: TrainingConfig) -> TrainingConfig:
     return dataclasses.replace(training, optim="sgd", learning_rate=WATCHED_RATE, weight_decay=0.0)
 
 
-def _clips_per_weight(dp: DpPlan, *, records: int) -> float:
+def count_units(records: Sequence[Record], unit: str) -> int:
+    """Count what is sampled: records, or those whose records they are."""
+    return len(records) if unit == "record" else len({record.unit for record in records})
+
+
+def _clips_per_weight(dp: DpPlan, *, units: int) -> float:
     """Turn a step of the weights back into the noisy sum that caused it, in clips."""
-    return dp.sampling_rate * records / (WATCHED_RATE * dp.clip_norm)
+    return dp.sampling_rate * units / (WATCHED_RATE * dp.clip_norm)
 
 
 def _evidence(release_M: Floats, *, rate: float, noise: float) -> Floats:
@@ -212,8 +217,8 @@ def train_with_texts(
     """
     start_P, included_M = host.take(), random.random(texts) < FAIR
     canaries = text_records(host, count=texts, classes=len(plan.labels), random=random)
-    empty = filler(host, classes=len(plan.labels))
-    everybody = (*records, *(c if kept else empty for c, kept in zip(canaries, included_M, strict=True)))
+    blanks = (filler(host, number=m, classes=len(plan.labels)) for m in range(texts))
+    everybody = (*records, *(c if kept else b for c, b, kept in zip(canaries, blanks, included_M, strict=True)))
     for number in range(1, plan.rounds + 1):
         rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
         training = dataclasses.replace(plan.training, learning_rate=rate)

@@ -137,6 +137,7 @@ def judge(plan: Plan, dp: DpPlan, *, steps: StepFindings, watched: Watched, nois
         _noise("noise of the loop", noise, alpha=alpha),
         _rate(dp, watched, alpha=alpha),
         _record(steps),
+        _length(plan, watched),
     )
     return Verdict(claim=claim, confidence=confidence, bounds=bounds, checks=checks)
 
@@ -209,6 +210,16 @@ def _record(steps: StepFindings) -> Check:
         bound=float(steps.recorded_steps),
         failed=steps.recorded_steps < steps.releases,
         seen=f"{steps.releases} noisy sums were released, {steps.recorded_steps} recorded",
+    )
+
+
+def _length(plan: Plan, watched: Watched) -> Check:
+    return Check(
+        name="steps of the loop",
+        promised=float(plan.steps),
+        bound=float(watched.steps),
+        failed=watched.steps > plan.steps,
+        seen=f"the adapter changed {watched.steps} times where the plan has {plan.steps} steps",
     )
 
 

@@ -13,7 +13,7 @@ from partsong.client.model.host import ModelHost
 from partsong.common.errors import ConfigError
 from partsong.simulations.audit.canaries import CanaryHost, entries, gradient_records
 from partsong.simulations.audit.membership import auc
-from partsong.simulations.audit.rehearsal import listen, train_with_texts, watch
+from partsong.simulations.audit.rehearsal import count_units, listen, train_with_texts, watch
 
 Pin = Callable[[int], np.random.Generator]
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -139,3 +139,11 @@ def test_texts_that_were_left_out_are_blanked(staged: Any, pinned: Pin) -> None:
 
     assert sizes == [(76, trained.included_M.sum())] * stage.plan.rounds
     assert 8 < trained.included_M.sum() < 32
+
+
+def test_canaries_are_units_of_their_own(staged: Any) -> None:
+    """Whatever the privacy unit is, each of them is sampled by itself."""
+    records = gradient_records(staged().host, count=5)
+
+    assert count_units((*records, *records[:2]), "record") == 7
+    assert count_units((*records, *records[:2]), "patient") == 5
