@@ -9,6 +9,7 @@ B records of a pass, M canaries, P trained parameters.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,21 +53,23 @@ def entries(host: ModelHost, *, count: int) -> tuple[Entry, ...]:
     owners = {
         id(m.weight): m for m in host.model.modules() if isinstance(m, nn.Linear) and (m.bias is None or _fixed(m.bias))
     }
-    open_places: list[tuple[nn.Linear, int, int]] = []
-    start = 0
+    spans: list[tuple[int, int, nn.Linear]] = []  # open entries before it, its place in the adapter, the layer
+    place = total = 0
     for parameter in host.trainable():
         if (layer := owners.get(id(parameter))) is not None:
-            open_places += [(layer, start, i) for i in range(parameter.numel())]
-        start += parameter.numel()
-    if len(open_places) < count:
+            spans.append((total, place, layer))
+            total += parameter.numel()
+        place += parameter.numel()
+    if total < count:
         raise ConfigError(
-            "audit.canaries", found=f"{count} for {len(open_places)} trained numbers", expected="at most one for each"
+            "audit.canaries", found=f"{count} for {total} trained numbers", expected="at most one for each"
         )
-    chosen = np.linspace(0, len(open_places) - 1, count).round().astype(int)
-    return tuple(
-        Entry(layer, i // layer.in_features, i % layer.in_features, start + i)
-        for layer, start, i in (open_places[k] for k in chosen)
-    )
+    chosen = []
+    for i in np.linspace(0, total - 1, count).round().astype(int).tolist():
+        before, start, layer = spans[bisect_right(spans, i, key=lambda span: span[0]) - 1]
+        row, column = divmod(i - before, layer.in_features)
+        chosen.append(Entry(layer, row, column, start + i - before))
+    return tuple(chosen)
 
 
 def _fixed(parameter: Tensor) -> bool:
@@ -76,8 +79,8 @@ def _fixed(parameter: Tensor) -> bool:
 class CanaryHost(ModelHost):
     """A host that gives gradient canaries the gradient they are made for, and all other records their own.
 
-    Canaries run through the same passes, layers, clipping and noise as other records. `drawn_M` counts how often each
-    was in a sample, blank or not.
+    Canaries run through the same passes, layers, clipping and noise as other records. It remembers which of them were
+    in the sample, blank or not: a set, because a pass that runs out of memory comes again in halves.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class CanaryHost(ModelHost):
             model=host.model, tokenizer=host.tokenizer, files=host.files, device=host.device, options=host.lora_options
         )
         self._chosen, self._included_M, self._push, self._loss = chosen, included_M, push, loss
-        self.drawn_M = np.zeros(len(chosen), dtype=np.int64)
+        self._drawn: set[int] = set()
 
     def loss_B(self, batch: Batch) -> Tensor:
         """Loss of each record: its own, or a canary's constant with the canary's gradient."""
@@ -108,11 +111,16 @@ class CanaryHost(ModelHost):
         )
         if not len(marked):
             return own_B
-        self.drawn_M[canary_B[marked]] += 1
         rows = {int(b): int(canary_B[b]) for b in marked}
+        self._drawn.update(rows.values())
         pushed_B, level_B = self._pushes({b: m for b, m in rows.items() if self._included_M[m]}, size=len(own_B))
         is_canary_B = torch.from_numpy(canary_B >= 0).to(own_B.device)
         return torch.where(is_canary_B, pushed_B + level_B, own_B)
+
+    def end_sample(self) -> frozenset[int]:
+        """Say which canaries were in the sample that has just been used, and begin the next one."""
+        drawn, self._drawn = frozenset(self._drawn), set()
+        return drawn
 
     def _pushes(self, rows: dict[int, int], *, size: int) -> tuple[Tensor, Tensor]:
         """Give a term of value 0 with the gradients of these canaries, and the losses' values; both (B,)."""

@@ -120,14 +120,15 @@ def watch(
     )
     everybody = (*records, *gradient_records(host, count=canaries))
     places = np.array([entry.place for entry in chosen])
-    last_M, score_M, steps = start_P[places].astype(np.float64), np.zeros(canaries), 0
+    last_M, score_M, steps, draws = start_P[places].astype(np.float64), np.zeros(canaries), 0, 0
     to_clips = _clips_per_weight(dp, units=count_units(everybody, dp.unit))
 
     def see(_: Progress) -> None:
-        nonlocal last_M, score_M, steps
+        nonlocal last_M, score_M, steps, draws
         now_M = watched.take()[places].astype(np.float64)
         score_M += _evidence((last_M - now_M) * to_clips, rate=dp.sampling_rate, noise=dp.noise_multiplier)
         steps += int(not np.array_equal(now_M, last_M))
+        draws += len(watched.end_sample())
         last_M = now_M
 
     for _ in range(plan.rounds):
@@ -136,7 +137,7 @@ def watch(
     return Watched(
         score_M=score_M,
         included_M=included_M,
-        draws=int(watched.drawn_M.sum()),
+        draws=draws,
         chances=canaries * steps,
         steps=steps,
     )

@@ -55,7 +55,8 @@ def test_a_canary_pushes_its_entry_and_leaves_other_records_alone(staged: Any, o
     assert np.allclose(found_BP[:3], own_BP, atol=1e-6)
     assert np.array_equal(found_BP[3:], wanted_MP)
     assert loss_B.tolist()[3:] == [5.0, 0.0, 5.0, 5.0]
-    assert canary_host.drawn_M.tolist() == [1, 1, 1, 1]
+    assert canary_host.end_sample() == {0, 1, 2, 3}
+    assert canary_host.end_sample() == set()
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,22 @@ def test_a_classifier_is_rehearsed_too(staged: Any, pinned: Pin, classes: Any) -
     assert np.isfinite(seen.score_M).all()
     assert {r.label for r in trained.records} <= {0, 1, 2, 3}
     assert not np.array_equal(trained.adapter_P, trained.start_P)
+
+
+def test_entries_are_apart_and_where_the_adapter_keeps_them(staged: Any) -> None:
+    """Writing to an entry's layer changes the adapter at the entry's place, from the first entry to the last."""
+    host = staged("adapter.r=2").host
+    size = host.layout.size(trained=True)
+
+    chosen = entries(host, count=9)
+
+    assert [e.place for e in chosen] == np.linspace(0, size - 1, 9).round().tolist()
+    for entry in chosen:
+        before_P = host.take()
+        with torch.no_grad():
+            entry.layer.weight[entry.row, entry.column] += 1
+        assert np.flatnonzero(host.take() - before_P).tolist() == [entry.place]
+    assert [e.place for e in entries(host, count=size)] == list(range(size))
 
 
 def test_more_canaries_than_numbers_are_refused(staged: Any) -> None:
