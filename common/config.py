@@ -301,6 +301,8 @@ class AuditConfig:
     """What `data.path` holds. private: refused. Built-in datasets are public."""
     canaries: int = 500
     """Canaries of the watched rehearsal, each one entry of the adapter; the more, the closer the bound."""
+    others: int = 50
+    """At most this many records of the site beside them: the claim is for any others, and few hide a canary least."""
     step_trials: int = 3000
     """Steps of the engine with a canary each."""
     texts: int = 100
@@ -310,6 +312,7 @@ class AuditConfig:
 
     def __post_init__(self) -> None:
         _within(20, 100_000, canaries=self.canaries)
+        _within(0, 1_000_000, others=self.others)
         _within(100, 1_000_000, step_trials=self.step_trials)
         if self.texts:
             _within(20, 100_000, texts=self.texts)

@@ -105,7 +105,8 @@ def watch(
 
     Args:
         host: adapter at its start; it is back there afterwards.
-        records: public ones of one site.
+        records: public ones of one site. Their gradients hide canaries as noise does, and nobody promised that
+            they would be there: few make the stronger test.
         plan: with privacy terms.
         canaries: M.
         random: of the coins; samples and noise have the system's.

@@ -52,6 +52,7 @@ def facts(audit: Audit) -> dict[str, Any]:
             "noise_multiplier": audit.noise_multiplier,
             "sampling_rate": audit.config.privacy.sampling_rate,
             "canaries": audit.config.audit.canaries,
+            "others": audit.config.audit.others,
             "step_trials": audit.config.audit.step_trials,
             "texts": audit.config.audit.texts,
         },
@@ -84,8 +85,11 @@ def text(audit: Audit) -> str:
         f"claim: epsilon {claim.epsilon:.3f} at delta {claim.delta:g} for each {claim.unit} ({claim.relation})",
         f"confidence {verdict.confidence:.2%} over all tests: {alarm}",
         "",
-        "lower bound on epsilon        bound   claim",
-        *(f"  {b.name:<24} {b.epsilon:>8.3f} {claim.epsilon:>7.3f}  {_mark(b.failed)}" for b in verdict.bounds),
+        "lower bound on epsilon        bound   claim  at delta",
+        *(
+            f"  {b.name:<24} {b.epsilon:>8.3f} {b.claim:>7.3f}  {b.delta:<8.2g} {_mark(b.failed)}"
+            for b in verdict.bounds
+        ),
         *(f"    {b.name}: {b.seen}; assumes {b.assumes}" for b in verdict.bounds),
         "",
         "measured                      bound  promised",

@@ -63,12 +63,13 @@ def audit(config: RehearsalConfig, *, say: Say = lambda _: None) -> Audit:
     _begin(prepared)
     say(f"{config.audit.step_trials} steps of the engine, one canary each")
     steps = play_steps(settings_of(dp), trials=config.audit.step_trials, random=random)
-    say(f"rehearsal of {plan.steps} steps with {config.audit.canaries} gradient canaries among {len(records)} records")
-    watched = watch(host, records, plan=plan, canaries=config.audit.canaries, random=random)
+    others = records[: config.audit.others]
+    say(f"rehearsal of {plan.steps} steps with {config.audit.canaries} gradient canaries and {len(others)} records")
+    watched = watch(host, others, plan=plan, canaries=config.audit.canaries, random=random)
     noise = listen(host, plan=plan)
     memory = None
     if texts := config.audit.texts:
-        say(f"rehearsal with {texts} random texts")
+        say(f"rehearsal with {texts} random texts among {len(records)} records")
         trained = train_with_texts(host, records, plan=plan, texts=texts, random=random)
         batch_size = config.training.per_device_eval_batch_size
         memory = remembered(host, trained, batch_size=batch_size, random=random)

@@ -26,6 +26,9 @@ from partsong.simulations.audit.steps import StepFindings
 from partsong.simulations.audit.tradeoff import approximate, of_events
 
 TESTS = ("single steps", "one run", "one run, f-DP", "noise of the engine", "noise of the loop", "sampling rate")
+ONE_RUN_DELTA = 0.01
+"""Of the one-run test's error, at most this is its delta: the theorem adds some 4 delta to every chance, so that at
+the delta of a claim it often could reject nothing. A claim holds at all deltas, each with its epsilon."""
 MOST_MU = 4.0
 """Of one step, 1 / noise multiplier: beyond it a step tells everything, and no larger bound is looked for."""
 
@@ -54,6 +57,9 @@ class Bound:
 
     name: str
     epsilon: float
+    claim: float
+    """Epsilon that is claimed at this delta."""
+    delta: float
     failed: bool
     """Whether it is above the claim."""
     seen: str
@@ -88,20 +94,18 @@ class Verdict:
         return tuple(test.name for test in tests if test.failed)
 
 
-def claim_of(plan: Plan, dp: DpPlan, steps: StepFindings) -> Claim:
-    """State the claim of a plan, by its own figures and by those that the engine recorded."""
-    share = plan.steps / steps.releases
-    recorded = [
-        StepEvents(
-            sampling_rate=dp.sampling_rate, noise_multiplier=e.noise_multiplier, steps=int(e.steps * share + 1e-9)
-        )
-        for e in steps.recorded
-        if int(e.steps * share + 1e-9) >= 1
-    ]
+def claim_of(plan: Plan, dp: DpPlan, steps: StepFindings, *, delta: float) -> Claim:
+    """State the claim of a plan at a delta, by its own figures and by those that the engine recorded."""
+    recorded = []
+    for event in steps.recorded:
+        count = int(event.steps * plan.steps / steps.releases + 1e-9)
+        if count:
+            noise = event.noise_multiplier
+            recorded.append(StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=noise, steps=count))
     return Claim(
-        planned=epsilon([planned_steps(plan, dp)], delta=dp.delta).epsilon,
-        recorded=epsilon(recorded, delta=dp.delta).epsilon,
-        delta=dp.delta,
+        planned=epsilon([planned_steps(plan, dp)], delta=delta).epsilon,
+        recorded=epsilon(recorded, delta=delta).epsilon,
+        delta=delta,
         unit=dp.unit,
         relation=NEIGHBOURS,
     )
@@ -126,10 +130,11 @@ def judge(plan: Plan, dp: DpPlan, *, steps: StepFindings, watched: Watched, nois
         confidence: (0, 1).
     """
     alpha = (1 - confidence) / len(TESTS)
-    claim = claim_of(plan, dp, steps)
+    claim = claim_of(plan, dp, steps, delta=dp.delta)
+    sharper = claim_of(plan, dp, steps, delta=min(dp.delta, ONE_RUN_DELTA * alpha))
     bounds = (
         _single_steps(plan, dp, claim, steps, alpha=alpha),
-        _one_run(claim, watched, alpha=alpha),
+        _one_run(sharper, watched, alpha=alpha),
         _one_run_f_dp(plan, dp, claim, watched, alpha=alpha),
     )
     checks = (
@@ -148,6 +153,8 @@ def _single_steps(plan: Plan, dp: DpPlan, claim: Claim, steps: StepFindings, *, 
     return Bound(
         name="single steps",
         epsilon=value,
+        claim=claim.epsilon,
+        delta=claim.delta,
         failed=value > claim.epsilon,
         seen=f"{steps.right} of {steps.trials} coins guessed right",
         assumes="the sampling rate and number of steps of the plan, composed by the accountant",
@@ -158,7 +165,13 @@ def _one_run(claim: Claim, watched: Watched, *, alpha: float) -> Bound:
     found = several(watched.score_M, watched.included_M, shares=ONE_RUN_SHARES)
     value = one_run_bound(found, delta=claim.delta, alpha=alpha)
     return Bound(
-        name="one run", epsilon=value, failed=value > claim.epsilon, seen=_told(found), assumes="nothing but the coins"
+        name="one run",
+        epsilon=value,
+        claim=claim.epsilon,
+        delta=claim.delta,
+        failed=value > claim.epsilon,
+        seen=_told(found),
+        assumes="nothing but the coins",
     )
 
 
@@ -175,6 +188,8 @@ def _one_run_f_dp(plan: Plan, dp: DpPlan, claim: Claim, watched: Watched, *, alp
     return Bound(
         name="one run, f-DP",
         epsilon=value,
+        claim=claim.epsilon,
+        delta=claim.delta,
         failed=value > claim.epsilon,
         seen=_told(found),
         assumes="nothing but the coins to reject the claim; the figure takes the curve to be of the plan's kind",
