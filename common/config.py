@@ -322,3 +322,36 @@ class SimulationConfig:
             raise ValueError("data.unit_field with privacy.unit=patient: the column that says whose record it is")
         if self.data.packing and self.privacy.mode == "dp":
             raise ValueError("data.packing=false under privacy.mode=dp: one sequence must hold one record")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditConfig:
+    """What `partsong audit` needs beside the configuration of the run that it rehearses."""
+
+    records: Literal["private", "public", "synthetic"] = "private"
+    """What `data.path` holds. private: refused. Built-in datasets are public."""
+    canaries: int = 500
+    """Canaries of the watched rehearsal, each one entry of the adapter; the more, the closer the bound."""
+    others: int = 50
+    """At most this many records of the site beside them: the claim is for any others, and few hide a canary least."""
+    step_trials: int = 3000
+    """Steps of the engine with a canary each."""
+    texts: int = 100
+    """Random texts of the second rehearsal, half of them in; 0 leaves it out."""
+    confidence: float = 0.999
+    """One minus the chance that a sound engine fails, over all tests together."""
+
+    def __post_init__(self) -> None:
+        _within(20, 100_000, canaries=self.canaries)
+        _within(0, 1_000_000, others=self.others)
+        _within(100, 1_000_000, step_trials=self.step_trials)
+        if self.texts:
+            _within(20, 100_000, texts=self.texts)
+        _within(0.5, 1 - 1e-9, confidence=self.confidence)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RehearsalConfig(SimulationConfig):
+    """The configuration of a run, and what its audit needs."""
+
+    audit: AuditConfig = field(default_factory=AuditConfig)

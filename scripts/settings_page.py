@@ -48,6 +48,7 @@ def page() -> str:
     for name, kind, _, _ in fields(found["SimulationConfig"]):
         if kind in found:
             parts += section(f"`{name}`", f"{name}.", found[kind], fields(found[kind]))
+    parts += section("`audit`: of `partsong audit` only", "audit.", found["AuditConfig"], fields(found["AuditConfig"]))
     return "\n".join(parts)
 
 

@@ -149,6 +149,34 @@ def bench(
         typer.echo(f"{figure['name']}: {value}{target}")
 
 
+@app.command(rich_help_panel=RESEARCH)
+def audit(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="As for simulate, and audit.records, audit.canaries, ..."),
+    ] = None,  # one line of help
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Attack the adapter of this run instead of rehearsing one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write; RUN_DIR/audit-TIME.json by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rehearse a configuration on public records with canaries: a lower bound on epsilon beside the claim."""
+    from partsong.simulations.audit.settings import compose_rehearsal, declared_in
+
+    console = Console(stderr=True)
+    if adapter is None:
+        config = compose_rehearsal(overrides or [])
+        from partsong.simulations.audit.command import rehearse
+
+        rehearse(config, out=out, as_json=as_json, console=console)
+    else:
+        declared = declared_in(overrides or [])
+        from partsong.simulations.audit.command import attack_adapter
+
+        attack_adapter(adapter, declared=declared, out=out, as_json=as_json, console=console)
+
+
 @app.command(rich_help_panel=EVERYONE)
 def export(
     run: Annotated[Path, typer.Argument(help="Directory of a run.")],

@@ -1,0 +1,1 @@
+"""Rehearsals that attack the training code and bound its epsilon from below."""
