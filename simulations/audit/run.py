@@ -103,6 +103,7 @@ def settings_of(dp: DpPlan) -> DpSettings:
         loss_clip=dp.loss_clip,
         loss_noise_multiplier=dp.loss_noise_multiplier,
         engine=dp.engine,
+        noise=dp.noise,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from partsong.common.accounting import NEIGHBOURS, StepEvents, epsilon, joint_multiplier
+from partsong.common.accounting import StepEvents, epsilon, neighbours
 from partsong.common.plan import DpPlan, Plan
 from partsong.simulations.audit.estimators import (
     F_DP_SHARES,
@@ -101,20 +101,21 @@ def claim_of(plan: Plan, dp: DpPlan, steps: StepFindings, *, delta: float) -> Cl
         count = int(event.steps * plan.steps / steps.releases + 1e-9)
         if count:
             noise = event.noise_multiplier
-            recorded.append(StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=noise, steps=count))
+            recorded.append(
+                StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=noise, steps=count, unit=dp.unit)
+            )
     return Claim(
         planned=epsilon([planned_steps(plan, dp)], delta=delta).epsilon,
         recorded=epsilon(recorded, delta=delta).epsilon,
         delta=delta,
         unit=dp.unit,
-        relation=NEIGHBOURS,
+        relation=neighbours(dp.unit),
     )
 
 
 def planned_steps(plan: Plan, dp: DpPlan) -> StepEvents:
     """Give the accounting event of a plan."""
-    noise = joint_multiplier(dp.noise_multiplier, dp.loss_noise_multiplier)
-    return StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=noise, steps=plan.steps)
+    return dp.events(steps=plan.steps, size=plan.layout.size(trained=True))
 
 
 def judge(plan: Plan, dp: DpPlan, *, steps: StepFindings, watched: Watched, noise: Noise, confidence: float) -> Verdict:
@@ -245,7 +246,7 @@ def _composed(plan: Plan, dp: DpPlan, mu: float) -> float:
 
 def _steps_of(plan: Plan, dp: DpPlan, mu: float) -> StepEvents:
     noise = 1 / min(mu, MOST_MU)
-    return StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=noise, steps=plan.steps)
+    return StepEvents(sampling_rate=dp.sampling_rate, noise_multiplier=noise, steps=plan.steps, unit=dp.unit)
 
 
 def _told(found: Sequence[Guesses]) -> str:

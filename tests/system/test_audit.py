@@ -43,7 +43,7 @@ def test_an_audit_prints_a_table_and_writes_the_same_facts(call: Call, usual: li
     ):
         assert part in ran.out
     assert "one canary each" in ran.err
-    assert "rehearsal of 2 steps with 40 gradient canaries and 12 records" in ran.err
+    assert "rehearsal of 2 steps with 40 gradient canaries and 20 records" in ran.err
 
 
 def test_a_broken_engine_fails_with_exit_code_1_after_its_report(

@@ -44,7 +44,7 @@ def staged(configured: Configure) -> Callable[..., Stage]:
 
     def stage(*overrides: str) -> Stage:
         prepared = prepare(configured(*PRIVATE, *overrides))
-        plan, _ = draft(prepared, ("site-1",), run="audit")
+        plan, _ = draft(prepared, tuple(sorted(prepared.sites)), run="audit")
         start_P, frozen_F = fresh_adapter(prepared)
         prepared.host.put(frozen_F, trained=False)
         prepared.host.put(start_P)

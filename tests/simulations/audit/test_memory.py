@@ -45,7 +45,7 @@ def test_training_without_privacy_is_found_out(configured: Any, pinned: Pin) -> 
     start_P, frozen_F = fresh_adapter(prepared)
     host.put(frozen_F, trained=False)
     host.put(start_P)
-    plan, _ = draft(prepared, ("site-1",), run="audit")
+    plan, _ = draft(prepared, tuple(sorted(prepared.sites)), run="audit")
 
     trained = train_with_texts(host, (), plan=plan, texts=24, random=random)
     found = remembered(host, trained, batch_size=64, random=random)
