@@ -14,7 +14,15 @@ from partsong.simulations.federation import draft, fresh_adapter
 from partsong.simulations.prepare import Prepared, prepare
 
 Configure = Callable[..., SimulationConfig]
-PRIVATE = ("privacy=dp", "seed=null", "privacy.epsilon=6", "privacy.delta=1e-3", "sites=1", "cohort.minimum=1")
+PRIVATE = (
+    "privacy=dp",
+    "seed=null",
+    "privacy.epsilon=6",
+    "privacy.delta=1e-3",
+    "sites=1",
+    "cohort.minimum=1",
+    "secure_sum=off",
+)
 
 
 @pytest.fixture

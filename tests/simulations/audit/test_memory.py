@@ -39,7 +39,14 @@ def _nothing(*_: Any, **__: Any) -> Any:
 
 def test_training_without_privacy_is_found_out(configured: Any, pinned: Pin) -> None:
     """Random texts that were seen often are told from those left out, rank first and come back word for word."""
-    overfit = ("sites=1", "cohort.minimum=1", "rounds=1", "training.steps_per_round=50", "training.learning_rate=0.03")
+    overfit = (
+        "sites=1",
+        "cohort.minimum=1",
+        "secure_sum=off",
+        "rounds=1",
+        "training.steps_per_round=50",
+        "training.learning_rate=0.03",
+    )
     prepared = prepare(configured(*overfit, "seed=null", "privacy.sampling_rate=1", "adapter.r=16"))
     host, random = prepared.host, pinned(2)
     start_P, frozen_F = fresh_adapter(prepared)
