@@ -7,7 +7,7 @@ partition.json     who got how many records
 metrics.jsonl      one line a round
 checkpoint/        state after each round
 charter.json       who takes part, signed by all of them
-coordinator/       its key, and what it keeps of the secure sum
+coordinator/       its key, the adapter before the first round, and what it keeps of the secure sum
 sites/NAME/        what would be on a site's own disk: keys, vault, ledger, journal, copy of the adapter
 adapter/           the PEFT directory
 report.txt         for people
@@ -48,6 +48,7 @@ class RunDir:
         self.adapter, self.report, self.metrics = path / "adapter", path / "report.txt", path / "metrics.jsonl"
         self.plan, self.partition, self._about = path / "plan.json", path / "partition.json", path / "run.json"
         self.charter, self.coordinator = path / "charter.json", path / "coordinator"
+        self.start = self.coordinator / "start.safetensors"
 
     @classmethod
     def create(cls, config: SimulationConfig, *, marks: tuple[str, ...]) -> RunDir:
