@@ -127,7 +127,7 @@ def _published(path: Path, plan: Plan, sums: Sums | None, findings: Findings) ->
         published.OPTIONS: (lambda: published.require_options(folder, plan), "LoRA options as planned"),
         published.PRIVACY: (
             lambda: published.require_guarantee(folder, plan, rounds=len(by_round or ())),
-            "no guarantee, as planned" if plan.dp is None else "epsilon as the plan and the rounds give it",
+            "no guarantee, as planned" if plan.dp is None else "no less epsilon than the rounds with a sum cost",
         ),
         published.ORIGIN: (
             lambda: published.require_origin(folder, plan, sums=by_round),

@@ -138,6 +138,34 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a finished run that is different in all else: private, a classifier, all of LoRA trained, FedAdam.
+
+    Round 2 has no sum: too few sites report.
+    """
+    folder = tmp_path_factory.mktemp("private")
+    words = list(CLASSES)
+    records = folder / "classes.jsonl"
+    rows = [{"text": f"Case {i}: {CLASSES[words[i % 4]]}", "label": words[i % 4]} for i in range(60)]
+    records.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return _simulated(
+        folder,
+        f"model.source={FIXTURES / 'tiny-bert'}",
+        "model.task=classification",
+        f"data.path={records}",
+        f"data.labels=[{','.join(words)}]",
+        "adapter.target_modules=[query,value]",
+        "adapter.method=fedit",
+        "optimizer.name=fedadam",
+        "privacy=dp",
+        "privacy.epsilon=20",
+        "privacy.delta=1e-2",
+        "seed=null",
+        "drop=[site-1@2,site-2@2,site-3@2]",
+    )
+
+
+@pytest.fixture(scope="session")
 def unmasked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Directory of a finished run without the secure sum; not to be changed."""
     return _simulated(tmp_path_factory.mktemp("unmasked"), "secure_sum=off", "drop=[]")

@@ -90,6 +90,32 @@ def test_a_finished_run_verifies(finished: Path) -> None:
     assert {f: hashlib.sha256(f.read_bytes()).digest() for f in finished.rglob("*") if f.is_file()} == before
 
 
+def test_a_private_run_with_a_round_without_a_sum_verifies(private: Path) -> None:
+    """A classifier with its head, all of LoRA trained, FedAdam's memory; the next sum follows the one before the gap."""
+    found = verify(private)
+
+    details = {line.place: line.detail for line in found.findings}
+    assert found.wrong == ()
+    assert RESULT.format(2) not in details
+    assert details["coordinator/results.jsonl"] == "why no sum of round 2 is kept"
+    assert details[RESULT.format(3)].endswith("5 signed that the sum before it is right")
+    assert details["adapter/privacy.json"] == "no less epsilon than the rounds with a sum cost"
+
+
+def test_a_smaller_epsilon_than_the_rounds_cost_is_found(private: Path, tmp_path: Path) -> None:
+    """Half of it, in a copy where all else is right."""
+    run = tmp_path / "run"
+    shutil.copytree(private, run)
+    file = run / "adapter" / "privacy.json"
+    told = json.loads(file.read_text())
+    told["guarantee"]["epsilon"] /= 2
+    file.write_text(json.dumps(told))
+
+    found = verify(run)
+
+    assert [line.place for line in found.wrong] == ["adapter/privacy.json"]
+
+
 def test_the_public_files_suffice(copy: Copy) -> None:
     """Without the model, the records, the sites and the coordinator's key; the ledgers are said to be unchecked."""
     found = verify(copy())

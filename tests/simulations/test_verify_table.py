@@ -38,6 +38,7 @@ def test_a_run_that_holds_exits_with_0(finished: Path, call: Call) -> None:
     assert any(line.startswith("right") and "coordinator/results/000003.result" in line for line in lines)
     assert any(line.startswith("not checked") and "coordinator/spool/000001" in line for line in lines)
     assert lines[-1].startswith("verified: ")
+    assert "2 of 3 of them recomputed" in lines[-1]
 
 
 def test_a_run_that_differs_exits_with_1_and_names_the_round(finished: Path, call: Call, tmp_path: Path) -> None:
