@@ -49,7 +49,7 @@ class Findings:
             return step()
         except PartsongError as err:
             self.wrong(place, str(err), number=number)
-        except OSError as err:
+        except (OSError, RecursionError) as err:
             self.wrong(place, f"cannot be read ({type(err).__name__})", number=number)
         return None
 

@@ -110,7 +110,7 @@ def _facts(journal: SumJournal, charter: Charter, plan: Plan) -> RunFacts:
 def _results(journal: SumJournal) -> list[KeptResult]:
     try:
         kept = journal.results()
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError, ValueError, OverflowError) as err:
         raise DataError(RESULTS, found="a line that is no result's", expected="number, round and roster") from err
     if not kept:
         raise DataError(RESULTS, found="no result", expected="one of each round that has a sum")

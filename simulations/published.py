@@ -2,7 +2,8 @@
 
 Covers: other weights, other LoRA options (which change what the same weights do), a smaller epsilon than the rounds
 cost, contributors that no sum names.
-Does not cover: the model card, and the name of the base model; the plan has the base's digest.
+Does not cover: the model card, and what the JSON files say besides for people, the base model's name among it; the
+plan has the base's digest.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def require_guarantee(folder: Path, plan: Plan, *, rounds: int) -> None:
         epsilon, delta, unit = float(guarantee["epsilon"]), float(guarantee["delta"]), guarantee["unit"]
     except (KeyError, TypeError, ValueError) as err:
         raise Differs(found="no epsilon, delta and unit", expected="all three") from err
-    if epsilon < spent * (1 - _ROUNDING) or (delta, unit) != (plan.dp.delta, plan.dp.unit):
+    if not epsilon >= spent * (1 - _ROUNDING) or (delta, unit) != (plan.dp.delta, plan.dp.unit):
         raise Differs(
             found=f"epsilon {epsilon:g} at delta {delta:g} for one {unit}",
             expected=f"{spent:g} or more at delta {plan.dp.delta:g} for one {plan.dp.unit}",
@@ -130,7 +131,7 @@ def require_origin(folder: Path, plan: Plan, *, sums: Mapping[int, tuple[str, ..
         named = origin["plan_sha256"], origin["base"]["sha256"], origin["run"]
         rounds = {int(line["round"]): tuple(line["sites"]) for line in origin["rounds"] if line["sites"]}
         contributors = tuple(origin["contributors"])
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError, ValueError, OverflowError) as err:
         raise Differs(found="no plan, base, rounds and contributors", expected="all four") from err
     if named != (plan.sha256, plan.base_sha256, plan.run):
         raise Differs(found="another plan, base or run", expected="those of plan.json")

@@ -102,13 +102,14 @@ def test_a_private_run_with_a_round_without_a_sum_verifies(private: Path) -> Non
     assert details["adapter/privacy.json"] == "no less epsilon than the rounds with a sum cost"
 
 
-def test_a_smaller_epsilon_than_the_rounds_cost_is_found(private: Path, tmp_path: Path) -> None:
-    """Half of it, in a copy where all else is right."""
+@pytest.mark.parametrize("factor", [0.5, float("nan")])
+def test_a_smaller_epsilon_than_the_rounds_cost_is_found(private: Path, tmp_path: Path, factor: float) -> None:
+    """Half of it, or no number, in a copy where all else is right."""
     run = tmp_path / "run"
     shutil.copytree(private, run)
     file = run / "adapter" / "privacy.json"
     told = json.loads(file.read_text())
-    told["guarantee"]["epsilon"] /= 2
+    told["guarantee"]["epsilon"] *= factor
     file.write_text(json.dumps(told))
 
     found = verify(run)
