@@ -129,6 +129,29 @@ def report(run: Annotated[Path, typer.Argument(help="Directory of a run.")]) -> 
     typer.echo(file.read_text(), nl=False)
 
 
+@app.command(rich_help_panel=EVERYONE)
+def verify(
+    run: Annotated[Path, typer.Argument(help="Directory of a run, or a copy of its public files.")],
+    charter: Annotated[
+        str | None,
+        typer.Option(metavar="SHA256", help="Charter that the run has to be under, as a site has pinned it."),
+    ] = None,  # one line of help
+    as_json: Json = False,
+) -> None:
+    """Recompute a run's adapter from its signed sums, offline; exit code 1 where anything differs."""
+    from partsong.simulations import verify_table as words
+    from partsong.simulations.verify import verify as check
+
+    with words.Bar(Console(stderr=True)) as bar:
+        found = check(run, charter_sha256=charter, tick=bar)
+    if as_json:
+        typer.echo(json.dumps(words.facts(found), indent=2))
+    else:
+        words.show(found, console=Console())
+    if found.wrong:
+        raise typer.Exit(1)
+
+
 @app.command(rich_help_panel=RESEARCH)
 def bench(
     name: Annotated[Literal["dp", "secure-sum"], typer.Argument(help="What to measure.")],

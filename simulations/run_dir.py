@@ -7,7 +7,8 @@ partition.json     who got how many records
 metrics.jsonl      one line a round
 checkpoint/        state after each round
 charter.json       who takes part, signed by all of them
-coordinator/       its key, and what it keeps of the secure sum
+charter.json       who takes part, signed by all of them
+coordinator/       its key, the public start, and what it keeps of the secure sum
 sites/NAME/        what would be on a site's own disk: keys, vault, ledger, journal, copy of the adapter, and what the
                    plan means for its patients
 adapter/           the PEFT directory
@@ -49,6 +50,7 @@ class RunDir:
         self.adapter, self.report, self.metrics = path / "adapter", path / "report.txt", path / "metrics.jsonl"
         self.plan, self.partition, self._about = path / "plan.json", path / "partition.json", path / "run.json"
         self.charter, self.coordinator = path / "charter.json", path / "coordinator"
+        self.start = self.coordinator / "start.safetensors"
 
     @classmethod
     def create(cls, config: SimulationConfig, *, marks: tuple[str, ...]) -> RunDir:

@@ -18,10 +18,11 @@ from partsong.server.planning import epsilon_after
 from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
 from partsong.server.studies.publish import publish
 from partsong.simulations.display import display_for
-from partsong.simulations.federation import Federation, Result, draft, record_partition
+from partsong.simulations.federation import Federation, Result, draft, fresh_adapter, record_partition
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.run_dir import RunDir
+from partsong.simulations.start_file import keep_start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +64,8 @@ def finish(
     """Run a prepared federation in its directory and publish what it ends with."""
     config = prepared.config
     record_partition(prepared, run)
+    start_P, frozen_F = fresh_adapter(prepared)
+    keep_start(run.start, prepared.host.layout, trained_P=start_P, frozen_F=frozen_F)
     _say(console, f"run directory: {run.path}")
     for mark in marks(config):
         _say(console, f"! {mark}", style="yellow")
