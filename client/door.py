@@ -34,7 +34,8 @@ from partsong.common.result import OpenedSum
 from partsong.common.shamir import Entropy
 from partsong.common.thresholds import Floors
 
-_PLAN_RECORD = "plan"
+_PLAN_RECORD, _ENDED_RECORD = "plan", "ended plans"
+_HASH_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,21 +198,21 @@ class MaskedDoor:
 
     def agree(self, plan: Plan, start_P: FloatVec) -> None:
         """Follow a plan; keys that were set up for it are taken up again."""
-        self._plan, self._setup, self._sum = plan, None, None
         self._follower.start(plan, start_P)
+        self._plan, self._setup, self._sum = plan, None, None
         if self._member.vault.read(_PLAN_RECORD) == bytes.fromhex(plan.sha256):
             self._sum = self._woken()
 
     def keys(self, step: wire.KeyStep, note: bytes) -> bytes:
         """Take a step of set-up: once per plan, unless no round was opened since."""
         if step == "begin":
-            self._begin(note)
-            return self._required_setup().begin(note, entropy=self._entropy)
+            return self._begin(note)
         setup = self._required_setup()
         if step == "pair":
             return setup.pair(note)
         if step == "reveal":
             return setup.reveal(note)
+        self._end_other_plan()
         setup.finish(note)
         self._member.vault.write(_PLAN_RECORD, bytes.fromhex(self._required_plan().sha256))
         self._setup, self._sum = None, self._woken()
@@ -273,22 +274,43 @@ class MaskedDoor:
             last = unpack(Header, unpack(Result, packed).header.body)
             self._follower.require_next(round_=last.round, previous=last.previous_round)
 
-    def _begin(self, note: bytes) -> None:
-        plan = self._required_plan()
-        if self._sum is not None and self._sum.stage is not Stage.IDLE:
+    def _begin(self, note: bytes) -> bytes:
+        run = bytes.fromhex(self._required_plan().sha256)
+        in_use = self._sum is not None and self._sum.stage is not Stage.IDLE
+        if in_use or run in self._ended_plans():
             raise Refused(
-                "keys_in_use", reason="rounds were opened with the keys of this run", remedy="go on with those keys"
+                "keys_in_use",
+                reason="this plan had keys here, and what was done with them is not forgotten",
+                remedy="go on with those keys, or start a new run",
             )
-        if unpack(Begin, unpack(Signed, note).body).run != bytes.fromhex(plan.sha256):
+        if unpack(Begin, unpack(Signed, note).body).run != run:
             raise WireError("message begin: found another plan's; it was dropped")
-        self._sum = None
-        self._setup = KeySetup(
+        setup = KeySetup(
             charter=self._member.charter,
             site_id=self._name,
             signer=self._member.signer,
             floors=self._member.floors,
             vault=self._member.vault,
         )
+        bundle = setup.begin(note, entropy=self._entropy)
+        self._setup, self._sum = setup, None
+        return bundle
+
+    def _ended_plans(self) -> tuple[bytes, ...]:
+        """Plans whose keys were replaced by those of another. A second set-up would forget their history."""
+        ended = self._member.vault.read(_ENDED_RECORD) or b""
+        return tuple(ended[at : at + _HASH_BYTES] for at in range(0, len(ended), _HASH_BYTES))
+
+    def _end_other_plan(self) -> None:
+        """Note, before its keys are replaced, that the plan which had keys here is over.
+
+        A crash from here to the end of set-up leaves keys that are of no plan, never keys of the wrong one.
+        """
+        vault, run = self._member.vault, bytes.fromhex(self._required_plan().sha256)
+        before = vault.read(_PLAN_RECORD)
+        if before is not None and before != run:
+            vault.write(_ENDED_RECORD, b"".join((*self._ended_plans(), before)))
+            vault.erase(_PLAN_RECORD)
 
     def _woken(self) -> SecureSumSite:
         return SecureSumSite(

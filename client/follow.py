@@ -4,11 +4,14 @@ Covers: an adapter that a coordinator publishes, or starts a round from, is the 
 the plan names and from every checked sum since; any other is found out.
 Does not cover: whether the sums were good; they are what the sites gave.
 
-The file holds public values only. It is replaced as a whole, so a crash leaves the copy before a sum or after it.
+The file holds public values only. It is replaced as a whole, so a crash leaves the copy before a sum or after it. It is
+first written with the first sum of a plan: a plan that was only proposed does not take the place of one that is run.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +21,7 @@ from safetensors.numpy import load_file, save
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.errors import DataError, Refused
 from partsong.common.files import write_bytes
-from partsong.common.methods import ServerState, server_step
+from partsong.common.methods import ServerState, Vec64, server_step
 from partsong.common.opened import query_hash, read_sum
 from partsong.common.plan import Plan
 from partsong.common.result import OpenedSum
@@ -31,6 +34,7 @@ class Follower:
         """Use `file`, which need not exist yet."""
         self._file = file
         self._plan: Plan | None = None
+        self._start = ServerState(adapter_P=np.zeros(0))
         self._round = 0
         self._sha256 = ""
 
@@ -43,13 +47,11 @@ class Follower:
         Raises:
             DataError: the file is damaged; nothing was changed.
         """
-        self._plan = plan
-        if self._file.exists() and self._facts().get("plan") == plan.sha256:
-            state = self._load()
-            self._round, self._sha256 = int(self._facts()["round"]), digest(state.adapter_P.astype(np.float32))
-            return
-        self._round = 0
-        self._save(ServerState(adapter_P=start_P.astype(np.float64)))
+        state, round_ = ServerState(adapter_P=start_P.astype(np.float64)), 0
+        self._start = state
+        if self._file.exists() and self._facts()["plan"] == plan.sha256:
+            state, round_ = self._load(), int(self._facts()["round"])
+        self._plan, self._round, self._sha256 = plan, round_, digest(state.adapter_P.astype(np.float32))
 
     @property
     def adapter_sha256(self) -> str:
@@ -75,9 +77,9 @@ class Follower:
         if result.header.query != query_hash(self._plan, number=number):
             raise Refused("other_query", reason="the sum is of another plan or round", remedy="name its round")
         opened = read_sum(result.words, self._plan, number=number, sites=len(result.sites))
-        moved = server_step(self._load(), opened.mean_P, self._plan.optimizer)
-        self._round = result.header.round
-        self._save(moved)
+        moved = server_step(self._load() if self._round else self._start, opened.mean_P, self._plan.optimizer)
+        self._save(moved, self._plan, round_=result.header.round)
+        self._round, self._sha256 = result.header.round, digest(moved.adapter_P.astype(np.float32))
 
     def require_next(self, *, round_: int, previous: int) -> None:
         """Refuse a sum that neither was taken before nor follows the last one.
@@ -91,27 +93,31 @@ class Follower:
                 "missing_result", reason="this site lacks the sum before this one", remedy="send the sums in order"
             )
 
-    def _save(self, state: ServerState) -> None:
-        if self._plan is None:
-            raise AssertionError("there is a plan")
-        facts = {"plan": self._plan.sha256, "round": str(self._round), "steps": str(state.steps)}
-        write_bytes(self._file, save({"adapter": state.adapter_P, **state.memory}, metadata=facts))
-        self._sha256 = digest(state.adapter_P.astype(np.float32))
+    def _save(self, state: ServerState, plan: Plan, *, round_: int) -> None:
+        tensors = {"adapter": state.adapter_P, **state.memory}
+        facts = {"plan": plan.sha256, "round": str(round_), "steps": str(state.steps), "sha256": _sha256_of(tensors)}
+        write_bytes(self._file, save(tensors, metadata=facts))
 
     def _load(self) -> ServerState:
+        facts = self._facts()
         try:
             tensors = load_file(self._file)
+            if _sha256_of(tensors) != facts["sha256"]:
+                raise self._damaged()
             adapter_P = tensors.pop("adapter")
-            return ServerState(adapter_P=adapter_P, memory=tensors, steps=int(self._facts()["steps"]))
+            return ServerState(adapter_P=adapter_P, memory=tensors, steps=int(facts["steps"]))
         except (OSError, ValueError, KeyError, SafetensorError) as err:
             raise self._damaged() from err
 
     def _facts(self) -> dict[str, str]:
         try:
             with safe_open(self._file, framework="numpy") as file:
-                return dict(file.metadata() or {})
+                facts = dict(file.metadata() or {})
         except (OSError, SafetensorError) as err:
             raise self._damaged() from err
+        if set(facts) != {"plan", "round", "steps", "sha256"} or not facts["round"].isdecimal():
+            raise self._damaged()
+        return facts
 
     def _damaged(self) -> DataError:
         return DataError(
@@ -120,3 +126,11 @@ class Follower:
             expected="this site's copy of the adapter",
             remedy="leave the run: without the copy no published adapter can be checked",
         )
+
+
+def _sha256_of(tensors: Mapping[str, Vec64]) -> str:
+    """Digest of names and values, so that a changed bit of this file is not taken for a lie of the coordinator."""
+    whole = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        whole.update(f"{name}\0".encode() + value.astype("<f8", copy=False).tobytes())
+    return whole.hexdigest()

@@ -1,12 +1,16 @@
 """Plans that fit no particular model, for tests that need any valid one."""
 
+import importlib.util
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from partsong.common.adapter import AdapterLayout, TensorSpec
+from partsong.common.adapter import AdapterLayout, TensorSpec, digest
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.fixed_point import Block, Encoding
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
@@ -82,3 +86,41 @@ def make_dp() -> Callable[..., DpPlan]:
 def make_plan() -> Callable[..., Plan]:
     """A small valid plan with these changes."""
     return _plan
+
+
+def _wiring() -> Any:
+    """Load the helper beside this file once, under a name that tests can import."""
+    if "wiring" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("wiring", Path(__file__).with_name("wiring.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["wiring"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["wiring"])
+    return sys.modules["wiring"]
+
+
+_wiring()
+
+
+def _masked_plan(**changes: Any) -> Plan:
+    zeros = {"frozen_sha256": digest(np.zeros(6, np.float32)), "start_sha256": digest(np.zeros(8, np.float32))}
+    return _plan(**{"masked": True, "rounds": 20, "dp": _dp(), **zeros} | changes)
+
+
+@pytest.fixture
+def make_masked_plan() -> Callable[..., Plan]:
+    """A plan whose sums are masked, from an adapter of zeros, with these changes."""
+    return _masked_plan
+
+
+@pytest.fixture
+def wired(tmp_path: Path) -> Callable[..., Any]:
+    """Start a masked federation without a model; the plan's changes may be given."""
+
+    def make(**changes: Any) -> Any:
+        number = len(list(tmp_path.iterdir()))
+        folder = tmp_path / f"wired-{number}"
+        folder.mkdir()
+        return _wiring().Wired(folder, _masked_plan(**changes))
+
+    return make
