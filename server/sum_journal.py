@@ -26,6 +26,7 @@ from partsong.common.files import append_line, read_lines, write_bytes, write_js
 from partsong.common.transcript import RunFacts
 
 _REPORT, _UNMASK = ".words", ".unmask"
+_HASH_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,15 +80,22 @@ class SumJournal:
             run = json.loads(file.read_bytes())
             if (run["plan"], run["charter"]) != (plan_sha256, charter.hash.hex()):
                 raise self._damaged(file.name, "keys of this plan under this charter")
-            members = tuple(int(m) for m in run["members"])
-            return RunFacts(charter=charter, setup=bytes.fromhex(run["setup"]), members=members)
+            facts = RunFacts(charter=charter, setup=bytes.fromhex(run["setup"]), members=tuple(run["members"]))
+            listed = [type(m) is int and 0 <= m < len(charter.sites) for m in facts.members]
         except (ValueError, KeyError, TypeError) as err:
             raise self._damaged(file.name, "plan, charter, set-up and members") from err
+        if len(facts.setup) != _HASH_BYTES or not listed or not all(listed):
+            raise self._damaged(file.name, "a set-up of listed sites")
+        return facts
 
     def next_round(self, *, number: int, attempt: int) -> int:
-        """Give the number of the next OPEN, durably used up."""
+        """Give the number of the next OPEN, durably used up.
+
+        Raises:
+            DataError: damaged; nothing was sent.
+        """
         used = self._lines("opened.jsonl")
-        round_ = 1 + max((int(line["opened"]) for line in used), default=0)
+        round_ = 1 + max((line["opened"] for line in used), default=0)
         append_line(self.folder / "opened.jsonl", {"opened": round_, "round": number, "attempt": attempt})
         return round_
 
@@ -98,11 +106,20 @@ class SumJournal:
         append_line(self.folder / "results.jsonl", line)
 
     def results(self) -> list[KeptResult]:
-        """List the rounds that have a result, oldest first."""
-        return [
-            KeptResult(round=int(line["opened"]), number=int(line["round"]), roster=tuple(line["roster"]))
-            for line in self._lines("results.jsonl")
-        ]
+        """List the rounds that have a result, oldest first.
+
+        Raises:
+            DataError: damaged.
+        """
+        name = "results.jsonl"
+        lines = self._lines(name)
+        if not all(isinstance(line.get("roster"), list) for line in lines):
+            raise self._damaged(name, "a roster on each line")
+        return [KeptResult(round=line["opened"], number=line["round"], roster=tuple(line["roster"])) for line in lines]
+
+    def damaged_result(self, kept: KeptResult) -> DataError:
+        """Say that a file does not hold the result that was kept."""
+        return self._damaged(f"results/{self._result_file(kept).name}", "the result of its round, signed as it was")
 
     def read(self, kept: KeptResult) -> bytes:
         """Read a packed result.
@@ -112,7 +129,7 @@ class SumJournal:
         """
         file = self._result_file(kept)
         if not file.is_file():
-            raise self._damaged(file.name, "the result that results.jsonl names")
+            raise self.damaged_result(kept)
         return file.read_bytes()
 
     def spool_report(self, round_: int, *, site: int, words: bytes) -> None:
@@ -151,7 +168,9 @@ class SumJournal:
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         lines = read_lines(self.folder / name)
-        numbered = (isinstance(line, dict) and {"opened", "round"} <= set(line) for line in lines)
+        numbered = (
+            isinstance(line, dict) and type(line.get("opened")) is type(line.get("round")) is int for line in lines
+        )
         if not all(numbered):
             raise self._damaged(name, "the number of a round on each line")
         return lines
