@@ -46,6 +46,9 @@ class Coordinator:
         self._exchange, self._plan, self._timeout_s, self._listen = exchange, plan, timeout_s, listen
         self._sums = sums
         self._address: dict[str, int] = {}
+        self._proposal = Parcel(header=b"")
+        self._forgot: set[str] = set()
+        """Sites that say they have no plan, as after a restart."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -62,7 +65,7 @@ class Coordinator:
             RunNotStarted: fewer acceptances than the floor, naming refusals by their code, or no keys.
         """
         vector = wire.vector_bytes(frozen_F) + wire.vector_bytes(start_P)
-        parcel = Parcel(header=wire.encode(wire.Propose(plan=self._plan)), vector=vector)
+        self._proposal = parcel = Parcel(header=wire.encode(wire.Propose(plan=self._plan)), vector=vector)
         refused: list[str] = []
         everybody = self._exchange.addresses()
         answers = self._exchange.ask(dict.fromkeys(everybody, parcel), phase="propose", timeout_s=self._timeout_s)
@@ -85,13 +88,14 @@ class Coordinator:
         Guarantees:
             - the sum has at least the plan's floor of summands, or there is none;
             - a site that fails, is silent or answers nonsense is left out and named;
+            - a site that was restarted takes part again from the round after the one that it missed;
             - words that are no encoded vector end the round, not the run. Whose they were cannot be told from a sum.
         """
+        self._catch_up()  # first, because the round's deadline starts with its desk
         masked = None if self._sums is None else self._sums.desk(query, wait_s=2 * self._timeout_s)
         desk: Desk = masked or PlainDesk(self._plan, query)
         state = Round(number=query.round, attempt=query.attempt, cohort=self.sites, phases=desk.phases)
         self._listen(events.RoundOpened(round=query.round, sites=state.cohort))
-        self._catch_up()
         bytes_out: dict[str, int] = {}
         try:
             for phase in desk.phases:
@@ -139,14 +143,19 @@ class Coordinator:
             raise RunNotStarted(f"run {self._plan.run}: {err}; no record was read") from err
 
     def _catch_up(self) -> None:
-        """Send each site the results that it missed, in order; what it answers is heard in the next READY."""
-        if self._sums is None:
-            return
-        missed = {site: self._sums.missed(site) for site in self.sites}
+        """Send each site what it lacks: the plan if it forgot it, and the results that it missed, in order.
+
+        What it answers is heard in the next READY. A site that is silent is sent no more: it would cost every other
+        site a time limit for each result.
+        """
+        forgot, self._forgot = self._forgot, set()
+        for _ in self._ask(dict.fromkeys(sorted(forgot), self._proposal), "propose"):
+            pass
+        missed = {} if self._sums is None else {site: self._sums.missed(site) for site in self.sites}
         for place in range(max(map(len, missed.values()), default=0)):
             due = {site: parcels[place] for site, parcels in missed.items() if place < len(parcels)}
-            for _ in self._ask(due, "result"):
-                pass
+            heard = {site for site, answer in self._ask(due, "result") if not isinstance(answer, Loss)}
+            missed = {site: missed[site] for site in due if site in heard}
 
     def _gather(self, state: Round, desk: Desk, bytes_out: dict[str, int]) -> Round:
         """Ask the sites of the present phase and take what they answer; everything else loses the site."""
@@ -164,13 +173,14 @@ class Coordinator:
             self._listen(events.SiteLost(round=state.number, site=site, why=Loss.SILENT.value))
         return state
 
-    @staticmethod
-    def _taken(desk: Desk, phase: Phase, site: str, answer: Parcel | Loss) -> Loss | None:
+    def _taken(self, desk: Desk, phase: Phase, site: str, answer: Parcel | Loss) -> Loss | None:
         """Take an answer, or say why it cannot be taken."""
         if isinstance(answer, Loss):
             return answer
         try:
             if wire.kind_of(answer.header) == wire.Refuse.kind:
+                if wire.decode(answer.header, wire.Refuse).code == "state":
+                    self._forgot.add(site)
                 return Loss.REFUSED
             desk.take(phase, site, answer)
         except WireError:
@@ -186,6 +196,8 @@ class Coordinator:
     def _ask(self, parcels: Mapping[str, Parcel], kind: str) -> Iterator[tuple[str, Parcel | Loss]]:
         names = {self._address[site]: site for site in parcels}
         by_address = {self._address[site]: parcel for site, parcel in parcels.items()}
+        if not by_address:
+            return
         for address, answer in self._exchange.ask(by_address, phase=kind, timeout_s=self._timeout_s):
             yield names[address], answer
 
@@ -204,6 +216,8 @@ class Coordinator:
             return f"{accept.site}: accepted another plan"
         if accept.site in self._address:
             return f"{accept.site}: its name is taken"
+        if self._sums is not None and not self._sums.lists(accept.site):
+            return f"{accept.site}: is not in the charter"
         if len(self._address) >= self._plan.encoding.max_sites:
             return f"{accept.site}: a sum holds {self._plan.encoding.max_sites} sites at most"
         self._address[accept.site] = address

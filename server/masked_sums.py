@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from partsong.common import wire
 from partsong.common.charter import Charter
 from partsong.common.codec import unpack
-from partsong.common.errors import RoundAborted, WireError
+from partsong.common.errors import Refused, RoundAborted, WireError
 from partsong.common.keys import Signer
 from partsong.common.messages import Signed, Verdict
-from partsong.common.opened import read_sum
+from partsong.common.opened import query_hash, read_sum
 from partsong.common.plan import Plan
 from partsong.common.result import OpenedSum, read_result
 from partsong.common.transcript import RunFacts, read_from_sites
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel
 from partsong.server.key_setup import SetupRelay
-from partsong.server.masked_desk import MaskedDesk, header_of
+from partsong.server.masked_desk import MaskedDesk, header_of, smallest_roster
 from partsong.server.rounds import MASKED, Loss, Phase, Round
 from partsong.server.secure_sum import SumRound
-from partsong.server.sum_journal import SumJournal
+from partsong.server.sum_journal import KeptResult, SumJournal
 
 MOST_SETUPS = 4
 """Tries before a run is given up; a site takes part in sixteen."""
@@ -71,9 +71,14 @@ class MaskedSums:
         self._window, self._clock, self._threads = check_window, clock, threads
         self._run = journal.load_run(trust.charter, plan_sha256=plan.sha256)
         self._last: tuple[int, bytes, OpenedSum] | None = None
+        self._whole: set[int] = set()
+        """Rounds whose kept result was read and is right."""
         if self._run is not None and (kept := journal.results()):
-            packed = journal.read(kept[-1])
-            self._last = kept[-1].number, packed, self._read(packed)
+            self._last = kept[-1].number, *self._read(kept[-1])
+
+    def lists(self, site: str) -> bool:
+        """Whether the charter lists a site of this name."""
+        return any(member.id == site for member in self._trust.charter.sites)
 
     @property
     def is_set_up(self) -> bool:
@@ -81,7 +86,7 @@ class MaskedSums:
         return self._run is not None
 
     def agree_keys(self, sites: Collection[str], ask: Ask) -> None:
-        """Run set-up; a site that stops answering is left out of the next try.
+        """Run set-up; a site that stops answering is left out of the next try, unless too few would be left.
 
         Raises:
             RoundAborted: too few sites, or none of the tries ended with keys.
@@ -94,11 +99,13 @@ class MaskedSums:
                 run=bytes.fromhex(self._plan.sha256),
                 attempt=attempt,
             )
-            talk = _SetupTalk(relay, self._trust.charter, plan_sha256=self._plan.sha256, ask=ask)
+            talk = _SetupTalk(relay, self._trust.charter, self._plan, ask=ask)
             try:
                 self._run = talk.hold(left)
             except RoundAborted as err:
-                why, left = str(err), left - talk.lost
+                why = str(err)
+                if len(left - talk.lost) >= talk.needed(members=len(left - talk.lost)):
+                    left -= talk.lost
                 continue
             self._journal.save_run(self._run, plan_sha256=self._plan.sha256)
             return
@@ -141,7 +148,7 @@ class MaskedSums:
         outcomes = []
         for kept in self._journal.results():
             if kept.number > after:
-                result = self._read(self._journal.read(kept))
+                _, result = self._read(kept)
                 survivors = tuple(self._trust.charter.sites[n].id for n in result.sites)
                 state = Round(
                     number=kept.number,
@@ -163,7 +170,7 @@ class MaskedSums:
         """
         kept = self._journal.results()
         had = max((i for i, result in enumerate(kept) if site in result.roster), default=0)
-        return [self._result_parcel(r.number, self._journal.read(r), adapter_sha256="") for r in kept[had:-1]]
+        return [self._result_parcel(r.number, self._packed(r), adapter_sha256="") for r in kept[had:-1]]
 
     def closing(self, *, adapter_sha256: str) -> Parcel | None:
         """Give the last result with the adapter that is published; None where no round had a sum."""
@@ -189,9 +196,25 @@ class MaskedSums:
         header = wire.Result(plan_sha256=self._plan.sha256, summed=number, adapter_sha256=adapter_sha256)
         return Parcel(header=wire.encode(header), note=packed)
 
-    def _read(self, packed: bytes) -> OpenedSum:
-        run = self._required_run()
-        return read_result(packed, run=run, floors=run.charter.floors)
+    def _packed(self, kept: KeptResult) -> bytes:
+        """Give a kept result for sending; it is checked the first time."""
+        return self._journal.read(kept) if kept.round in self._whole else self._read(kept)[0]
+
+    def _read(self, kept: KeptResult) -> tuple[bytes, OpenedSum]:
+        """Read a kept result.
+
+        Raises:
+            DataError: it is not the one that was kept.
+        """
+        run, packed = self._required_run(), self._journal.read(kept)
+        try:
+            result = read_result(packed, run=run, floors=run.charter.floors)
+        except (WireError, Refused) as err:
+            raise self._journal.damaged_result(kept) from err
+        if (result.header.round, result.header.query) != (kept.round, query_hash(self._plan, number=kept.number)):
+            raise self._journal.damaged_result(kept)
+        self._whole.add(kept.round)
+        return packed, result
 
     def _required_run(self) -> RunFacts:
         if self._run is None:
@@ -202,33 +225,42 @@ class MaskedSums:
 class _SetupTalk:
     """One try of set-up, message by message."""
 
-    def __init__(self, relay: SetupRelay, charter: Charter, *, plan_sha256: str, ask: Ask) -> None:
-        self._relay, self._charter, self._plan_sha256, self._ask = relay, charter, plan_sha256, ask
+    def __init__(self, relay: SetupRelay, charter: Charter, plan: Plan, *, ask: Ask) -> None:
+        self._relay, self._charter, self._plan, self._ask = relay, charter, plan, ask
+        self._last = -1
         self.lost: set[str] = set()
+
+    def needed(self, *, members: int) -> int:
+        """Sites that have to have keys for a sum to be possible."""
+        return smallest_roster(self._charter.floors, plan_minimum=self._plan.minimum_cohort, members=members)
 
     def hold(self, sites: Collection[str]) -> RunFacts:
         """Carry it out among `sites`.
 
         Raises:
-            RoundAborted: a message is missing; no keys were agreed.
+            RoundAborted: a message is missing; no keys were agreed, or too few sites have them.
         """
         relay = self._relay
         members = self._step("begin", dict.fromkeys(sites, relay.begin()), take=relay.add_bundle)
-        if len(members) < self._charter.minimum_cohort:
-            floor = self._charter.minimum_cohort
-            raise RoundAborted(f"set-up: {len(members)} sites answered, {floor} needed; no keys were agreed")
+        self._require(len(members), members=len(members), did="answered")
+        self._last = max(map(self._charter.number_of, members))
         self._step("pair", dict.fromkeys(members, relay.bundles()), take=relay.add_pairings)
         by_number = relay.pairings()
         mine = {site: by_number[self._charter.number_of(site)] for site in members}
         self._step("reveal", mine, take=relay.add_reveal)
-        self._step("finish", dict.fromkeys(members, relay.reveals()), take=None)
+        finished = self._step("finish", dict.fromkeys(members, relay.reveals()), take=None)
+        self._require(len(finished), members=len(members), did="finished")
         return relay.finish()
+
+    def _require(self, got: int, *, members: int, did: str) -> None:
+        if got < (needed := self.needed(members=members)):
+            raise RoundAborted(f"set-up: {got} sites {did}, {needed} needed; no round was opened")
 
     def _step(
         self, step: wire.KeyStep, notes: Mapping[str, bytes], *, take: Callable[[bytes], int | None] | None
     ) -> set[str]:
         """Send a step to its sites; give those whose answer was taken, and note the others as lost."""
-        header = wire.encode(wire.Keys(plan_sha256=self._plan_sha256, step=step))
+        header = wire.encode(wire.Keys(plan_sha256=self._plan.sha256, step=step))
         taken: set[str] = set()
         for site, answer in self._ask({s: Parcel(header=header, note=note) for s, note in notes.items()}, "keys"):
             if not isinstance(answer, Loss) and self._take(site, step, answer, take):
@@ -240,7 +272,9 @@ class _SetupTalk:
         try:
             if wire.decode(answer.header, wire.Keyed) != wire.Keyed(site=site, step=step):
                 return False
-            number = None if take is None else take(answer.note)
+            own = self._charter.number_of(site)
+            number = own if take is None else take(answer.note)
         except WireError:
             return False
-        return number in (None, self._charter.number_of(site))
+        # Only the last site has no pairings to send.
+        return number == own or (number is None and own == self._last)
