@@ -106,7 +106,9 @@ class MaskedDesk:
             )
         if phase is Phase.REPORT:
             note = self._desk.close_roster()
-            return dict.fromkeys(sites, Parcel(header=wire.encode(roster(self._plan, self._query, sites)), note=note))
+            # All who signed READY, also one whose own answer was lost: the sites compare names and signatures.
+            header = wire.encode(roster(self._plan, self._query, self._names(self._desk.roster)))
+            return dict.fromkeys(sites, Parcel(header=header, note=note))
         plan_sha256, number, attempt = self._plan.sha256, self._query.round, self._query.attempt
         if phase is Phase.CONFIRM:
             header = wire.encode(wire.Confirm(plan_sha256=plan_sha256, round=number, attempt=attempt))
@@ -122,25 +124,30 @@ class MaskedDesk:
             self._sent_by(site, self._desk.add_ready(answer.note))
         elif phase is Phase.REPORT:
             answer_of(wire.Report, answer, site=site, query=self._query)
-            self._sent_by(site, self._desk.add_report(answer.note))
+            number = self._desk.add_report(answer.note)
             words = bytes(unpack(Report, answer.note).words)
-            self._journal.spool_report(self._header.round, site=self._number(site), words=words)
+            self._journal.spool_report(self._header.round, site=number, words=words)
+            self._sent_by(site, number)
         elif phase is Phase.CONFIRM:
             answer_of(wire.Step, answer, site=site, query=self._query)
             self._sent_by(site, self._desk.add_confirm(answer.note))
         else:
             answer_of(wire.Step, answer, site=site, query=self._query)
-            self._sent_by(site, self._desk.add_unmask(answer.note))
-            self._journal.spool_unmask(self._header.round, site=self._number(site), message=answer.note)
+            number = self._desk.add_unmask(answer.note)
+            self._journal.spool_unmask(self._header.round, site=number, message=answer.note)
+            self._sent_by(site, number)
 
     def open(self) -> Opened:
         """Take the masks off the sum, decode it and keep the result."""
         packed, result = self._desk.open_sum()
         opened = read_sum(result.words, self._plan, number=self._query.round, sites=len(result.sites))
-        names = tuple(self._run.charter.sites[n].id for n in self._desk.roster)
-        self._journal.keep(KeptResult(round=result.header.round, number=self._query.round, roster=names), packed)
+        kept = KeptResult(round=result.header.round, number=self._query.round, roster=self._names(self._desk.roster))
+        self._journal.keep(kept, packed)
         self.result, self.packed = result, packed
         return opened
+
+    def _names(self, numbers: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self._run.charter.sites[number].id for number in numbers)
 
     def _number(self, site: str) -> int:
         return self._run.charter.number_of(site)
