@@ -54,6 +54,8 @@ CASES = [
     (history, "if result.header.round < state.result_round:", "if False:", "results:test_a_run_is_not_closed_with_an_earlier_result"),
     (history, "if set(sites) & set(state.revoked):", "if False:", "rosters:test_a_revoked_site_enters_no_roster"),
     (history, "if not header.noised and 1 <=", "if False and", "rosters:test_without_noise_a_roster_that_differs_by_one_site_is_refused"),
+    (history, "int(bool(state.verdict) and sum_fits(result, group_key=state.group_key))", "int(sum_fits(result, group_key=state.group_key))", "results:test_what_builds_on_a_result_found_wrong_is_wrong_as_well"),
+    (secure_sum, "int(bool(known.verdict) and verdict(result))", "int(verdict(result) and bool(known.verdict))", "results:test_the_application_is_not_shown_a_sum_whose_tag_is_wrong"),
     (result, "return tag_fits(", "return True or tag_fits(", "results:test_a_site_that_missed_the_round_checks_its_sum_too"),
     (result, "!= (context, named, root_of(result.words)):", "!= (context, named, statement.sum):", "results:test_a_result_without_its_parts_is_dropped"),
     (key_setup, "if self._own_bundle not in signed:", "if False:", "set_up:test_a_set_up_of_few_or_without_this_site_is_refused"),
