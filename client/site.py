@@ -184,8 +184,8 @@ class Site:
             self._door.open(query, note)
         with _coded("budget"):
             context = self._purse.reserve(plan, number=query.round, attempt=query.attempt)
-        append_line(self._journal, {"plan": plan.sha256, "round": query.round, "attempt": query.attempt})
         try:
+            append_line(self._journal, {"plan": plan.sha256, "round": query.round, "attempt": query.attempt})
             update = self._train(plan, query.round, adapter_P)
         except BaseException:
             # Nothing of the half-done work is kept, so nothing of it can ever be sealed.
@@ -203,8 +203,9 @@ class Site:
             raise NotAgreed("state", "no update of that round waits here")
         with _coded("sum"):
             self._door.enter(roster, note)
-        self._purse.commit(waiting.context)
+        # Used up, whatever happens next: where a commit fails, it may have been recorded all the same.
         self._waiting = None
+        self._purse.commit(waiting.context)
         blocks = {UPDATE: waiting.update.update_P, LOSS: np.array([waiting.update.loss], np.float32)}
         words_W = seal(blocks, plan, number=roster.round, rng=self._chance(plan, roster.round).rounding)
         vector, sealed = self._door.report(words_W)
