@@ -11,6 +11,7 @@ first written with the first sum of a plan: a plan that was only proposed does n
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,8 +50,10 @@ class Follower:
         """
         state, round_ = ServerState(adapter_P=start_P.astype(np.float64)), 0
         self._start = state
-        if self._file.exists() and self._facts()["plan"] == plan.sha256:
-            state, round_ = self._load(), int(self._facts()["round"])
+        if self._file.exists():
+            kept, facts = self._load()
+            if facts["plan"] == plan.sha256:
+                state, round_ = kept, int(facts["round"])
         self._plan, self._round, self._sha256 = plan, round_, digest(state.adapter_P.astype(np.float32))
 
     @property
@@ -77,7 +80,8 @@ class Follower:
         if result.header.query != query_hash(self._plan, number=number):
             raise Refused("other_query", reason="the sum is of another plan or round", remedy="name its round")
         opened = read_sum(result.words, self._plan, number=number, sites=len(result.sites))
-        moved = server_step(self._load() if self._round else self._start, opened.mean_P, self._plan.optimizer)
+        state = self._load()[0] if self._round else self._start
+        moved = server_step(state, opened.mean_P, self._plan.optimizer)
         self._save(moved, self._plan, round_=result.header.round)
         self._round, self._sha256 = result.header.round, digest(moved.adapter_P.astype(np.float32))
 
@@ -95,29 +99,22 @@ class Follower:
 
     def _save(self, state: ServerState, plan: Plan, *, round_: int) -> None:
         tensors = {"adapter": state.adapter_P, **state.memory}
-        facts = {"plan": plan.sha256, "round": str(round_), "steps": str(state.steps), "sha256": _sha256_of(tensors)}
+        facts = {"plan": plan.sha256, "round": str(round_), "steps": str(state.steps)}
+        facts["sha256"] = _sha256_of(tensors, facts)
         write_bytes(self._file, save(tensors, metadata=facts))
 
-    def _load(self) -> ServerState:
-        facts = self._facts()
-        try:
-            tensors = load_file(self._file)
-            if _sha256_of(tensors) != facts["sha256"]:
-                raise self._damaged()
-            adapter_P = tensors.pop("adapter")
-            return ServerState(adapter_P=adapter_P, memory=tensors, steps=int(facts["steps"]))
-        except (OSError, ValueError, KeyError, SafetensorError) as err:
-            raise self._damaged() from err
-
-    def _facts(self) -> dict[str, str]:
+    def _load(self) -> tuple[ServerState, Mapping[str, str]]:
+        """Read the file, of whatever plan, with what it says of itself."""
         try:
             with safe_open(self._file, framework="numpy") as file:
                 facts = dict(file.metadata() or {})
-        except (OSError, SafetensorError) as err:
+            tensors = load_file(self._file)
+            if facts.pop("sha256", "") != _sha256_of(tensors, facts):
+                raise self._damaged()
+            adapter_P = tensors.pop("adapter")
+            return ServerState(adapter_P=adapter_P, memory=tensors, steps=int(facts["steps"])), facts
+        except (OSError, ValueError, KeyError, SafetensorError) as err:
             raise self._damaged() from err
-        if set(facts) != {"plan", "round", "steps", "sha256"} or not facts["round"].isdecimal():
-            raise self._damaged()
-        return facts
 
     def _damaged(self) -> DataError:
         return DataError(
@@ -128,9 +125,9 @@ class Follower:
         )
 
 
-def _sha256_of(tensors: Mapping[str, Vec64]) -> str:
-    """Digest of names and values, so that a changed bit of this file is not taken for a lie of the coordinator."""
-    whole = hashlib.sha256()
+def _sha256_of(tensors: Mapping[str, Vec64], facts: Mapping[str, str]) -> str:
+    """Digest of all that the file says, so that a changed bit of it is not taken for a lie of the coordinator."""
+    whole = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         whole.update(f"{name}\0".encode() + value.astype("<f8", copy=False).tobytes())
     return whole.hexdigest()
