@@ -41,7 +41,8 @@ class NotAgreed(PartsongError):
 
     def __init__(self, code: RefusalCode, reason: str, *, rule: str = "") -> None:
         """Keep rule and reason for the operator and the code for the coordinator."""
-        super().__init__(f"refused ({code}): {reason}; nothing was read or sent")
+        named = f"{code}, rule {rule}" if rule and rule != code else code
+        super().__init__(f"refused ({named}): {reason}; nothing was read or sent")
         self.code: RefusalCode = code
         self.rule, self.reason = rule or code, reason
 

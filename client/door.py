@@ -288,7 +288,8 @@ class MaskedDoor:
             self._follower.take(opened, number=result.summed)
             return result.adapter_sha256 in ("", self._follower.adapter_sha256)
 
-        return self._required_sum().close(note, verdict=follows)
+        model = model_hash(result.adapter_sha256) if result.adapter_sha256 else bytes(32)
+        return self._required_sum().close(note, verdict=follows, model=model)
 
     def _own_head(self, note: bytes) -> Witnessed | None:
         """Find this site's own READY in the result that came with OPEN; its signatures were checked with it."""

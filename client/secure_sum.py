@@ -74,8 +74,6 @@ class Entered:
 
     context: bytes
     roster: tuple[int, ...]
-    rotation_seed: bytes
-    """For `fixed_point.encode`, the same at every site."""
 
 
 class SecureSumSite:
@@ -197,7 +195,7 @@ class SecureSumSite:
         Calling it again gives the same bytes, and does not look at `words`.
 
         Args:
-            words: (W,) of `fixed_point.encode` with the seed that `enter` gave; stays as it is.
+            words: (W,) of `fixed_point.encode`, for the sites of this roster; stays as it is.
         Raises:
             Refused: no roster, a past deadline, or a crash between masking and journal: this site drops out.
         """
@@ -284,19 +282,20 @@ class SecureSumSite:
         unmask = Unmask(context=self._state.context, site=self._state.site, shares=given)
         return self._finish(unmask, self._state)
 
-    def close(self, message: bytes, *, verdict: Callable[[OpenedSum], bool]) -> bytes:
+    def close(self, message: bytes, *, verdict: Callable[[OpenedSum], bool], model: bytes = bytes(32)) -> bytes:
         """Take the last RESULT of a run outside a new round and give a signed VERDICT on it.
 
         Args:
             message: a packed result.
             verdict: what the application finds about it, as in `ready`; not asked about words whose tag is wrong.
+            model: 32 bytes that name what the verdict says follows from it; zeros where another result comes next.
         Raises:
             WireError: malformed, unsigned or of another run; it was dropped.
             Refused: floors or quorum are missed, or it is older than one that was checked.
         """
         known, result = history.take_last(message, state=self._state, run=self._run)
         found = int(bool(known.verdict) and verdict(result))
-        answer = Verdict(result=result.hash, site=self._state.site, verdict=found)
+        answer = Verdict(result=result.hash, model=model, site=self._state.site, verdict=found)
         self._keep(replace(known, verdict=found))
         return pack(sign(answer, self._signer))
 
@@ -388,7 +387,7 @@ class SecureSumSite:
 
     def _entered(self) -> Entered:
         context = self._state.context
-        return Entered(context=context, roster=self._roster(), rotation_seed=transcript.rotation_seed_of(context))
+        return Entered(context=context, roster=self._roster())
 
     def _answer(self, message: Message, after: SiteState) -> bytes:
         """Sign, make the state and the answer durable, and only then give it."""

@@ -10,6 +10,7 @@ Specification: PROTOCOL.md section 8.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,12 @@ import numpy as np
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.codec import unpack
 from partsong.common.errors import PartsongError
-from partsong.common.messages import Ready, Result
+from partsong.common.messages import Ready, Result, Signed, Verdict
 from partsong.common.methods import ServerState, server_step
 from partsong.common.opened import encoding_hash, model_hash, query_hash, read_sum
 from partsong.common.plan import Plan
 from partsong.common.result import OpenedSum, read_result
-from partsong.common.transcript import RunFacts
+from partsong.common.transcript import RunFacts, read_from_sites
 
 
 class HistoryDiffers(PartsongError):
@@ -98,6 +99,24 @@ class History:
             roster=tuple(ready.site for ready in readys),
             found_right=sum(ready.verdict for ready in readys),
         )
+
+    def found_right(self, verdicts: Mapping[int, bytes]) -> tuple[int, ...]:
+        """Read what sites said of the last result and of the adapter that follows from it.
+
+        Args:
+            verdicts: by number of the site, its packed VERDICT.
+        Returns:
+            the sites that found both right.
+        Raises:
+            WireError: one is malformed, or not signed by its site.
+            HistoryDiffers: one is about another result or another adapter.
+        """
+        messages = [unpack(Signed, verdicts[number]) for number in sorted(verdicts)]
+        read = read_from_sites(Verdict, messages, self._run)
+        about = (self._last.hash if self._last else b"", model_hash(digest(self.adapter_P)))
+        if tuple(v.site for v in read) != tuple(sorted(verdicts)) or any((v.result, v.model) != about for v in read):
+            raise HistoryDiffers(self._number, found="a verdict on something else", expected="on the published adapter")
+        return tuple(v.site for v in read if v.verdict == 1)
 
     def _require_plan(self, opened: OpenedSum, number: int) -> None:
         header, plan = opened.header, self._plan

@@ -305,6 +305,8 @@ class Verdict:
 
     LABEL: ClassVar[str] = "verdict"
     result: Hash
+    model: Hash
+    """What it says follows from that result, as `Header.model` names it; zeros where another result comes next."""
     site: int
     verdict: int
 

@@ -67,11 +67,6 @@ def context_of(header: Signed, readys: Sequence[Signed]) -> bytes:
     return digest("context", header.body, *(ready.body for ready in readys))
 
 
-def rotation_seed_of(context: bytes) -> bytes:
-    """Give the public seed of the round's rotation."""
-    return digest("rotation", context)
-
-
 def survivors_hash(context: bytes, reports: Sequence[Signed]) -> bytes:
     """Name one survivor set with everything its members sent."""
     return digest("survivor set", context, *(report.body for report in reports))

@@ -126,7 +126,9 @@ class Coordinator:
         right = []
         for site, answer in self._ask(dict.fromkeys(self.sites, parcel), "result"):
             try:
-                if not isinstance(answer, Loss) and self._sums.found_right(site, answer):
+                if not isinstance(answer, Loss) and self._sums.found_right(
+                    site, answer, adapter_sha256=digest(adapter_P)
+                ):
                     right.append(site)
             except WireError:
                 continue

@@ -15,7 +15,7 @@ from partsong.common.codec import unpack
 from partsong.common.errors import Refused, RoundAborted, WireError
 from partsong.common.keys import Signer
 from partsong.common.messages import Signed, Verdict
-from partsong.common.opened import query_hash, read_sum
+from partsong.common.opened import model_hash, query_hash, read_sum
 from partsong.common.plan import Plan
 from partsong.common.result import OpenedSum, read_result
 from partsong.common.transcript import RunFacts, read_from_sites
@@ -178,18 +178,20 @@ class MaskedSums:
             return None
         return self._result_parcel(self._last[0], self._last[1], adapter_sha256=adapter_sha256)
 
-    def found_right(self, site: str, answer: Parcel) -> bool:
-        """Read a site's verdict on the last result.
+    def found_right(self, site: str, answer: Parcel, *, adapter_sha256: str) -> bool:
+        """Read a site's verdict on the last result and the adapter that is published, and keep it.
 
         Raises:
-            WireError: not a verdict of this site on that result.
+            WireError: not a verdict of this site on that result and that adapter.
         """
         run = self._required_run()
         if wire.decode(answer.header, wire.Checked).site != site or self._last is None:
             raise WireError("checked: speaks of another site than the one asked")
         (verdict,) = read_from_sites(Verdict, [unpack(Signed, answer.note)], run)
-        if verdict.site != run.charter.number_of(site) or verdict.result != self._last[2].hash:
-            raise WireError("checked: found a verdict of another site or result")
+        about = (verdict.site, verdict.result, verdict.model)
+        if about != (run.charter.number_of(site), self._last[2].hash, model_hash(adapter_sha256)):
+            raise WireError("checked: found a verdict of another site, result or adapter")
+        self._journal.keep_verdict(site=verdict.site, message=answer.note)
         return verdict.verdict == 1
 
     def _result_parcel(self, number: int, packed: bytes, *, adapter_sha256: str) -> Parcel:

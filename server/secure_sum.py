@@ -104,11 +104,6 @@ class SumRound:
         """32 bytes that name the round and its roster, once closed."""
         return self._context
 
-    @property
-    def rotation_seed(self) -> bytes:
-        """For `fixed_point.decode_sum`."""
-        return transcript.rotation_seed_of(self._context)
-
     def open(self, *, result: bytes) -> bytes:
         """Give OPEN, for all members.
 

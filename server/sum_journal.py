@@ -4,6 +4,7 @@
     opened.jsonl              every OPEN, noted before it is sent: no number is used twice
     results.jsonl             the rounds that have a result, oldest first
     results/ROUND.result      packed RESULTs: signed, checkable by anyone who has the charter
+    verdicts/SITE.verdict     the sites' signed words on the last result and the published adapter
     spool/ROUND/              masked vectors and UNMASKs of the newest rounds, for recomputing the sum
 
 Guarantees:
@@ -139,6 +140,15 @@ class SumJournal:
     def spool_unmask(self, round_: int, *, site: int, message: bytes) -> None:
         """Keep an UNMASK for the check window."""
         self._spool(round_, f"{site}{_UNMASK}", message)
+
+    def keep_verdict(self, *, site: int, message: bytes) -> None:
+        """Keep a site's signed word on the last result and the published adapter."""
+        write_bytes(self.folder / "verdicts" / f"{site}.verdict", message)
+
+    def verdicts(self) -> dict[int, bytes]:
+        """Read the kept words by number of the site."""
+        files = sorted((self.folder / "verdicts").glob("*.verdict"))
+        return {int(file.stem): file.read_bytes() for file in files if file.stem.isdecimal()}
 
     def spooled(self, round_: int) -> Spooled | None:
         """Read what is spooled of a round; None once its check window is over."""

@@ -27,6 +27,7 @@ from partsong.simulations.start_file import read_adapter
 
 FOLDER = "coordinator"
 START, RUN, RESULTS = f"{FOLDER}/start.safetensors", f"{FOLDER}/run.json", f"{FOLDER}/results.jsonl"
+VERDICTS = f"{FOLDER}/verdicts"
 
 Tick = Callable[[int, int], None]
 """Told how many rounds are done, and of how many."""
@@ -40,6 +41,8 @@ class Sums:
     """(P,) trained part after the last of them."""
     sites: dict[int, tuple[str, ...]]
     """By round, whose vectors are in its sum."""
+    checked_by: tuple[str, ...] | None
+    """Sites that signed that the last sum and the adapter that follows from it are right; None: others are kept."""
 
 
 def check(path: Path, plan: Plan, charter: Charter, findings: Findings, tick: Tick) -> Sums | None:
@@ -62,11 +65,12 @@ def check(path: Path, plan: Plan, charter: Charter, findings: Findings, tick: Ti
     if history is None or results is None:
         return None
     findings.right(START, "the start that the plan names")
-    sites = _rounds(_Kept(journal=journal, run=run), results, history, findings, tick)
+    kept = _Kept(journal=journal, run=run)
+    sites = _rounds(kept, results, history, findings, tick)
     if sites is None:
         return None
     _incomplete(plan, journal, results, findings)
-    return Sums(adapter_P=history.adapter_P, sites=sites)
+    return Sums(adapter_P=history.adapter_P, sites=sites, checked_by=_checked_by(kept, history, findings))
 
 
 def read_start(path: Path, plan: Plan) -> FloatVec:
@@ -182,6 +186,19 @@ def _spooled(journal: SumJournal, result: KeptResult) -> Spooled:
     if spooled is None:
         raise AssertionError("the caller has seen its folder")
     return spooled
+
+
+def _checked_by(kept: _Kept, history: History, findings: Findings) -> tuple[str, ...] | None:
+    """Read the sites' last words; None where they are about something else."""
+    verdicts = findings.attempt(VERDICTS, kept.journal.verdicts)
+    if not verdicts:
+        findings.not_checked(VERDICTS, "no site's word on the last sum is kept: it rests on the coordinator's")
+        return None if verdicts is None else ()
+    found = findings.attempt(VERDICTS, lambda: kept.names(history.found_right(verdicts)))
+    if found is not None:
+        of = len(kept.run.members)
+        findings.right(VERDICTS, f"{len(found)} of {of} sites signed that the last sum and the adapter are right")
+    return found
 
 
 def _incomplete(plan: Plan, journal: SumJournal, results: list[KeptResult], findings: Findings) -> None:

@@ -116,13 +116,16 @@ def require_guarantee(folder: Path, plan: Plan, *, rounds: int) -> None:
         )
 
 
-def require_origin(folder: Path, plan: Plan, *, sums: Mapping[int, tuple[str, ...]] | None) -> None:
-    """Compare the names of plan, base and contributors.
+def require_origin(
+    folder: Path, plan: Plan, *, sums: Mapping[int, tuple[str, ...]] | None, checked_by: tuple[str, ...] | None
+) -> None:
+    """Compare the names of plan, base and contributors, and of those that checked the last sum.
 
     Args:
         folder: the adapter directory.
         plan: of the run.
         sums: by round, the sites whose vectors are in its sum; None: nobody signed who took part.
+        checked_by: sites whose signed word on the last sum is kept; None: nobody's.
     Raises:
         DataError, Differs: another one.
     """
@@ -140,6 +143,13 @@ def require_origin(folder: Path, plan: Plan, *, sums: Mapping[int, tuple[str, ..
         tuple(sorted({s for of in sums.values() for s in of})),
     ):
         raise Differs(found="other contributors", expected="the sites that signed their part in each sum")
+    if checked_by is not None and _checkers(origin) != checked_by:
+        raise Differs(found="others that checked the last sum", expected="those whose signed word is kept")
+
+
+def _checkers(origin: dict[str, Any]) -> tuple[str, ...]:
+    found = origin.get("secure_sum")
+    return tuple(found["checked_by"]) if isinstance(found, dict) and isinstance(found.get("checked_by"), list) else ()
 
 
 def _json(file: Path) -> dict[str, Any]:

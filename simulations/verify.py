@@ -92,9 +92,6 @@ def _masked(path: Path, plan: Plan, charter: Charter | None, findings: Findings,
         findings.not_checked("adapter/", "what it holds follows from files that differ")
     else:
         _published(path, plan, sums, findings)
-        findings.not_checked(
-            "adapter/provenance.json", "checked_by: what the sites said of the last sum is the coordinator's word"
-        )
     check_ledgers(path, plan, sums, findings)
 
 
@@ -130,8 +127,10 @@ def _published(path: Path, plan: Plan, sums: Sums | None, findings: Findings) ->
             "no guarantee, as planned" if plan.dp is None else "no less epsilon than the rounds with a sum cost",
         ),
         published.ORIGIN: (
-            lambda: published.require_origin(folder, plan, sums=by_round),
-            "plan, base and contributors of each sum" if sums else "plan and base",
+            lambda: published.require_origin(
+                folder, plan, sums=by_round, checked_by=None if sums is None else sums.checked_by
+            ),
+            "plan, base, contributors of each sum, who checked the last" if sums else "plan and base",
         ),
     }
     for name, (step, detail) in checks.items():

@@ -102,7 +102,7 @@ class Hand:
                 self.waiting = None
                 self.door.open(query, note)
                 self.waiting = query.round, query.attempt
-                return self._answer(wire.Ready, query, self.door.ready())
+                return self._answer(wire.Ready, query, self.door.ready(bytes(32)))
             case "roster":
                 return self._report(self._agreed(wire.decode(header, wire.Roster)), note)
             case "confirm":

@@ -202,7 +202,7 @@ def memory_growth(*, parameters: int = 10 * MILLION) -> float:
     for site in made.sites.values():
         site.open(desk.open(result=b""))
         desk.add_ready(site.ready(verdict=True))
-    seed = made.sites[0].enter(desk.close_roster()).rotation_seed
+    seed = made.sites[0].enter(desk.close_roster()).context
     (_PROCESS / "clear_refs").write_text("5")  # the peak begins anew
     idle = _own_bytes("VmRSS")
     update = np.ones(parameters, np.float32)

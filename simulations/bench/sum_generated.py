@@ -50,7 +50,7 @@ def generated(*, sites: int, dropped: int, parameters: int) -> Costs:
     others = Others(made, measured=measured, dropped=dropped)
     roster = _ready(site, desk, others, costs)
     update, rng = np.random.default_rng(0).standard_normal(parameters).astype(np.float32), np.random.default_rng(0)
-    seed = clocked(costs.site, "enter", lambda: site.enter(roster)).rotation_seed
+    seed = clocked(costs.site, "enter", lambda: site.enter(roster)).context
     words = clocked(costs.site, "encode", lambda: encode({"update": update}, encoding, rotation_seed=seed, rng=rng))
     report = clocked(costs.site, "report", lambda: site.report(words))
     _sum(site, desk, others, costs, report=report)

@@ -142,7 +142,7 @@ def _play(clock: _Clock, *, encoding: Encoding, update: npt.NDArray[np.float32],
     readys = clock.everyone("ready", made.sites, open_and_ready)
     roster = clock.taken("ready", desk.add_ready, readys, desk.close_roster)
     entered = clock.everyone("enter", made.sites, lambda _, site: site.enter(roster))
-    seed, rng = entered[0].rotation_seed, np.random.default_rng(0)
+    seed, rng = entered[0].context, np.random.default_rng(0)
     words = clocked(
         clock.costs.site, "encode", lambda: encode({"update": update}, encoding, rotation_seed=seed, rng=rng)
     )

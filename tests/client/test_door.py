@@ -61,7 +61,7 @@ def test_keys_are_taken_up_again_for_their_plan_alone(wired: Make) -> None:
     assert same.door._sum is not None
     assert strange.door._sum is None
     with pytest.raises(NotAgreed, match="no keys were set up for this plan"):
-        strange.door.ready()
+        strange.door.ready(bytes(32))
 
 
 @pytest.mark.parametrize("step", ["pair", "reveal", "finish"])
@@ -137,7 +137,7 @@ def test_a_plan_whose_keys_were_replaced_gets_no_new_ones(wired: Make) -> None:
     hand._propose(made.plan)
 
     with pytest.raises(NotAgreed, match="no keys were set up"):
-        hand.door.ready()
+        hand.door.ready(bytes(32))
     with pytest.raises(Refused, match="keys_in_use"):
         hand.door.keys("begin", begin(made, made.plan))
 

@@ -139,11 +139,11 @@ def test_an_encoded_update_comes_back_as_a_sum() -> None:
 
     def sealed(site: int, entered: Entered) -> np.ndarray:
         rng = np.random.default_rng(site)
-        return encode({"update": updates[site]}, encoding, rotation_seed=entered.rotation_seed, rng=rng)
+        return encode({"update": updates[site]}, encoding, rotation_seed=entered.context, rng=rng)
 
     seeds = []
     header = next_header(made, words=encoding.words())
-    opened = run_round(made, header, lambda i, e: (seeds.append(e.rotation_seed), sealed(i, e))[1])
+    opened = run_round(made, header, lambda i, e: (seeds.append(e.context), sealed(i, e))[1])
     back = decode_sum(opened.words, encoding, sites=5, rotation_seed=seeds[0])["update"]
 
     assert len(set(seeds)) == 1

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from partsong.client.agreement import ByRules
 from partsong.client.consent import Rules
 from partsong.client.door import Answer, PlainDoor
 from partsong.client.dp.sampler import SystemRandomness
@@ -33,7 +34,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def purse_of(ledger: Ledger, *, records: int = RECORDS) -> Purse:
-    return Purse(ledger, holding="h", fingerprint="f", records=records, coordinator="c")
+    return Purse(ledger, holding="h", fingerprint="f", units={"record": records, "patient": None}, coordinator="c")
 
 
 @pytest.fixture
@@ -166,12 +167,13 @@ class Bench:
 
     def new_site(self) -> Site:
         rules = Rules(minimum_records=1)
-        self.purse = WritingPurse(self.ledger, holding="h", fingerprint="f", records=12, coordinator="c")
+        units = {"record": 12, "patient": None}
+        self.purse = WritingPurse(self.ledger, holding="h", fingerprint="f", units=units, coordinator="c")
         self.purse.said = self.said
         door = WritingDoor(name="north", rules=rules)
         door.said = self.said
         return Site(
-            name="north", host=self.host, encoded=self.encoded, rules=rules, labels=(),
+            name="north", host=self.host, encoded=self.encoded, consent=ByRules(rules), labels=(),
             journal=self.folder / "journal.jsonl", door=door, purse=self.purse,
             chance=lambda _p, _n: Chance(samples=SystemRandomness(), rounding=np.random.default_rng()),
             watch=Watch(step=lambda _n, _p: self.said.append("step")),

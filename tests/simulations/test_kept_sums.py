@@ -86,7 +86,7 @@ def test_another_start_is_refused(finished: Path) -> None:
 
 
 def test_a_forgery_of_the_last_sum_with_its_adapter_is_listed_as_not_checked(finished: Path, tmp_path: Path) -> None:
-    """The limit: once its vectors are gone, an outsider has the coordinator's word for the last sum, and is told so."""
+    """The limit: without vectors and the sites' signed words, the last sum is the coordinator's word: told so."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     result = unpack(Result, packed(run, 3))
@@ -105,10 +105,18 @@ def test_a_forgery_of_the_last_sum_with_its_adapter_is_listed_as_not_checked(fin
 
     with_vectors = verify(run)
     shutil.rmtree(run / "coordinator" / "spool")
+    with_words = verify(run)
+    shutil.rmtree(run / "coordinator" / "verdicts")
+    origin = run / "adapter" / "provenance.json"
+    facts = json.loads(origin.read_text())
+    facts["secure_sum"]["checked_by"] = []
+    origin.write_text(json.dumps(facts))
     without = verify(run)
 
     assert [line.round for line in with_vectors.wrong] == [3]
+    assert [line.place for line in with_words.wrong] == ["coordinator/verdicts"]
     assert without.wrong == ()
+    assert ("not checked", "coordinator/verdicts") in [(line.verdict, line.place) for line in without.findings]
     assert ("not checked", 3) in [(line.verdict, line.round) for line in without.findings]
 
 

@@ -127,7 +127,7 @@ def test_the_public_files_suffice(copy: Copy) -> None:
 
 
 def test_what_was_not_recomputed_is_said(copy: Copy) -> None:
-    """The sum of a round whose window is over, one whose vectors are not all there, and the sites' last word."""
+    """The sum of a round whose window is over, and one whose vectors are not all there; the sites' last words are read."""
     run = copy()
     (run / SPOOL.format(2) / "0.words").unlink()
 
@@ -137,7 +137,7 @@ def test_what_was_not_recomputed_is_said(copy: Copy) -> None:
     assert (SPOOL.format(1), 1) in verdicts(found, "not checked")
     assert (SPOOL.format(2), 2) in verdicts(found, "not checked")
     assert (SPOOL.format(3), 3) in verdicts(found, "right")
-    assert ("adapter/provenance.json", None) in verdicts(found, "not checked")
+    assert ("coordinator/verdicts", None) in verdicts(found, "right")
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_without_the_vectors_a_forged_sum_is_found_by_the_published_adapter(fini
     found = verify(run)
 
     assert (SPOOL.format(3), 3) in verdicts(found, "not checked")
-    assert [line.place for line in found.wrong] == [WEIGHTS]
+    assert [line.place for line in found.wrong] == ["coordinator/verdicts", WEIGHTS]
 
 
 def test_a_forged_sum_before_the_last_is_found_by_what_the_sites_signed_next(finished: Path, copy: Copy) -> None:
@@ -289,7 +289,9 @@ def test_a_left_out_or_exchanged_result_is_found(copy: Copy) -> None:
     shutil.copy(exchanged / RESULT.format(3), exchanged / RESULT.format(2))
 
     assert [(line.place, line.round) for line in verify(without_middle).wrong] == [(RESULT.format(3), 3)]
-    assert [line.place for line in verify(without_last).wrong] == [WEIGHTS, "adapter/provenance.json"]
+    assert [line.place for line in verify(without_last).wrong] == [
+        "coordinator/verdicts", WEIGHTS, "adapter/provenance.json",
+    ]  # fmt: skip
     assert [(line.place, line.round) for line in verify(exchanged).wrong] == [(RESULT.format(2), 2)]
 
 

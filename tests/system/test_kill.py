@@ -13,8 +13,10 @@ import pytest
 Call = Callable[..., Any]
 Stopped = Callable[..., tuple[Path, int, str]]
 
-LARGEST_FILE = 30_000
-"""Bytes. Above every small file of a run, below a checkpoint of the tiny model: 4,608 float64 numbers."""
+LARGEST_FILE = 60_000
+"""Bytes. Above every other file of a run, below a checkpoint of the tiny model: twice 4,608 float64 numbers."""
+REMEMBERS = "optimizer.name=fedavgm"
+"""An optimizer whose memory makes checkpoints the largest files."""
 
 
 def adapter(run: Path) -> bytes:
@@ -105,7 +107,7 @@ def test_a_full_disk_leaves_the_run_resumable(
 
     The first large file is the checkpoint of round 1, with masks after the sum of the round was kept.
     """
-    usual = [*usual, f"secure_sum={mode}"]
+    usual = [*usual, f"secure_sum={mode}", REMEMBERS]
 
     def small_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
@@ -130,6 +132,7 @@ def test_a_disk_that_fills_later_leaves_the_earlier_checkpoint(
     call: Call, command: list[str], usual: list[str], stopped: Stopped, tmp_path: Path
 ) -> None:
     """Round 1 stands when round 2 cannot be written."""
+    usual = [*usual, REMEMBERS]
     run, _, _ = stopped([*usual, "rounds=3"], line="round 2 of 3", send=signal.SIGKILL)
     before = {file.name: file.read_bytes() for file in (run / "checkpoint").iterdir() if not file.name.startswith(".")}
 
