@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,12 +61,6 @@ small epsilons need."""
 TAIL_SDS = 7.0
 """A sample is cut where it exceeds its mean by this many standard deviations. At 5 the cut costs a site of 100
 records 1 % of epsilon, at 7 less than 1e-5 (100 steps, q=.05, noise 1)."""
-
-NOISE_DIGITS = 4
-"""Calibrated noise multipliers are multiples of 10**-4, so that a plan prints them in full."""
-
-CALIBRATION_SLACK = 1e-4
-"""Part of the epsilon that calibration leaves for the cut of samples, which only a site can account."""
 
 GRID_STEPS = 1 << 20
 """Steps of the grid in one standard deviation of discrete noise."""
@@ -201,7 +195,7 @@ def epsilon(events: Sequence[StepEvents], *, delta: float) -> Spend:
             hide records and others patients. Nothing was spent.
     Source: Sommer et al. 2019 and Doroshenko et al. 2022 (PLD, connect-the-dots), Mironov 2017 (RDP).
     """
-    _check_delta(delta)
+    check_delta(delta)
     return _spend_of(_merged(events), delta)
 
 
@@ -213,7 +207,7 @@ def epsilon_bound(events: Sequence[StepEvents], *, delta: float) -> Spend | None
     Raises:
         Refused: `mixed_units`, as `epsilon`.
     """
-    _check_delta(delta)
+    check_delta(delta)
     unit = unit_of(events)
     bound = _pld_epsilon(_merged(events), delta=delta, grid=COARSE_GRID)
     return None if bound is None else Spend(epsilon=bound, delta=delta, accountant="pld", unit=unit)
@@ -264,7 +258,7 @@ def patient_epsilon(events: StepEvents, *, delta: float, records: int) -> float:
         records: of the patient, >= 1; the time grows with it, some 0.2 s each.
     Source: Charles et al. 2024 (arXiv 2407.07737), example-level sampling with mixture-of-Gaussians accounting.
     """
-    _check_delta(delta)
+    check_delta(delta)
     if records < 1 or events.unit != "record":
         raise ValueError("steps whose unit is the record, and at least one record")
     if records == 1:
@@ -277,85 +271,6 @@ def patient_epsilon(events: StepEvents, *, delta: float, records: int) -> float:
         value_discretization_interval=PATIENT_GRID,
     )
     return float(one.self_compose(events.steps).get_epsilon_for_delta(delta))
-
-
-@functools.lru_cache(maxsize=32)
-def calibrate(
-    *, sampling_rate: float, steps: int, epsilon: float, delta: float, loss_noise_ratio: float | None
-) -> float:
-    """Find the smallest gradient noise multiplier whose whole run stays within the budget.
-
-    Guarantees and Raises: those of `replan` with nothing spent yet.
-    """
-    return replan(
-        history=(),
-        sampling_rate=sampling_rate,
-        steps=steps,
-        epsilon=epsilon,
-        delta=delta,
-        loss_noise_ratio=loss_noise_ratio,
-    )
-
-
-def replan(
-    *,
-    history: Sequence[StepEvents],
-    sampling_rate: float,
-    steps: int,
-    epsilon: float,
-    delta: float,
-    loss_noise_ratio: float | None,
-) -> float:
-    """Find the smallest gradient noise multiplier for further steps on top of what was already done.
-
-    Guarantees:
-        - history and new steps together cost at most `epsilon`; the next smaller multiple of 1e-4 costs more
-          than (1 - 1e-4) `epsilon`;
-        - deterministic; about 1 s.
-    Args:
-        history: events already spent.
-        sampling_rate: of the steps to come.
-        steps: to come.
-        epsilon: > 0, for all together.
-        delta: (0, 1).
-        loss_noise_ratio: noise multiplier of the released loss / that of the gradient; None: no loss is released.
-    Raises:
-        Refused: `budget_spent`, if no noise keeps the budget; nothing was changed.
-    """
-    _check_delta(delta)
-    if epsilon <= 0:
-        raise ValueError(f"epsilon above 0, not {epsilon}")
-    spent = _pld(_merged(history), grid=COARSE_GRID)
-    share = 1.0 if loss_noise_ratio is None else joint_multiplier(1.0, loss_noise_ratio)
-
-    def kept(noise: float) -> bool:
-        new = StepEvents(sampling_rate=sampling_rate, noise_multiplier=noise * share, steps=steps)
-        total = spent.compose(_pld_of(new, COARSE_GRID))
-        return bool(total.get_epsilon_for_delta(delta) <= epsilon * (1 - CALIBRATION_SLACK))
-
-    return _smallest(kept)
-
-
-def _smallest(kept: Callable[[float], bool]) -> float:
-    """Bisect the monotone predicate `kept` over multiples of 10**-NOISE_DIGITS, starting near 1."""
-    scale = int(10**NOISE_DIGITS)
-    low, high = scale, scale
-    while not kept(high / scale):
-        low, high = high, math.ceil(high * math.sqrt(2))
-        if high > HIGHEST_NOISE * scale:
-            raise Refused(
-                "budget_spent",
-                reason="what was spent leaves nothing for these steps, whatever the noise",
-                remedy="ask for fewer steps, or for a larger budget",
-            )
-    while low == high or kept(low / scale):
-        low, high = math.floor(low / math.sqrt(2)), low
-        if low < LOWEST_NOISE * scale:
-            return high / scale
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if kept(middle / scale) else (middle, high)
-    return high / scale
 
 
 def composed(events: Sequence[StepEvents], *, grid: float) -> Any:
@@ -427,6 +342,7 @@ def _unaccountable(reason: str) -> Refused:
     return Refused("unaccountable_release", reason=reason, remedy="use more noise, fewer steps or a larger delta")
 
 
-def _check_delta(delta: float) -> None:
+def check_delta(delta: float) -> None:
+    """Refuse what is no delta, as a mistake of the caller."""
     if not 0 < delta < 1:
         raise ValueError(f"delta in (0, 1), not {delta}")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from partsong.common.accounting import calibrate, epsilon, for_grid
+from partsong.common.accounting import epsilon, for_grid
 from partsong.common.adapter import AdapterLayout, FloatVec, digest
+from partsong.common.calibration import calibrate
 from partsong.common.config import PrivacyConfig, SimulationConfig
 from partsong.common.errors import ConfigError
 from partsong.common.fixed_point import Block, Encoding
