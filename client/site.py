@@ -141,7 +141,7 @@ class Site:
                 case wire.Open.kind:
                     return self._open(wire.decode(header, wire.Open), vector, note)
                 case wire.Roster.kind:
-                    return self._roster(wire.decode(header, wire.Roster), note)
+                    return self._roster(wire.decode(header, wire.Roster), vector, note)
                 case wire.Confirm.kind:
                     return self._step(wire.decode(header, wire.Confirm), self._door.confirm, note)
                 case wire.Unmask.kind:
@@ -201,25 +201,26 @@ class Site:
             self._purse.release(context)
             raise
         self._waiting = _Waiting(number=query.round, attempt=query.attempt, context=context, update=update)
-        header = wire.Ready(site=self._name, round=query.round, attempt=query.attempt)
+        block = self._door.wanted
+        header = wire.Ready(site=self._name, round=query.round, attempt=query.attempt, block=block)
         return Answer(header=wire.encode(header), note=self._door.ready(self._purse.head))
 
-    def _roster(self, roster: wire.Roster, note: bytes) -> Answer:
+    def _roster(self, roster: wire.Roster, vector: bytes, note: bytes) -> Answer:
         """Seal the waiting update for the sites of the roster; answer Report. A second call finds nothing to seal."""
         plan = self._agreed(roster.plan_sha256)
         waiting = self._waiting
         if waiting is None or (waiting.number, waiting.attempt) != (roster.round, roster.attempt):
             raise NotAgreed("state", "no update of that round waits here")
         with _coded("sum"):
-            self._door.enter(roster, note)
+            self._door.enter(roster, note, vector)
         # Used up, whatever happens next: where a commit fails, it may have been recorded all the same.
         self._waiting = None
         self._purse.commit(waiting.context)
         blocks = {UPDATE: waiting.update.update_P, LOSS: np.array([waiting.update.loss], np.float32)}
         words_W = seal(blocks, plan, number=roster.round, rng=self._chance(plan, roster.round).rounding)
-        vector, sealed = self._door.report(words_W)
+        words, sealed = self._door.report(words_W)
         header = wire.Report(site=self._name, round=roster.round, attempt=roster.attempt)
-        return Answer(header=wire.encode(header), vector=vector, note=sealed)
+        return Answer(header=wire.encode(header), vector=words, note=sealed)
 
     def _step(self, message: wire.Confirm | wire.Unmask, take: Callable[[bytes], bytes], note: bytes) -> Answer:
         """Confirm the survivors, or give shares."""

@@ -248,7 +248,8 @@ class SecureSumConfig:
     corrupt_tolerance: int | None = None
     """Most sites that may work with the coordinator. None: the largest number below a third of the sites."""
     check_window: int = 1
-    """Newest rounds of which the coordinator keeps the masked vectors, so that anyone can recompute their sum."""
+    """Newest rounds of which the coordinator keeps the masked vectors, so that anyone can recompute their sum and sites
+    can ask for a block of the last one. 0: neither."""
     field_bits: int = 21
     """Width of one number in the sum; 64 // field_bits numbers share a word."""
     update_clip: float | None = None

@@ -114,6 +114,8 @@ class Plan:
     encoding: Encoding
     masked: bool
     """Whether the secure sum hides each site's words. A site's policy has to allow False by name."""
+    spot_checks: bool
+    """Whether a site may ask for a block of the last sum's masked vectors, and seals nothing without it."""
     start_sha256: str
     """Digest of the trained part that round 1 starts from; every later one follows from the sums."""
     optimizer: ServerOptimizerConfig

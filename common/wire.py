@@ -15,7 +15,7 @@ size caps. Does not cover: who sent it (the transport's and the note's signature
 | keyed   | site        | -                         | BUNDLE to REVEAL        | its answer                             |
 | open    | coordinator | trained adapter part, f32 | OPEN                    | asks one query                         |
 | ready   | site        | -                         | READY                   | the update waits at the site           |
-| roster  | coordinator | -                         | ROSTER                  | who is in the sum                      |
+| roster  | coordinator | block of the last sum     | ROSTER                  | who is in the sum                      |
 | report  | site        | sealed words if unmasked  | REPORT                  | the update, encoded and masked         |
 | confirm | coordinator | -                         | CONFIRM request         | whose reports have arrived             |
 | unmask  | coordinator | -                         | UNMASK request          | enough sites have confirmed            |
@@ -120,6 +120,8 @@ class Ready:
     site: str
     round: int
     attempt: int
+    block: int = -1
+    """Block of the last sum that the site wants to see with ROSTER; -1: none."""
 
     def __post_init__(self) -> None:
         _check_names(self.site)

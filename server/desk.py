@@ -12,7 +12,6 @@ from typing import Protocol, TypeVar
 
 from partsong.common import wire
 from partsong.common.adapter import FloatVec, digest
-from partsong.common.build import to_tree
 from partsong.common.errors import WireError
 from partsong.common.opened import Opened
 from partsong.common.plan import Plan
@@ -137,6 +136,6 @@ def answer_of(cls: type[T], answer: Parcel, *, site: str, query: Query) -> T:
         WireError: of another kind, site, round or attempt than the one asked.
     """
     found = wire.decode(answer.header, cls)
-    if to_tree(found) != {"site": site, "round": query.round, "attempt": query.attempt}:
+    if (found.site, found.round, found.attempt) != (site, query.round, query.attempt):
         raise WireError(f"{found.kind}: speaks of another site or round than the one asked")
     return found

@@ -14,17 +14,19 @@ from partsong.common import wire
 from partsong.common.adapter import digest
 from partsong.common.codec import unpack
 from partsong.common.errors import WireError
-from partsong.common.messages import Header, Report
+from partsong.common.merkle import LEAF_BYTES
+from partsong.common.messages import Header, Report, Result, Signed
 from partsong.common.opened import Opened, encoding_hash, model_hash, query_hash, read_sum
 from partsong.common.plan import Plan
-from partsong.common.result import OpenedSum
+from partsong.common.recompute import prove_block
+from partsong.common.result import OpenedSum, read_result
 from partsong.common.thresholds import Floors, quorum, smallest_sum
 from partsong.common.transcript import RunFacts
 from partsong.server.desk import Query, answer_of, opening, roster
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import MASKED, Phase
 from partsong.server.secure_sum import SumRound
-from partsong.server.sum_journal import KeptResult, SumJournal
+from partsong.server.sum_journal import KeptResult, Spooled, SumJournal
 
 
 def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: OpenedSum | None, deadline: int) -> Header:
@@ -82,6 +84,8 @@ class MaskedDesk:
         """
         self._plan, self._query, self._desk, self._header, self._run = plan, query, desk, header, run
         self._journal, self._previous = journal, previous
+        self._wanted: dict[str, int] = {}
+        self._spooled: Spooled | None = None
         self.result: OpenedSum | None = None
         self.packed = b""
 
@@ -108,7 +112,7 @@ class MaskedDesk:
             note = self._desk.close_roster()
             # All who signed READY, also one whose own answer was lost: the sites compare names and signatures.
             header = wire.encode(roster(self._plan, self._query, self._names(self._desk.roster)))
-            return dict.fromkeys(sites, Parcel(header=header, note=note))
+            return {site: Parcel(header=header, note=note, vector=self._block(site)) for site in sites}
         plan_sha256, number, attempt = self._plan.sha256, self._query.round, self._query.attempt
         if phase is Phase.CONFIRM:
             header = wire.encode(wire.Confirm(plan_sha256=plan_sha256, round=number, attempt=attempt))
@@ -121,8 +125,9 @@ class MaskedDesk:
     def take(self, phase: Phase, site: str, answer: Parcel) -> None:
         """READY, REPORT, CONFIRM, UNMASK, each signed by its site."""
         if phase is Phase.READY:
-            answer_of(wire.Ready, answer, site=site, query=self._query)
+            ready = answer_of(wire.Ready, answer, site=site, query=self._query)
             self._sent_by(site, self._desk.add_ready(answer.note))
+            self._wanted[site] = ready.block
         elif phase is Phase.REPORT:
             answer_of(wire.Report, answer, site=site, query=self._query)
             number = self._desk.add_report(answer.note)
@@ -146,6 +151,22 @@ class MaskedDesk:
         self._journal.keep(kept, packed)
         self.result, self.packed = result, packed
         return opened
+
+    def _block(self, site: str) -> bytes:
+        """Give the block of the last sum that a site wants to see; nothing where there is none or it is gone."""
+        wanted, packed = self._wanted.get(site, -1), self._previous[1]
+        if wanted < 0 or not packed:
+            return b""
+        last = read_result(packed, run=self._run, floors=self._run.charter.floors)
+        self._spooled = self._spooled or self._journal.spooled(last.header.round)
+        if self._spooled is None or wanted * LEAF_BYTES >= len(unpack(Result, packed).words):
+            return b""
+        return prove_block(
+            context=last.context,
+            leaf=wanted,
+            vectors={number: self._spooled.vectors[number] for number in last.sites},
+            unmasks=[unpack(Signed, message) for _, message in sorted(self._spooled.unmasks.items())],
+        )
 
     def _names(self, numbers: Sequence[int]) -> tuple[str, ...]:
         return tuple(self._run.charter.sites[number].id for number in numbers)

@@ -80,6 +80,7 @@ def make_plan(
         dp=dp,
         encoding=encoding,
         masked=config.secure_sum.mode == "full",
+        spot_checks=config.secure_sum.mode == "full" and config.secure_sum.check_window > 0,
         start_sha256=digest(start_P),
         optimizer=config.optimizer,
         minimum_cohort=config.cohort.minimum,

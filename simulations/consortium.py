@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from partsong.client.door import Membership
 from partsong.client.file_vault import FileVault
+from partsong.client.masked_door import Membership
 from partsong.common.charter import (
     Charter,
     Member,

@@ -13,9 +13,10 @@ from partsong.client.agreement import ByPolicy, ByRules
 from partsong.client.approval import Approvals
 from partsong.client.consent import Rules
 from partsong.client.data.encode import fingerprint
-from partsong.client.door import Door, MaskedDoor, PlainDoor
+from partsong.client.door import Door, PlainDoor
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
 from partsong.client.ledger import Ledger
+from partsong.client.masked_door import MaskedDoor
 from partsong.client.policy import Policy
 from partsong.client.policy_file import read_policy
 from partsong.client.site import Chance, Site, Watch

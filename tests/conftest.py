@@ -68,6 +68,7 @@ def _plan(**changes: Any) -> Plan:
         "dp": None,
         "encoding": encoding,
         "masked": False,
+        "spot_checks": False,
         "start_sha256": "a" * 64,
         "optimizer": ServerOptimizerConfig(),
         "minimum_cohort": 3,

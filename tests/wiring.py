@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from partsong.client.consent import NotAgreed
-from partsong.client.door import MaskedDoor, Membership
+from partsong.client.masked_door import MaskedDoor, Membership
 from partsong.client.seal import seal
 from partsong.common import events, wire
 from partsong.common.adapter import FloatVec
@@ -102,9 +102,10 @@ class Hand:
                 self.waiting = None
                 self.door.open(query, note)
                 self.waiting = query.round, query.attempt
-                return self._answer(wire.Ready, query, self.door.ready(bytes(32)))
+                header = wire.Ready(site=self.name, round=query.round, attempt=query.attempt, block=self.door.wanted)
+                return Parcel(header=wire.encode(header), note=self.door.ready(bytes(32)))
             case "roster":
-                return self._report(self._agreed(wire.decode(header, wire.Roster)), note)
+                return self._report(self._agreed(wire.decode(header, wire.Roster)), note, parcel.vector)
             case "confirm":
                 message = self._agreed(wire.decode(header, wire.Confirm))
                 return self._answer(wire.Step, message, self.door.confirm(note))
@@ -125,10 +126,10 @@ class Hand:
         self.plan = plan
         return Parcel(header=wire.encode(wire.Accept(site=self.name, plan_sha256=plan.sha256)))
 
-    def _report(self, roster: wire.Roster, note: bytes) -> Parcel:
+    def _report(self, roster: wire.Roster, note: bytes, vector: bytes) -> Parcel:
         if self.waiting != (roster.round, roster.attempt):
             raise NotAgreed("state", "no update of that round waits here")
-        self.door.enter(roster, note)
+        self.door.enter(roster, note, vector)
         self.waiting = None
         assert self.plan is not None
         words_W = seal(
@@ -209,6 +210,7 @@ class Wired:
         self.outcomes: dict[int, Outcome] = {}
         self.heard: list[events.Event] = []
         self.checked: tuple[str, ...] = ()
+        self.before_last = self.state
         self.start()
 
     def start(self) -> None:

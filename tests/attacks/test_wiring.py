@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from wiring import Before, Wired
 
-from partsong.client import door as door_module
 from partsong.client import follow as follow_module
+from partsong.client import masked_door as door_module
 from partsong.common import wire
 from partsong.common.adapter import digest
 from partsong.common.codec import pack, unpack

@@ -280,7 +280,7 @@ def test_an_answer_that_was_lost_is_not_given_for_another_roster(wired: Make) ->
     roster = wire.decode(seen[0].header, wire.Roster)
 
     with pytest.raises(Refused, match="stage"):
-        door.enter(roster, seen[0].note)
+        door.enter(roster, seen[0].note, b"")
 
 
 def test_names_other_than_the_signed_ones_seal_nothing(wired: Make) -> None:
@@ -296,7 +296,7 @@ def test_names_other_than_the_signed_ones_seal_nothing(wired: Make) -> None:
         door = made.hands["a"].door
         for sites in ((*"abcd",), (*"abcdef",), (*"abcdf",), (*"abcdee",), ()):
             with pytest.raises(WireError, match="other names"):
-                door.enter(replace(roster, sites=sites), parcel.note)
+                door.enter(replace(roster, sites=sites), parcel.note, b"")
             tried.append("".join(sites))
         return parcel
 
@@ -313,14 +313,14 @@ def test_the_plain_door_takes_its_floor_and_nothing_of_the_secure_sum(make_plan:
     door.agree(plan, np.zeros(8, np.float32))
     roster = wire.Roster(plan_sha256=plan.sha256, round=1, attempt=1, sites=("a", "b", "c"))
 
-    door.enter(roster, b"")
+    door.enter(roster, b"", b"")
 
     words_W = np.arange(5, dtype=np.uint64)
     assert door.report(words_W) == (words_W.tobytes(), b"")
     with pytest.raises(NotAgreed, match="2 sites in a roster of 2, at least 3 needed"):
-        door.enter(replace(roster, sites=("a", "b")), b"")
+        door.enter(replace(roster, sites=("a", "b")), b"", b"")
     with pytest.raises(NotAgreed, match="not in it"):
-        door.enter(replace(roster, sites=("b", "c", "d")), b"")
+        door.enter(replace(roster, sites=("b", "c", "d")), b"", b"")
     for step in (door.confirm, door.unmask):
         with pytest.raises(NotAgreed, match="without a secure sum"):
             step(b"x")

@@ -102,6 +102,7 @@ def changed(plan: Plan) -> dict[str, Plan]:
         "frozen_sha256": "e" * 64,
         "start_sha256": "e" * 64,
         "masked": True,
+        "spot_checks": True,
         "optimizer": dataclasses.replace(plan.optimizer, momentum=0.5),
         "training": dataclasses.replace(plan.training, learning_rate=0.9),
         "encoding": dataclasses.replace(plan.encoding, field_bits=31),

@@ -145,8 +145,8 @@ class WritingDoor(PlainDoor):
     def open(self, query: wire.Open, note: bytes) -> None:
         self.said.append("open")
 
-    def enter(self, roster: wire.Roster, note: bytes) -> None:
-        super().enter(roster, note)
+    def enter(self, roster: wire.Roster, note: bytes, block: bytes) -> None:
+        super().enter(roster, note, block)
         self.said.append("enter")
 
     def report(self, words_W: WordVec) -> tuple[bytes, bytes]:

@@ -112,6 +112,7 @@ def test_the_digest_covers_every_field(make_plan: MakePlan, make_dp: MakeDp) -> 
         "sampling_rate": 0.2,
         "dp": make_dp(),
         "masked": True,
+        "spot_checks": True,
         "start_sha256": "0" * 64,
         "optimizer": ServerOptimizerConfig(momentum=0.5),
         "minimum_cohort": 2,
