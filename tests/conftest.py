@@ -91,18 +91,19 @@ def make_plan() -> Callable[..., Plan]:
     return _plan
 
 
-def _wiring() -> Any:
-    """Load the helper beside this file once, under a name that tests can import."""
-    if "wiring" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("wiring", Path(__file__).with_name("wiring.py"))
+def _helper(name: str) -> Any:
+    """Load a helper beside this file once, under a name that tests can import."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
         assert spec is not None
         assert spec.loader is not None
-        sys.modules["wiring"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["wiring"])
-    return sys.modules["wiring"]
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
-_wiring()
+_helper("wiring")
+_helper("lies")
 
 
 def _masked_plan(**changes: Any) -> Plan:
@@ -124,6 +125,6 @@ def wired(tmp_path: Path) -> Callable[..., Any]:
         number = len(list(tmp_path.iterdir()))
         folder = tmp_path / f"wired-{number}"
         folder.mkdir()
-        return _wiring().Wired(folder, _masked_plan(**changes))
+        return _helper("wiring").Wired(folder, _masked_plan(**changes))
 
     return make
