@@ -90,7 +90,7 @@ class Federation:
         listen: events.Listener = lambda _: None,
         on_site_error: SiteError = lambda _s, _e: None,
     ) -> None:
-        """Set the run up; nothing is trained or written yet.
+        """Set the run up: keys and charter are written, nothing is trained yet.
 
         Raises:
             ConfigError: the run that is configured cannot be; see `draft`.

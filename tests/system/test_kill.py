@@ -24,6 +24,11 @@ def adapter(run: Path) -> bytes:
     return (run / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
+def hears_ctrl_c() -> None:
+    """A shell that starts the tests in the background makes all that they start deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def stopped(command: list[str], tmp_path: Path) -> Stopped:
     """Start the command, wait for a line of its talk, send a signal; give the run, the exit code and the talk."""
@@ -31,8 +36,9 @@ def stopped(command: list[str], tmp_path: Path) -> Stopped:
     def run(overrides: list[str], *, line: str, send: signal.Signals) -> tuple[Path, int, str]:
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         with subprocess.Popen(
-            [*command, "simulate", *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
-        ) as process:
+            [*command, "simulate", *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+            preexec_fn=hears_ctrl_c,
+        ) as process:  # fmt: skip
             assert process.stderr is not None
             said = []
             for text in process.stderr:
