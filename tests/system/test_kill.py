@@ -37,7 +37,7 @@ def stopped(command: list[str], tmp_path: Path) -> Stopped:
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         with subprocess.Popen(
             [*command, "simulate", *overrides], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
-            preexec_fn=hears_ctrl_c,
+            preexec_fn=hears_ctrl_c,  # noqa: PLW1509 - one call of the system, no lock is taken
         ) as process:  # fmt: skip
             assert process.stderr is not None
             said = []
