@@ -22,6 +22,7 @@ from partsong.client.spending import Purse
 from partsong.common import wire
 from partsong.common.accounting import epsilon
 from partsong.common.adapter import digest
+from partsong.common.build import sha256_of
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import PartsongError
 from partsong.common.files import read_lines
@@ -123,6 +124,24 @@ def test_rounds_that_are_opened_and_never_completed_spend_nothing(bench: Bench, 
     assert bench.ledger.outstanding() == ()
     assert len(bench.ledger.holding("h").claims) == 1
     assert verify(bench.ledger).entries == 2 + 2 * count + 2
+
+
+def test_a_long_journal_does_not_make_a_site_hash_the_plan_more_often(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan of a large model takes milliseconds to hash, and a coordinator makes the journal as long as it likes."""
+    bench.start(Grant(epsilon=None, delta=DELTA))
+    hashed: list[Plan] = []
+    monkeypatch.setattr("partsong.common.plan.sha256_of", lambda plan: hashed.append(plan) or sha256_of(plan))
+    counts = []
+
+    for attempt in range(2, 12):
+        assert bench.open(attempt=attempt) == "ready"
+        counts.append(len(hashed))
+        hashed.clear()
+
+    assert counts[0] > 0
+    assert len(set(counts)) == 1
 
 
 def test_the_cap_of_the_policy_stops_them_by_name_before_a_record_is_read(bench: Bench) -> None:
