@@ -277,11 +277,12 @@ class Site:
         Raises:
             DataError: the journal is damaged. What was spent is then unknown, so nothing more is.
         """
+        plan_sha256 = plan.sha256  # once: the journal may be long
         try:
             return [
                 (int(line["round"]), int(line["attempt"]))
                 for line in read_lines(self._journal)
-                if line["plan"] == plan.sha256
+                if line["plan"] == plan_sha256
             ]
         except (KeyError, TypeError, ValueError) as err:
             raise DataError(

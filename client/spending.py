@@ -94,8 +94,8 @@ class Purse:
 
     def queries(self, plan: Plan) -> int:
         """Count the rounds of a plan that are paid for."""
-        claims = self._ledger.holding(self._holding).claims
-        return sum(context.startswith(f"{plan.sha256}:") for context in claims)
+        prefix, claims = f"{plan.sha256}:", self._ledger.holding(self._holding).claims
+        return sum(context.startswith(prefix) for context in claims)
 
     def _claim(self, plan: Plan, *, context: str, rounds: int) -> Claim:
         return Claim(
