@@ -21,9 +21,10 @@ import torch
 from partsong.client.agreement import ByRules
 from partsong.client.consent import Rules
 from partsong.client.data.encode import Encoded, EncodingReport, Record
-from partsong.client.door import Door, MaskedDoor, Membership, PlainDoor
+from partsong.client.door import Door, PlainDoor
 from partsong.client.dp.sampler import SystemRandomness
 from partsong.client.ledger import Ledger
+from partsong.client.masked_door import MaskedDoor, Membership
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
 from partsong.client.site import Chance, Site

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from partsong.client import site_state
-from partsong.client.door import Membership
 from partsong.client.file_vault import FileVault
 from partsong.client.ledger import Ledger
 from partsong.client.ledger_export import verify
+from partsong.client.masked_door import Membership
 from partsong.client.site_state import Stage
 from partsong.common import wire
 from partsong.common.adapter import FloatVec
