@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from partsong.client.approval import Approvals, consider, require_approved
-from partsong.client.consent import Facts, NotAgreed, Rules, check_plan, public_refusal
+from partsong.client.consent import Facts, Rules, check_plan, public_refusal
 from partsong.client.policy import Policy
 from partsong.common.errors import Refused
 from partsong.common.plan import Plan
@@ -84,6 +84,3 @@ class ByPolicy:
     def require(self, plan: Plan) -> None:
         """Look at the decision again: an operator may have withdrawn it."""
         require_approved(self._approvals.get(plan.sha256))
-
-
-__all__ = ["ByPolicy", "ByRules", "Consent", "NotAgreed"]

@@ -1,10 +1,10 @@
 """How words leave a site: through the secure sum, or, where the policy allows it by name, as they are.
 
-Everything that a site sends about its records passes `report` of one of the two classes here.
+Everything that a site sends about its records passes `report` of a door: `PlainDoor` here, or `MaskedDoor` of
+`partsong.client.masked_door`.
 
-Covers, masked: the words are opened only as part of one sum over enough sites; the coordinator's history of sums and
-adapters is recomputed, and a site that finds it wrong takes no further part.
-Does not cover: what the sum says about a site (differential privacy does), and, unmasked, anything.
+Covers, unmasked: a roster below the floor, or without this site, gets nothing.
+Does not cover, unmasked: anything else; the coordinator could read the words.
 """
 
 from __future__ import annotations

@@ -75,6 +75,23 @@ def test_a_forged_sum_with_its_tag_is_found_and_nothing_is_built_on_it(wired: Ma
     assert not [key for key in made.sealed if key[0] > 1]
 
 
+def test_a_site_that_found_a_sum_wrong_remembers_it_without_another_check(
+    wired: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart too, and although nobody picks a block any more."""
+    made = after_one_round(wired)
+    made.round(2)
+    monkeypatch.setattr(spot_check, "CHECKS", 0)
+    made.restart("a")
+    made.propose()
+
+    outcome = made.round(3)
+
+    assert outcome.opened is None
+    assert "wrong_sum" in made.errors("a")
+    assert not [key for key in made.sealed if key[0] > 1]
+
+
 def test_without_the_block_the_forgery_is_believed(wired: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: tag, history and adapter all fit."""
     monkeypatch.setattr(masked_door.SpotCheck, "require", lambda _self, _proof, *, run: None)

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from lies import begin, through_another_plan, without
+from lies import LIE_P, begin, through_another_plan, without
 from wiring import Wired
 
 from partsong.client import masked_door as door_module
 from partsong.common import wire
+from partsong.common.adapter import digest
 from partsong.common.codec import pack, unpack
+from partsong.common.errors import WireError
 from partsong.common.merkle import root_of
 from partsong.common.messages import (
     Confirm,
@@ -153,6 +155,30 @@ def forged(made: Wired, packed: bytes) -> bytes:
     words[0] ^= 1
     statement = replace(unpack(Statement, result.statement.body), sum=root_of(bytes(words)))
     return pack(replace(result, statement=sign(statement, made.trust.signer), words=bytes(words)))
+
+
+def counted(made: Wired, *, asked: str, published: str) -> bool:
+    """Whether a verdict that was asked for one adapter counts for another."""
+    parcel = made.sums.closing(adapter_sha256=asked)
+    assert parcel is not None
+    answer = made.hands["a"].handle(parcel)
+    assert isinstance(answer, Parcel)
+    return made.sums.found_right("a", answer, adapter_sha256=published)
+
+
+@pytest.mark.parametrize("asked", ["the true one", "none"])
+def test_a_verdict_on_one_adapter_does_not_count_for_another(wired: Make, asked: str) -> None:
+    """Held beside another adapter that is published it is refused; the control counts for its own."""
+    made = wired()
+    made.propose()
+    made.round(1)
+    true, lie = digest(made.adapter_P), digest(LIE_P)
+
+    with pytest.raises(WireError, match="another site, result or adapter"):
+        counted(made, asked="" if asked == "none" else true, published=lie)
+
+    assert counted(made, asked=true, published=true)
+    assert not counted(made, asked=lie, published=lie)
 
 
 # Sites.

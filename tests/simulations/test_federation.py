@@ -356,3 +356,21 @@ def test_a_plan_that_waits_for_a_person_goes_on_when_all_have_approved(
         approvals.decide(waiting.plan_sha256, "approved")
 
     assert len(Federation(prepared, run).run().history) == 2
+
+
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_an_approval_that_is_withdrawn_stops_the_next_query(
+    configured: Configure, policy: Callable[..., str], *, withdrawn: bool
+) -> None:
+    """Between two rounds an operator changes their mind; the control leaves the approval as it is."""
+    config = configured(*PRIVATE, policy(), "sites=5")
+    run = RunDir.create(config, marks=())
+
+    def listen(event: events.Event) -> None:
+        if withdrawn and isinstance(event, events.RoundOpened) and event.round == 2:
+            approvals = Approvals(run.site_folder("site-3") / "approvals")
+            approvals.decide(approvals.all()[0].plan_sha256, "refused")
+
+    history = Federation(prepare(config), run, listen=listen).run().history
+
+    assert history[1]["lost"] == ({"site-3": "refused"} if withdrawn else {})
