@@ -16,7 +16,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from partsong.common.errors import WireError
 
 if TYPE_CHECKING:  # a site brings torch along, moving messages does not need it
-    from partsong.client.door import Answer
+    from partsong.client.secure_sum.door import Answer
     from partsong.client.site import Site
 
 RAW = "partsong.raw.v1"

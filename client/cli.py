@@ -31,7 +31,7 @@ HERE = Path()
 def show(folder: Dir = HERE, as_json: Json = False) -> None:
     """Show what each holding has spent, and of what."""
     from partsong.client import site_files
-    from partsong.client.ledger_export import to_tree
+    from partsong.client.budget.ledger_export import to_tree
 
     tree = to_tree(site_files.open_ledger(folder), entries=False)
     _print(tree, site_files.ledger_words(tree), as_json=as_json)
@@ -63,7 +63,7 @@ def export(
 ) -> None:
     """Write all entries. They hold counts of records: for the site's own eyes."""
     from partsong.client import site_files
-    from partsong.client.ledger_export import to_csv, to_json
+    from partsong.client.budget.ledger_export import to_csv, to_json
     from partsong.common.files import write_bytes
 
     opened = site_files.open_ledger(folder)
@@ -80,7 +80,7 @@ def check(
 ) -> None:
     """Check a policy and say what it allows. What it does not name is not allowed."""
     from partsong.client import site_files
-    from partsong.client.policy_file import read_policy
+    from partsong.client.rules.policy_file import read_policy
 
     found = read_policy(file)
     _print(site_files.policy_tree(found), site_files.policy_words(found), as_json=as_json)

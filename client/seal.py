@@ -2,7 +2,7 @@
 
 Covers: every value that leaves is a coordinate of the sealed vector; a block that was not released under
 differential privacy, when the plan has it, is refused; nothing that is not finite leaves.
-Does not cover: hiding the words from who adds them; `partsong.client.door` masks them.
+Does not cover: hiding the words from who adds them; `partsong.client.secure_sum.door` masks them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from partsong.common.adapter import FloatVec
 from partsong.common.errors import Refused
-from partsong.common.fixed_point import encode
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.secure_sum.fixed_point import encode
 
 _ACCOUNTED = {UPDATE, LOSS}
 """Blocks with an accounting event of their own: the noised gradient's descendants, and the noised loss."""

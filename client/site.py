@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from partsong.client.agreement import Consent
-from partsong.client.consent import Facts, NotAgreed, check_query, public_refusal
+from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import Encoded
-from partsong.client.door import Answer, Door
 from partsong.client.dp.sampler import Randomness
 from partsong.client.model.host import ModelHost
+from partsong.client.rules.agreement import Consent
+from partsong.client.rules.consent import Facts, NotAgreed, check_query, public_refusal
 from partsong.client.seal import seal
-from partsong.client.spending import Purse
+from partsong.client.secure_sum.door import Answer, Door
 from partsong.client.train import LocalUpdate, Progress, train_round
 from partsong.common import wire
 from partsong.common.adapter import FloatVec, digest

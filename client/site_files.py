@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from partsong.client.approval import Approvals, Decision
-from partsong.client.books import Grant
-from partsong.client.chain import Head
-from partsong.client.ledger import Ledger
-from partsong.client.ledger_export import to_tree
-from partsong.client.plan_words import shown, size, summary
-from partsong.client.policy import Policy
+from partsong.client.budget.books import Grant
+from partsong.client.budget.chain import Head
+from partsong.client.budget.ledger import Ledger
+from partsong.client.budget.ledger_export import to_tree
+from partsong.client.rules.approval import Approvals, Decision
+from partsong.client.rules.plan_words import shown, size, summary
+from partsong.client.rules.policy import Policy
 from partsong.common.build import to_tree as plain
 from partsong.common.errors import InputError
 

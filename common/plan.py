@@ -15,7 +15,7 @@ from partsong.common.accounting import LOWEST_NOISE, StepEvents, Unit, joint_mul
 from partsong.common.adapter import AdapterLayout
 from partsong.common.build import sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
-from partsong.common.fixed_point import Encoding
+from partsong.common.secure_sum.fixed_point import Encoding
 
 UPDATE = "update"
 LOSS = "loss"

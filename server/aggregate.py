@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partsong.common import wire
-from partsong.common.fixed_point import add_into
-from partsong.common.opened import Opened, read_sum
 from partsong.common.plan import Plan
+from partsong.common.secure_sum.fixed_point import add_into
+from partsong.common.secure_sum.opened import Opened, read_sum
 
 
 @dataclass(kw_only=True, slots=True)

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from partsong.common import events, wire
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.errors import PartsongError, Refused, RoundAborted, WireError
-from partsong.common.fixed_point import SumOutOfRange
 from partsong.common.plan import Plan
+from partsong.common.secure_sum.fixed_point import SumOutOfRange
 from partsong.server import rounds
 from partsong.server.desk import Desk, Outcome, PlainDesk, Query
 from partsong.server.exchange import Exchange, Parcel
-from partsong.server.masked_sums import MaskedSums
 from partsong.server.rounds import Loss, Phase, Round
+from partsong.server.secure_sum.masked_sums import MaskedSums
 
 _KIND = {Phase.READY: "open", Phase.REPORT: "roster", Phase.CONFIRM: "confirm", Phase.UNMASK: "unmask"}
 

@@ -13,8 +13,8 @@ from typing import Protocol, TypeVar
 from partsong.common import wire
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.errors import WireError
-from partsong.common.opened import Opened
 from partsong.common.plan import Plan
+from partsong.common.secure_sum.opened import Opened
 from partsong.server.aggregate import Accumulator
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import PLAIN, Phase, Round

@@ -11,8 +11,8 @@ from partsong.common.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.calibration import calibrate
 from partsong.common.config import PrivacyConfig, SimulationConfig
 from partsong.common.errors import ConfigError
-from partsong.common.fixed_point import Block, Encoding
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, largest_update
+from partsong.common.secure_sum.fixed_point import Block, Encoding
 
 _LOSS_RANGE = 4.0
 """The released loss is clipped before it is noised, so noise may carry it beyond its clip; this many times the clip

@@ -10,8 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from partsong.client.file_vault import FileVault
-from partsong.client.masked_door import Membership
+from partsong.client.secure_sum.file_vault import FileVault
+from partsong.client.secure_sum.masked_door import Membership
 from partsong.common.charter import (
     Charter,
     Member,
@@ -25,8 +25,8 @@ from partsong.common.errors import ConfigError, DataError
 from partsong.common.files import make_folder, sync_folder, write_bytes
 from partsong.common.keys import Identity, fingerprint
 from partsong.common.thresholds import Floors, default_tolerance, smallest_sum
-from partsong.server.masked_sums import Trust
 from partsong.server.report import SumFacts
+from partsong.server.secure_sum.masked_sums import Trust
 from partsong.simulations.run_dir import RunDir
 
 _SECRET_BYTES = 32

@@ -34,11 +34,11 @@ from partsong.server.app import make_app as make_server_app
 from partsong.server.checkpoint import Checkpoints, Saved
 from partsong.server.coordinator import Coordinator
 from partsong.server.exchange import Exchange
-from partsong.server.masked_sums import MaskedSums
 from partsong.server.planning import Base, epsilon_after, make_plan
 from partsong.server.report import SumFacts
+from partsong.server.secure_sum.masked_sums import MaskedSums
+from partsong.server.secure_sum.sum_journal import SumJournal
 from partsong.server.studies.train import Step, step_of, train
-from partsong.server.sum_journal import SumJournal
 from partsong.simulations.consortium import floors_of, found
 from partsong.simulations.faults import Drop, Faulty, parse_drop
 from partsong.simulations.local_grid import LocalGrid

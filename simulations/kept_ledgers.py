@@ -11,8 +11,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from partsong.client.ledger import Ledger
-from partsong.client.ledger_export import verify
+from partsong.client.budget.ledger import Ledger
+from partsong.client.budget.ledger_export import verify
 from partsong.common.errors import PartsongError
 from partsong.common.plan import Plan
 from partsong.simulations.findings import Findings

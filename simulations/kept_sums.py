@@ -16,12 +16,12 @@ from partsong.common.adapter import FloatVec, digest
 from partsong.common.charter import Charter
 from partsong.common.codec import unpack
 from partsong.common.errors import DataError
-from partsong.common.history import Followed, History, HistoryDiffers
-from partsong.common.messages import Signed
 from partsong.common.plan import Plan
-from partsong.common.recompute import recompute
-from partsong.common.transcript import RunFacts
-from partsong.server.sum_journal import KeptResult, Spooled, SumJournal
+from partsong.common.secure_sum.history import Followed, History, HistoryDiffers
+from partsong.common.secure_sum.messages import Signed
+from partsong.common.secure_sum.recompute import recompute
+from partsong.common.secure_sum.transcript import RunFacts
+from partsong.server.secure_sum.sum_journal import KeptResult, Spooled, SumJournal
 from partsong.simulations.findings import Findings
 from partsong.simulations.start_file import read_adapter
 

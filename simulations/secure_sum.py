@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from partsong.client import site_state
-from partsong.client.key_setup import KeySetup
-from partsong.client.secure_sum import Entered, SecureSumSite
-from partsong.client.site_state import SiteState
-from partsong.client.vault import MemoryVault, Vault
+from partsong.client.secure_sum import site_state
+from partsong.client.secure_sum.key_setup import KeySetup
+from partsong.client.secure_sum.protocol import Entered, SecureSumSite
+from partsong.client.secure_sum.site_state import SiteState
+from partsong.client.secure_sum.vault import MemoryVault, Vault
 from partsong.common.charter import (
     Charter,
     Member,
@@ -25,16 +25,16 @@ from partsong.common.charter import (
     sign_as_site,
 )
 from partsong.common.derive import digest
-from partsong.common.fixed_point import WordVec
 from partsong.common.keys import Identity, P384Identity, make_identity
-from partsong.common.messages import Header
-from partsong.common.result import OpenedSum
-from partsong.common.shamir import Entropy
+from partsong.common.secure_sum.fixed_point import WordVec
+from partsong.common.secure_sum.messages import Header
+from partsong.common.secure_sum.result import OpenedSum
+from partsong.common.secure_sum.shamir import Entropy
+from partsong.common.secure_sum.transcript import RunFacts
 from partsong.common.suite import SuiteName
 from partsong.common.thresholds import Floors, default_tolerance
-from partsong.common.transcript import RunFacts
-from partsong.server.key_setup import SetupRelay
-from partsong.server.secure_sum import SumRound
+from partsong.server.secure_sum.key_setup import SetupRelay
+from partsong.server.secure_sum.protocol import SumRound
 
 Phase = Literal["ready", "report", "confirm", "unmask"]
 """The first message that a dropped site does not send."""

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from partsong.client.agreement import ByPolicy, ByRules
-from partsong.client.approval import Approvals
-from partsong.client.consent import Rules
+from partsong.client.budget.ledger import Ledger
+from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import fingerprint
-from partsong.client.door import Door, PlainDoor
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
-from partsong.client.ledger import Ledger
-from partsong.client.masked_door import MaskedDoor
-from partsong.client.policy import Policy
-from partsong.client.policy_file import read_policy
+from partsong.client.rules.agreement import ByPolicy, ByRules
+from partsong.client.rules.approval import Approvals
+from partsong.client.rules.consent import Rules
+from partsong.client.rules.policy import Policy
+from partsong.client.rules.policy_file import read_policy
+from partsong.client.secure_sum.door import Door, PlainDoor
+from partsong.client.secure_sum.masked_door import MaskedDoor
 from partsong.client.site import Chance, Site, Watch
-from partsong.client.spending import Purse
 from partsong.common.config import SimulationConfig
 from partsong.common.plan import Plan
 from partsong.simulations.consortium import Consortium

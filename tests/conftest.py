@@ -12,8 +12,8 @@ import pytest
 
 from partsong.common.adapter import AdapterLayout, TensorSpec, digest
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
-from partsong.common.fixed_point import Block, Encoding
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
+from partsong.common.secure_sum.fixed_point import Block, Encoding
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of click, by the typer that flwr brings along

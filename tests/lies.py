@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from wiring import Before, Wired
 
-from partsong.client import masked_door as door_module
+from partsong.client.secure_sum import masked_door as door_module
 from partsong.common import wire
 from partsong.common.adapter import digest
 from partsong.common.codec import pack, unpack
-from partsong.common.messages import Begin, Header, Open, sign
-from partsong.common.opened import model_hash
 from partsong.common.plan import Plan
+from partsong.common.secure_sum.messages import Begin, Header, Open, sign
+from partsong.common.secure_sum.opened import model_hash
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Loss
 

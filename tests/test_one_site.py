@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from partsong.client.agreement import ByRules
-from partsong.client.consent import Rules
+from partsong.client.budget.ledger import Ledger
+from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import Encoded, EncodingReport, Record
-from partsong.client.door import PlainDoor
 from partsong.client.dp.sampler import SeededRandomness
-from partsong.client.ledger import Ledger
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
+from partsong.client.rules.agreement import ByRules
+from partsong.client.rules.consent import Rules
+from partsong.client.secure_sum.door import PlainDoor
 from partsong.client.site import Chance, Site
-from partsong.client.spending import Purse
 from partsong.client.train import train_round
 from partsong.common.config import (
     AdapterConfig,

@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from partsong.client.consent import NotAgreed
-from partsong.client.masked_door import MaskedDoor, Membership
+from partsong.client.rules.consent import NotAgreed
 from partsong.client.seal import seal
+from partsong.client.secure_sum.masked_door import MaskedDoor, Membership
 from partsong.common import events, wire
 from partsong.common.adapter import FloatVec
 from partsong.common.errors import PartsongError, Refused
 from partsong.common.methods import ServerState
-from partsong.common.opened import Opened, read_sum
 from partsong.common.plan import LOSS, UPDATE, Plan
+from partsong.common.secure_sum.opened import Opened, read_sum
 from partsong.server.coordinator import Coordinator
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel
-from partsong.server.masked_sums import MaskedSums, Trust
 from partsong.server.rounds import Loss
+from partsong.server.secure_sum.masked_sums import MaskedSums, Trust
+from partsong.server.secure_sum.sum_journal import SumJournal
 from partsong.server.studies.train import step_of
-from partsong.server.sum_journal import SumJournal
 from partsong.simulations.secure_sum import found
 
 START_P = np.zeros(8, np.float32)

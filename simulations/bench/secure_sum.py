@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-from partsong.common.fixed_point import encode
-from partsong.common.masks import apply_masks
-from partsong.server.secure_sum import SumRound
+from partsong.common.secure_sum.fixed_point import encode
+from partsong.common.secure_sum.masks import apply_masks
+from partsong.server.secure_sum.protocol import SumRound
 from partsong.simulations.bench.figures import Figure, report
 from partsong.simulations.bench.sum_generated import generated
 from partsong.simulations.bench.sum_rounds import cpu_ms, encoding_of, played

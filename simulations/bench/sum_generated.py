@@ -14,18 +14,18 @@ from functools import partial
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from partsong.client import masking, site_state
-from partsong.client.secure_sum import SecureSumSite
+from partsong.client.secure_sum import masking, site_state
+from partsong.client.secure_sum.protocol import SecureSumSite
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive, digest, number
-from partsong.common.fixed_point import encode
-from partsong.common.masks import STREAM_WORD
-from partsong.common.merkle import root_of
-from partsong.common.messages import Confirm, Message, Ready, Report, ReportHeader, Signed, Unmask, sign
-from partsong.common.opening import Seeds, take_masks_off
-from partsong.common.shamir import SECRET_BYTES, SHARE_BYTES, combine, split
-from partsong.common.tag import TAG_WORDS
-from partsong.server.secure_sum import SumRound
+from partsong.common.secure_sum.fixed_point import encode
+from partsong.common.secure_sum.masks import STREAM_WORD
+from partsong.common.secure_sum.merkle import root_of
+from partsong.common.secure_sum.messages import Confirm, Message, Ready, Report, ReportHeader, Signed, Unmask, sign
+from partsong.common.secure_sum.opening import Seeds, take_masks_off
+from partsong.common.secure_sum.shamir import SECRET_BYTES, SHARE_BYTES, combine, split
+from partsong.common.secure_sum.tag import TAG_WORDS
+from partsong.server.secure_sum.protocol import SumRound
 from partsong.simulations.bench.sum_rounds import Costs, clocked, cpu_ms, encoding_of, names, silent_sites
 from partsong.simulations.secure_sum import Federation, deal_keys, found, next_header
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from partsong.client.secure_sum import SecureSumSite
-from partsong.common.fixed_point import Block, Encoding, encode
-from partsong.server.secure_sum import SumRound
+from partsong.client.secure_sum.protocol import SecureSumSite
+from partsong.common.secure_sum.fixed_point import Block, Encoding, encode
+from partsong.server.secure_sum.protocol import SumRound
 from partsong.simulations.secure_sum import Federation, deal_keys, found, next_header
 
 T = TypeVar("T")

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 
-from partsong.client import masking, site_state
-from partsong.client.secure_sum import SecureSumSite
-from partsong.client.site_state import SiteState
+from partsong.client.secure_sum import masking, site_state
+from partsong.client.secure_sum.protocol import SecureSumSite
+from partsong.client.secure_sum.site_state import SiteState
 from partsong.common.charter import Charter
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive
-from partsong.common.masks import apply_masks
-from partsong.common.messages import (
+from partsong.common.secure_sum.masks import apply_masks
+from partsong.common.secure_sum.messages import (
     ConfirmRequest,
     Header,
     Message,
@@ -24,12 +24,12 @@ from partsong.common.messages import (
     Survivors,
     sign,
 )
-from partsong.common.result import words_from_bytes
-from partsong.common.shamir import SHARE_BYTES, combine
+from partsong.common.secure_sum.result import words_from_bytes
+from partsong.common.secure_sum.shamir import SHARE_BYTES, combine
+from partsong.common.secure_sum.tag import TAG_WORDS
+from partsong.common.secure_sum.transcript import context_of, header_hash
 from partsong.common.suite import SuiteName
-from partsong.common.tag import TAG_WORDS
 from partsong.common.thresholds import Floors
-from partsong.common.transcript import context_of, header_hash
 from partsong.simulations.secure_sum import found, next_header, set_up, wake
 
 

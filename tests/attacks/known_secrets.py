@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from partsong.client import masking, site, site_state
-from partsong.client.file_vault import FileVault
+from partsong.client import site
+from partsong.client.secure_sum import masking, site_state
+from partsong.client.secure_sum.file_vault import FileVault
 from partsong.common.charter import read as read_charter
 from partsong.simulations.run_dir import RunDir
 

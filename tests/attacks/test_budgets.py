@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from partsong.client.approval import Approvals, consider
-from partsong.client.consent import Facts, NotAgreed, public_refusal
-from partsong.client.ledger import Claim, Ledger
-from partsong.client.policy import Policy
+from partsong.client.budget.ledger import Claim, Ledger
+from partsong.client.rules.approval import Approvals, consider
+from partsong.client.rules.consent import Facts, NotAgreed, public_refusal
+from partsong.client.rules.policy import Policy
 from partsong.common.accounting import StepEvents, epsilon, joint_multiplier
 from partsong.common.build import build
 from partsong.common.errors import Refused

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from partsong.common import committee
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, WireError
-from partsong.common.messages import ConfirmRequest, Signed, Unmask, sign
-from partsong.common.shamir import BadShares, combine
+from partsong.common.secure_sum import committee
+from partsong.common.secure_sum.messages import ConfirmRequest, Signed, Unmask, sign
+from partsong.common.secure_sum.shamir import BadShares, combine
 from partsong.common.thresholds import default_tolerance
-from partsong.server.secure_sum import SumRound
+from partsong.server.secure_sum.protocol import SumRound
 
 
 def twelve(lab: Callable, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from partsong.common.masks import apply_masks
+from partsong.common.secure_sum.masks import apply_masks
 
 utils = pytest.importorskip("flwr.common.secure_aggregation.secaggplus_utils")
 mod = pytest.importorskip("flwr.client.mod.secure_aggregation.secaggplus_mod")

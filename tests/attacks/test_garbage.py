@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from partsong.common.errors import PartsongError, RoundAborted
-from partsong.common.messages import Header
-from partsong.server.secure_sum import SumRound
+from partsong.common.secure_sum.messages import Header
+from partsong.server.secure_sum.protocol import SumRound
 from partsong.simulations.secure_sum import next_header, run_round
 
 

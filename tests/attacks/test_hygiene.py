@@ -8,7 +8,7 @@ import pytest
 from partsong.common.codec import pack
 from partsong.common.errors import PartsongError
 from partsong.common.keys import Identity
-from partsong.server.secure_sum import SumRound
+from partsong.server.secure_sum.protocol import SumRound
 
 
 def captured(made) -> tuple[list[bytes], dict[str, bytes]]:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from partsong.client import history, key_setup, masking, secure_sum, survivor_set
-from partsong.common import charter, committee, messages, opening, p384, result, transcript
-from partsong.server import secure_sum as desk
+from partsong.client.secure_sum import history, key_setup, masking, survivor_set
+from partsong.client.secure_sum import protocol as secure_sum
+from partsong.common import charter, p384
+from partsong.common.secure_sum import committee, messages, opening, result, transcript
+from partsong.server.secure_sum import protocol as desk
 
 HERE = Path(__file__).parent
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from partsong.client import history, site_state
+from partsong.client.secure_sum import history, site_state
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, WireError
-from partsong.common.merkle import root_of
-from partsong.common.messages import Header, Open, Result, Signed, Statement, Verdict
-from partsong.common.result import result_hash, words_from_bytes, words_to_bytes
-from partsong.common.tag import TAG_WORDS
+from partsong.common.secure_sum.merkle import root_of
+from partsong.common.secure_sum.messages import Header, Open, Result, Signed, Statement, Verdict
+from partsong.common.secure_sum.result import result_hash, words_from_bytes, words_to_bytes
+from partsong.common.secure_sum.tag import TAG_WORDS
 from partsong.simulations.secure_sum import next_header, run_round
 
 

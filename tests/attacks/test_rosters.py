@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from partsong.client import history
-from partsong.common import transcript
+from partsong.client.secure_sum import history
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, RoundAborted, WireError
 from partsong.common.keys import Identity
-from partsong.common.messages import Ready, Revocation, Roster, Signed, sign
-from partsong.common.result import words_from_bytes
-from partsong.common.tag import TAG_WORDS
+from partsong.common.secure_sum import transcript
+from partsong.common.secure_sum.messages import Ready, Revocation, Roster, Signed, sign
+from partsong.common.secure_sum.result import words_from_bytes
+from partsong.common.secure_sum.tag import TAG_WORDS
 from partsong.common.thresholds import Floors
 from partsong.simulations.secure_sum import next_header, run_round, set_up
 

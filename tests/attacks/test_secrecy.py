@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from partsong.common.derive import derive
-from partsong.common.masks import apply_masks
-from partsong.common.result import words_from_bytes
-from partsong.common.shamir import BadShares
-from partsong.common.tag import TAG_WORDS
+from partsong.common.secure_sum.masks import apply_masks
+from partsong.common.secure_sum.result import words_from_bytes
+from partsong.common.secure_sum.shamir import BadShares
+from partsong.common.secure_sum.tag import TAG_WORDS
 from partsong.simulations.secure_sum import next_header
 
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from partsong.client.key_setup import MOST_ATTEMPTS, KeySetup
-from partsong.client.site_state import SiteState
+from partsong.client.secure_sum.key_setup import MOST_ATTEMPTS, KeySetup
+from partsong.client.secure_sum.site_state import SiteState
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, RoundAborted, WireError
 from partsong.common.keys import Identity
-from partsong.common.messages import (
+from partsong.common.secure_sum.messages import (
     Begin,
     Bundle,
     Bundles,
@@ -23,9 +23,9 @@ from partsong.common.messages import (
     Signed,
     sign,
 )
-from partsong.common.pairwise import make_setup_keys
+from partsong.common.secure_sum.pairwise import make_setup_keys
 from partsong.common.thresholds import Floors
-from partsong.server.key_setup import SetupRelay
+from partsong.server.secure_sum.key_setup import SetupRelay
 from partsong.simulations.secure_sum import Consortium, found
 
 MALLORY = Identity(b"\x66" * 32)

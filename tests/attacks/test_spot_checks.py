@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from wiring import Wired
 
-from partsong.client import masked_door, site_state, spot_check
-from partsong.common import tag
+from partsong.client.secure_sum import masked_door, site_state, spot_check
 from partsong.common.codec import pack, unpack
-from partsong.common.merkle import root_of
-from partsong.common.messages import Result, Statement, sign
 from partsong.common.methods import server_step
-from partsong.common.opened import read_sum
-from partsong.common.result import read_result, words_to_bytes
+from partsong.common.secure_sum import tag
+from partsong.common.secure_sum.merkle import root_of
+from partsong.common.secure_sum.messages import Result, Statement, sign
+from partsong.common.secure_sum.opened import read_sum
+from partsong.common.secure_sum.result import read_result, words_to_bytes
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Phase
 

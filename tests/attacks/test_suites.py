@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from partsong.client.key_setup import KeySetup
-from partsong.client.vault import MemoryVault
-from partsong.common import messages
+from partsong.client.secure_sum.key_setup import KeySetup
+from partsong.client.secure_sum.vault import MemoryVault
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, WireError
 from partsong.common.keys import Identity, P384Identity, make_identity
-from partsong.common.messages import Begin, Bundle, Bundles, Ready, Revocation, Signed, sign
 from partsong.common.p384 import ORDER
-from partsong.common.pairwise import make_setup_keys
+from partsong.common.secure_sum import messages
+from partsong.common.secure_sum.messages import Begin, Bundle, Bundles, Ready, Revocation, Signed, sign
+from partsong.common.secure_sum.pairwise import make_setup_keys
 from partsong.common.suite import SUITES
-from partsong.server.key_setup import SetupRelay
+from partsong.server.secure_sum.key_setup import SetupRelay
 from partsong.simulations.secure_sum import Consortium, found
 
 HERE = Path(__file__).parent

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from partsong.common import transcript
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive, digest
 from partsong.common.derive import number as number_of
 from partsong.common.errors import Refused, WireError
-from partsong.common.messages import (
+from partsong.common.secure_sum import transcript
+from partsong.common.secure_sum.messages import (
     Confirm,
     ConfirmRequest,
     Quorum,
@@ -23,8 +23,8 @@ from partsong.common.messages import (
     Unmask,
     sign,
 )
-from partsong.common.shamir import SHARE_BYTES
-from partsong.server.secure_sum import SumRound
+from partsong.common.secure_sum.shamir import SHARE_BYTES
+from partsong.server.secure_sum.protocol import SumRound
 
 
 def given(answer: bytes) -> tuple[bytes, ...]:

@@ -12,17 +12,17 @@ import pytest
 from lies import Listening, another_adapter, at_open, reset, resigned, sealed, through_another_plan, without
 from wiring import Wired
 
-from partsong.client import follow as follow_module
-from partsong.client import masked_door as door_module
+from partsong.client.secure_sum import follow as follow_module
+from partsong.client.secure_sum import masked_door as door_module
 from partsong.common import wire
 from partsong.common.adapter import digest
 from partsong.common.codec import pack, unpack
-from partsong.common.messages import (
+from partsong.common.secure_sum.messages import (
     Header,
     Open,
     sign,
 )
-from partsong.common.opened import model_hash, query_hash
+from partsong.common.secure_sum.opened import model_hash, query_hash
 from partsong.server.exchange import Parcel
 
 Make = Callable[..., Wired]

@@ -10,13 +10,13 @@ import pytest
 from lies import LIE_P, begin, through_another_plan, without
 from wiring import Wired
 
-from partsong.client import masked_door as door_module
+from partsong.client.secure_sum import masked_door as door_module
 from partsong.common import wire
 from partsong.common.adapter import digest
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import WireError
-from partsong.common.merkle import root_of
-from partsong.common.messages import (
+from partsong.common.secure_sum.merkle import root_of
+from partsong.common.secure_sum.messages import (
     Confirm,
     Ready,
     Report,

@@ -18,23 +18,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from partsong.client.agreement import ByRules
-from partsong.client.consent import Rules
+from partsong.client.budget.ledger import Ledger
+from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import Encoded, EncodingReport, Record
-from partsong.client.door import Door, PlainDoor
 from partsong.client.dp.sampler import SystemRandomness
-from partsong.client.ledger import Ledger
-from partsong.client.masked_door import MaskedDoor, Membership
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
+from partsong.client.rules.agreement import ByRules
+from partsong.client.rules.consent import Rules
+from partsong.client.secure_sum.door import Door, PlainDoor
+from partsong.client.secure_sum.masked_door import MaskedDoor, Membership
 from partsong.client.site import Chance, Site
-from partsong.client.spending import Purse
 from partsong.client.train import train_round
 from partsong.common import config, wire
 from partsong.common.accounting import epsilon
 from partsong.common.errors import PartsongError
-from partsong.common.fixed_point import WordVec
 from partsong.common.plan import Plan
+from partsong.common.secure_sum.fixed_point import WordVec
 from partsong.server.exchange import Parcel
 from partsong.server.planning import Base, make_plan
 from partsong.server.rounds import Loss

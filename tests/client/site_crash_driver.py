@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from partsong.client import site_state
-from partsong.client.file_vault import FileVault
-from partsong.client.ledger import Ledger
-from partsong.client.ledger_export import verify
-from partsong.client.masked_door import Membership
-from partsong.client.site_state import Stage
+from partsong.client.budget.ledger import Ledger
+from partsong.client.budget.ledger_export import verify
+from partsong.client.secure_sum import site_state
+from partsong.client.secure_sum.file_vault import FileVault
+from partsong.client.secure_sum.masked_door import Membership
+from partsong.client.secure_sum.site_state import Stage
 from partsong.common import wire
 from partsong.common.adapter import FloatVec
 from partsong.common.errors import Refused

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from partsong.client import app as client_app
 from partsong.client.app import RAW, make_app, make_remote_app
-from partsong.client.door import Answer
+from partsong.client.secure_sum.door import Answer
 from partsong.common.errors import WireError
 from partsong.server.app import MESSAGE_TYPES
 

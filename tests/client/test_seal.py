@@ -7,8 +7,8 @@ import pytest
 
 from partsong.client.seal import seal
 from partsong.common.errors import Refused
-from partsong.common.fixed_point import EncodingError, NotFinite, decode_sum
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, rotation_seed
+from partsong.common.secure_sum.fixed_point import EncodingError, NotFinite, decode_sum
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]

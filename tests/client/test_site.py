@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partsong.client.agreement import ByRules
-from partsong.client.consent import Rules
+from partsong.client.budget.ledger import Ledger
+from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import Encoded, Record
-from partsong.client.door import Answer, PlainDoor
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
-from partsong.client.ledger import Ledger
 from partsong.client.model.host import ModelHost
+from partsong.client.rules.agreement import ByRules
+from partsong.client.rules.consent import Rules
+from partsong.client.secure_sum.door import Answer, PlainDoor
 from partsong.client.site import Chance, Site, Watch
-from partsong.client.spending import Purse
 from partsong.client.train import LocalUpdate, Progress, TrainingFailed
 from partsong.common import wire
 from partsong.common.accounting import joint_multiplier
@@ -24,8 +24,8 @@ from partsong.common.adapter import digest
 from partsong.common.config import SecureSumConfig, TrainingConfig
 from partsong.common.errors import DataError, PartsongError, Refused, TryAgain, WireError
 from partsong.common.files import read_lines
-from partsong.common.fixed_point import decode_sum
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.secure_sum.fixed_point import decode_sum
 
 MakeRecords = Callable[..., tuple[Record, ...]]
 RULES = Rules(allow_without_privacy=True, minimum_records=1)

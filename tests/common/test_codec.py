@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partsong.client.site_state import SiteState
-from partsong.common import messages
+from partsong.client.secure_sum.site_state import SiteState
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import WireError
-from partsong.common.messages import Reveals, Signed
+from partsong.common.secure_sum import messages
+from partsong.common.secure_sum.messages import Reveals, Signed
 from partsong.common.suite import SIGNATURE_BYTES, SUITES, BySuite, SuiteName
 
 MESSAGES = [

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from partsong.common.accounting import RDP_ORDERS, StepEvents, epsilon
 from partsong.common.errors import Refused
-from partsong.common.selection import MOST_RUNS, SELECTION_SHARE, Selection, draw_runs, epsilon_with_selections, runs_of
+from partsong.common.selection import (
+    MOST_RUNS,
+    SELECTION_SHARE,
+    Selection,
+    draw_runs,
+    epsilon_with_selections,
+    runs_of,
+)
 
 DELTA = 1e-5
 ORDERS = np.array(RDP_ORDERS, dtype=float)

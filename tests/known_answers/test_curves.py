@@ -6,9 +6,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from partsong.common import p384, pairwise
+from partsong.common import p384
 from partsong.common.keys import Identity, P384Identity, signature_fits
-from partsong.common.pairwise import SetupKeys
+from partsong.common.secure_sum import pairwise
+from partsong.common.secure_sum.pairwise import SetupKeys
 
 unhex = bytes.fromhex
 

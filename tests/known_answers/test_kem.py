@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from partsong.common import p384
 from partsong.common.errors import WireError
-from partsong.common.pairwise import _HPKE, make_setup_keys, seal_secret
+from partsong.common.secure_sum.pairwise import _HPKE, make_setup_keys, seal_secret
 from partsong.common.suite import SUITES
 
 unhex = bytes.fromhex

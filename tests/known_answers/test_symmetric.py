@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from partsong.common import derive
-from partsong.common.masks import STREAM_WORD, apply_masks
+from partsong.common.secure_sum.masks import STREAM_WORD, apply_masks
 
 unhex = bytes.fromhex
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from partsong.common import p384, pairwise
+from partsong.common import p384
 from partsong.common.keys import signature_fits
-from partsong.common.pairwise import SetupKeys
+from partsong.common.secure_sum import pairwise
+from partsong.common.secure_sum.pairwise import SetupKeys
 
 unhex = bytes.fromhex
 FILE = Path(__file__).parents[1] / "vectors" / "wycheproof.json"

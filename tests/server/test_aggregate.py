@@ -7,8 +7,8 @@ import pytest
 
 from partsong.common import wire
 from partsong.common.errors import WireError
-from partsong.common.fixed_point import EncodingError, SumOutOfRange, encode
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.secure_sum.fixed_point import EncodingError, SumOutOfRange, encode
 from partsong.server.aggregate import Accumulator
 
 MakePlan = Callable[..., Plan]

@@ -13,8 +13,8 @@ from wiring import Hand, Wired
 
 from partsong.common import events, wire
 from partsong.common.adapter import FloatVec
-from partsong.common.fixed_point import encode
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.secure_sum.fixed_point import encode
 from partsong.server.coordinator import Coordinator, RunNotStarted
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel

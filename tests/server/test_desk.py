@@ -8,8 +8,8 @@ import pytest
 from partsong.common import wire
 from partsong.common.adapter import digest
 from partsong.common.errors import WireError
-from partsong.common.fixed_point import encode
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.secure_sum.fixed_point import encode
 from partsong.server.desk import PlainDesk, Query, answer_of, opening
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import PLAIN, Phase

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from partsong.client.file_vault import VaultError
+from partsong.client.secure_sum.file_vault import VaultError
 from partsong.common.charter import check_signatures, read
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, DataError

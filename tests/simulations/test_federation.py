@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partsong.client.approval import Approvals
+from partsong.client.rules.approval import Approvals
 from partsong.client.train import train_round
 from partsong.common import events
 from partsong.common.adapter import FloatVec

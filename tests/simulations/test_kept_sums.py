@@ -14,14 +14,14 @@ from partsong.common.build import build
 from partsong.common.charter import read as read_charter
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import DataError
-from partsong.common.history import History, HistoryDiffers
 from partsong.common.keys import Identity
-from partsong.common.merkle import root_of
-from partsong.common.messages import Result, Statement, sign
 from partsong.common.plan import Plan
-from partsong.common.result import words_from_bytes, words_to_bytes
-from partsong.common.transcript import RunFacts
-from partsong.server.sum_journal import SumJournal
+from partsong.common.secure_sum.history import History, HistoryDiffers
+from partsong.common.secure_sum.merkle import root_of
+from partsong.common.secure_sum.messages import Result, Statement, sign
+from partsong.common.secure_sum.result import words_from_bytes, words_to_bytes
+from partsong.common.secure_sum.transcript import RunFacts
+from partsong.server.secure_sum.sum_journal import SumJournal
 from partsong.simulations.kept_sums import read_start
 from partsong.simulations.start_file import keep_start, read_adapter
 from partsong.simulations.verify import verify

@@ -13,19 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from partsong.client.ledger import Ledger
+from partsong.client.budget.ledger import Ledger
 from partsong.common.build import build
 from partsong.common.charter import read as read_charter
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import DataError, WireError
 from partsong.common.keys import Identity
-from partsong.common.merkle import LEAF_BYTES, root_of
-from partsong.common.messages import Result, Signed, Statement, sign
 from partsong.common.plan import Plan
-from partsong.common.recompute import SumDisagrees, check_block, prove_block
-from partsong.common.result import read_result, words_from_bytes, words_to_bytes
-from partsong.common.transcript import RunFacts
-from partsong.server.sum_journal import SumJournal
+from partsong.common.secure_sum.merkle import LEAF_BYTES, root_of
+from partsong.common.secure_sum.messages import Result, Signed, Statement, sign
+from partsong.common.secure_sum.recompute import SumDisagrees, check_block, prove_block
+from partsong.common.secure_sum.result import read_result, words_from_bytes, words_to_bytes
+from partsong.common.secure_sum.transcript import RunFacts
+from partsong.server.secure_sum.sum_journal import SumJournal
 from partsong.simulations.findings import Verification
 from partsong.simulations.verify import verify
 

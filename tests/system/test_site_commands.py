@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from partsong.client.approval import Approvals
-from partsong.client.books import Grant
-from partsong.client.ledger import Claim, Ledger
+from partsong.client.budget.books import Grant
+from partsong.client.budget.ledger import Claim, Ledger
+from partsong.client.rules.approval import Approvals
 from partsong.common.accounting import StepEvents
 from partsong.common.plan import DpPlan, Plan
 

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from partsong.client import site_state
-from partsong.client.key_setup import KeySetup
+from partsong.client.secure_sum import site_state
+from partsong.client.secure_sum.key_setup import KeySetup
 from partsong.common.build import canonical_json
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive
 from partsong.common.keys import Identity
-from partsong.common.messages import Roster, Signed, sign
 from partsong.common.p384 import ORDER
+from partsong.common.secure_sum.messages import Roster, Signed, sign
 from partsong.common.suite import SuiteName
-from partsong.server.key_setup import SetupRelay
-from partsong.server.secure_sum import SumRound
+from partsong.server.secure_sum.key_setup import SetupRelay
+from partsong.server.secure_sum.protocol import SumRound
 from partsong.simulations.secure_sum import found, next_header, wake
 
 SITES, WORDS = 3, 12

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from partsong.common import committee
+from partsong.common.secure_sum import committee
 from partsong.simulations.bench import secure_sum
 from partsong.simulations.bench.figures import Figure, report
 from partsong.simulations.bench.sum_generated import generated

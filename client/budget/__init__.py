@@ -1,0 +1,1 @@
+"""The privacy ledger: what each holding has spent, and who may spend more."""

@@ -1,0 +1,58 @@
+"""What the sum of a training round says, for whoever has it: the coordinator, and each site that checks it.
+
+Shape letters: P trained parameters, W words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partsong.common.build import sha256_of
+from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.secure_sum.fixed_point import WordVec, decode_sum
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """What a round's sum says."""
+
+    mean_P: NDArray[np.float64]
+    """Mean update over the sites of the sum."""
+    loss: float
+    """Mean released loss."""
+    sites: int
+
+
+def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int) -> Opened:
+    """Decode a sum and divide by the number of summands. Exact and the same for everyone who has the words.
+
+    Args:
+        total_W: (W,) sum of `sites` encoded vectors.
+        plan: that they were encoded for.
+        number: of the round.
+        sites: summands.
+    Raises:
+        SumOutOfRange: the words are no sum of that many encoded vectors.
+    """
+    seed = rotation_seed(plan.sha256, number=number)
+    sums = decode_sum(total_W, plan.encoding, sites=sites, rotation_seed=seed)
+    return Opened(mean_P=sums[UPDATE] / sites, loss=float(sums[LOSS][0]) / sites, sites=sites)
+
+
+def model_hash(adapter_sha256: str) -> bytes:
+    """Give `model` of a round's header: the trained part that the sites start from."""
+    return bytes.fromhex(adapter_sha256)
+
+
+def query_hash(plan: Plan, *, number: int) -> bytes:
+    """Give `query` of a round's header: the whole plan, with base model, clip, noise and steps, and the round."""
+    return hashlib.sha256(f"partsong query\0{plan.sha256}\0{number}".encode()).digest()
+
+
+def encoding_hash(plan: Plan) -> bytes:
+    """Give `encoding` of a round's header."""
+    return bytes.fromhex(sha256_of(plan.encoding))

@@ -1,0 +1,1 @@
+"""The coordinator's side of the secure sum: it passes messages on and learns the sum."""

@@ -1,0 +1,188 @@
+"""A round of the secure sum at the coordinator's desk: relays messages, opens the sum, keeps what checks it.
+
+Covers: this process never holds a site's words unmasked.
+Does not cover: anything about trusting this process; the sites keep their secrets from it, whatever it runs.
+
+Specification: PROTOCOL.md sections 6 to 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from partsong.common import wire
+from partsong.common.adapter import digest
+from partsong.common.codec import unpack
+from partsong.common.errors import WireError
+from partsong.common.plan import Plan
+from partsong.common.secure_sum.merkle import LEAF_BYTES
+from partsong.common.secure_sum.messages import Header, Report, Result, Signed
+from partsong.common.secure_sum.opened import Opened, encoding_hash, model_hash, query_hash, read_sum
+from partsong.common.secure_sum.recompute import prove_block
+from partsong.common.secure_sum.result import OpenedSum, read_result
+from partsong.common.secure_sum.transcript import RunFacts
+from partsong.common.thresholds import Floors, quorum, smallest_sum
+from partsong.server.desk import Query, answer_of, opening, roster
+from partsong.server.exchange import Parcel
+from partsong.server.rounds import MASKED, Phase
+from partsong.server.secure_sum.protocol import SumRound
+from partsong.server.secure_sum.sum_journal import KeptResult, Spooled, SumJournal
+
+
+def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: OpenedSum | None, deadline: int) -> Header:
+    """Say what a training round is about, so that sites agree on all of it or share no mask.
+
+    Args:
+        plan: of the run.
+        query: of the round.
+        run: of set-up.
+        round_: number of the OPEN, above all before it.
+        last: the last result, or None.
+        deadline: Unix time in seconds after which no site masks.
+    """
+    return Header(
+        setup=run.setup,
+        round=round_,
+        model=model_hash(digest(query.adapter_P)),
+        query=query_hash(plan, number=query.round),
+        encoding=encoding_hash(plan),
+        words=plan.encoding.words(),
+        minimum_sum=0,
+        noised=int(plan.dp is not None),
+        deadline=deadline,
+        previous_round=last.header.round if last else 0,
+        previous=last.hash if last else run.setup,
+    )
+
+
+class MaskedDesk:
+    """One round."""
+
+    phases = MASKED
+
+    def __init__(
+        self,
+        plan: Plan,
+        query: Query,
+        *,
+        desk: SumRound,
+        header: Header,
+        run: RunFacts,
+        journal: SumJournal,
+        previous: tuple[int, bytes],
+    ) -> None:
+        """Prepare a round.
+
+        Args:
+            plan: of the run.
+            query: of the round.
+            desk: the round of the secure sum.
+            header: of that round.
+            run: of set-up.
+            journal: keeps reports, shares and the result.
+            previous: training round and packed result of the last sum; (0, b"") for none.
+        """
+        self._plan, self._query, self._desk, self._header, self._run = plan, query, desk, header, run
+        self._journal, self._previous = journal, previous
+        self._wanted: dict[str, int] = {}
+        self._spooled: Spooled | None = None
+        self.result: OpenedSum | None = None
+        self.packed = b""
+
+    def needed(self, phase: Phase) -> int:
+        """Give what the charter's floors and the protocol ask for."""
+        floors = self._run.charter.floors
+        if phase is Phase.READY:
+            return smallest_roster(floors, plan_minimum=self._plan.minimum_cohort, members=len(self._run.members))
+        size = len(self._desk.roster)
+        if phase is Phase.REPORT:
+            return max(smallest_sum(roster=size, floors=floors), self._plan.minimum_cohort)
+        if phase is Phase.CONFIRM:
+            return quorum(roster=size, corrupt=floors.corrupt_tolerance)
+        return 1  # which shares suffice shows when the seeds are rebuilt
+
+    def parcels(self, phase: Phase, sites: Sequence[str]) -> Mapping[str, Parcel]:
+        """OPEN, ROSTER, each site's CONFIRM request, the UNMASK request for those that hold shares."""
+        if phase is Phase.READY:
+            number, packed = self._previous
+            return dict.fromkeys(
+                sites, opening(self._plan, self._query, summed=number, note=self._desk.open(result=packed))
+            )
+        if phase is Phase.REPORT:
+            note = self._desk.close_roster()
+            # All who signed READY, also one whose own answer was lost: the sites compare names and signatures.
+            header = wire.encode(roster(self._plan, self._query, self._names(self._desk.roster)))
+            return {site: Parcel(header=header, note=note, vector=self._block(site)) for site in sites}
+        plan_sha256, number, attempt = self._plan.sha256, self._query.round, self._query.attempt
+        if phase is Phase.CONFIRM:
+            header = wire.encode(wire.Confirm(plan_sha256=plan_sha256, round=number, attempt=attempt))
+            requests = self._desk.close_reports()
+            return {site: Parcel(header=header, note=requests[self._number(site)]) for site in sites}
+        header = wire.encode(wire.Unmask(plan_sha256=plan_sha256, round=number, attempt=attempt))
+        parcel = Parcel(header=header, note=self._desk.close_confirms())
+        return {site: parcel for site in sites if self._number(site) in self._desk.holders}
+
+    def take(self, phase: Phase, site: str, answer: Parcel) -> None:
+        """READY, REPORT, CONFIRM, UNMASK, each signed by its site."""
+        if phase is Phase.READY:
+            ready = answer_of(wire.Ready, answer, site=site, query=self._query)
+            self._sent_by(site, self._desk.add_ready(answer.note))
+            self._wanted[site] = ready.block
+        elif phase is Phase.REPORT:
+            answer_of(wire.Report, answer, site=site, query=self._query)
+            number = self._desk.add_report(answer.note)
+            words = bytes(unpack(Report, answer.note).words)
+            self._journal.spool_report(self._header.round, site=number, words=words)
+            self._sent_by(site, number)
+        elif phase is Phase.CONFIRM:
+            answer_of(wire.Step, answer, site=site, query=self._query)
+            self._sent_by(site, self._desk.add_confirm(answer.note))
+        else:
+            answer_of(wire.Step, answer, site=site, query=self._query)
+            number = self._desk.add_unmask(answer.note)
+            self._journal.spool_unmask(self._header.round, site=number, message=answer.note)
+            self._sent_by(site, number)
+
+    def open(self) -> Opened:
+        """Take the masks off the sum, decode it and keep the result."""
+        packed, result = self._desk.open_sum()
+        opened = read_sum(result.words, self._plan, number=self._query.round, sites=len(result.sites))
+        kept = KeptResult(round=result.header.round, number=self._query.round, roster=self._names(self._desk.roster))
+        self._journal.keep(kept, packed)
+        self.result, self.packed = result, packed
+        return opened
+
+    def _block(self, site: str) -> bytes:
+        """Give the block of the last sum that a site wants to see; nothing where there is none or it is gone."""
+        wanted, packed = self._wanted.get(site, -1), self._previous[1]
+        if wanted < 0 or not packed:
+            return b""
+        last = read_result(packed, run=self._run, floors=self._run.charter.floors)
+        self._spooled = self._spooled or self._journal.spooled(last.header.round)
+        if self._spooled is None or wanted * LEAF_BYTES >= len(unpack(Result, packed).words):
+            return b""
+        return prove_block(
+            context=last.context,
+            leaf=wanted,
+            vectors={number: self._spooled.vectors[number] for number in last.sites},
+            unmasks=[unpack(Signed, message) for _, message in sorted(self._spooled.unmasks.items())],
+        )
+
+    def _names(self, numbers: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self._run.charter.sites[number].id for number in numbers)
+
+    def _number(self, site: str) -> int:
+        return self._run.charter.number_of(site)
+
+    def _sent_by(self, site: str, number: int) -> None:
+        """Refuse a note that another site signed. The message itself is that site's own and stays."""
+        if number != self._number(site):
+            raise WireError(f"{site}: sent a message that another site signed")
+
+
+def smallest_roster(floors: Floors, *, plan_minimum: int, members: int) -> int:
+    """Fewest READY sites that a sum can come of; more than there are, if none can."""
+    for size in range(1, members + 1):
+        if size >= max(floors.minimum_cohort, plan_minimum, smallest_sum(roster=size, floors=floors)):
+            return size
+    return members + 1
