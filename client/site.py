@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from partsong.client.budget.spending import Purse
-from partsong.client.data.encode import Encoded
 from partsong.client.dp.sampler import Randomness
-from partsong.client.model.host import ModelHost
+from partsong.client.encoders.encoder import Encoder, LocalUpdate, Progress
 from partsong.client.rules.agreement import Consent
-from partsong.client.rules.consent import Facts, NotAgreed, check_query, public_refusal
+from partsong.client.rules.consent import NotAgreed, check_query, public_refusal
 from partsong.client.seal import seal
 from partsong.client.secure_sum.door import Answer, Door
-from partsong.client.train import LocalUpdate, Progress, train_round
 from partsong.common import wire
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.errors import DataError, PartsongError, Refused, WireError
 from partsong.common.files import append_line, read_lines
-from partsong.common.plan import LOSS, UPDATE, Plan, learning_rate
+from partsong.common.plan import LOSS, UPDATE, Plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,10 +78,8 @@ class Site:
         self,
         *,
         name: str,
-        host: ModelHost,
-        encoded: Encoded,
+        encoder: Encoder,
         consent: Consent,
-        labels: tuple[str, ...],
         journal: Path,
         door: Door,
         purse: Purse,
@@ -94,26 +90,15 @@ class Site:
 
         Args:
             name: of the site.
-            host: the resident base model; other sites of a simulation may share it.
-            encoded: the site's records.
+            encoder: computes what a query asks for.
             consent: decides about plans.
-            labels: its closed list of classes.
             journal: file of the queries that were accepted here.
             door: how sealed words leave.
             purse: pays for queries from the site's ledger.
             chance: randomness of a round.
             watch: told what happens, locally.
         """
-        self._name, self._host, self._records, self._consent = name, host, encoded.records, consent
-        self._facts = Facts(
-            records=len(encoded.records),
-            base_sha256=host.files.sha256,
-            layout=host.layout,
-            lora=host.lora_options,
-            labels=labels,
-            patients=encoded.count("patient"),
-            max_length=encoded.report.max_length,
-        )
+        self._name, self._encoder, self._consent = name, encoder, consent
         self._journal, self._door, self._purse, self._chance = journal, door, purse, chance
         self._watch = watch or Watch()
         self._plan: Plan | None = None
@@ -158,7 +143,7 @@ class Site:
         plan, trained = message.plan, message.plan.layout.size(trained=True)
         both = wire.floats(vector, size=plan.layout.size(trained=False) + trained)
         frozen_F, start_P = both[: both.size - trained], both[both.size - trained :]
-        self._consent.agree(plan, self._facts, afford=self._purse.afford)
+        self._consent.agree(plan, self._encoder.facts(plan), afford=self._purse.afford)
         if plan.masked != self._door.masked:
             raise NotAgreed("policy", "the plan's sum is unmasked, or this site is in no charter")
         if digest(frozen_F) != plan.frozen_sha256:
@@ -240,15 +225,11 @@ class Site:
     def _train(self, plan: Plan, number: int, adapter_P: FloatVec) -> LocalUpdate:
         if self._frozen_F is None:
             raise AssertionError("a plan is only ever stored together with its frozen part")
-        self._host.put(self._frozen_F, trained=False)
-        self._host.put(adapter_P)
-        rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
-        update = train_round(
-            self._host,
-            self._records,
-            sampling_rate=plan.sampling_rate,
-            training=replace(plan.training, learning_rate=rate),
-            dp=plan.dp,
+        update = self._encoder.encode(
+            plan,
+            number=number,
+            frozen_F=self._frozen_F,
+            adapter_P=adapter_P,
             randomness=self._chance(plan, number).samples,
             on_step=lambda p: self._watch.step(number, p),
         )

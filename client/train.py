@@ -11,7 +11,6 @@ import gc
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,10 +19,9 @@ from partsong.client.data.batch import by_length, pad
 from partsong.client.data.encode import Record
 from partsong.client.dp.engine import DpSettings, Stepper, StepResult, plain_stepper, private_stepper
 from partsong.client.dp.sampler import PatientSampler, PoissonSampler, Randomness, require_unpredictable
+from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import ModelHost, Scores
 from partsong.client.passes import Pass, draw
-from partsong.common.accounting import StepEvents
-from partsong.common.adapter import FloatVec
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import ModelError, PartsongError, Refused
 from partsong.common.plan import DpPlan
@@ -31,35 +29,6 @@ from partsong.common.plan import DpPlan
 
 class TrainingFailed(PartsongError):
     """Local training gave no usable update; nothing of it is sent."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where a local round stands. Shown at the site only."""
-
-    step: int
-    steps: int
-    local_loss: float
-    """Mean of the drawn units' losses, without noise: never sent."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LocalUpdate:
-    """What a round of local training gives. Never leaves a site unsealed."""
-
-    update_P: FloatVec
-    """New minus old adapter [weight units]."""
-    loss: float
-    """Under differential privacy the mean over the steps of the clipped and noised loss, empty samples included.
-    Otherwise the mean over the drawn records; 0 if none was drawn."""
-    visits: int
-    """Records drawn, with repetition. Local."""
-    tokens: int
-    """Tokens of those records. Local."""
-    nonfinite: int
-    """Units whose gradient was not finite and counted as zero. Local."""
-    events: tuple[StepEvents, ...]
-    """What the accountant recorded, step by step, without the cut of samples; empty without privacy."""
 
 
 def train_round(

@@ -19,10 +19,11 @@ import numpy as np
 from flwr.app import Context, RecordDict
 
 from partsong.client.app import make_app as make_client_app
+from partsong.client.encoders.encoder import Progress
 from partsong.client.model.host import Scores
 from partsong.client.model.lora import public_start
 from partsong.client.site import Watch
-from partsong.client.train import Progress, score
+from partsong.client.train import score
 from partsong.common import events
 from partsong.common.adapter import FloatVec, flatten
 from partsong.common.build import to_tree

@@ -13,6 +13,7 @@ from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import fingerprint
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
+from partsong.client.encoders.lora import LoraTraining
 from partsong.client.rules.agreement import ByPolicy, ByRules
 from partsong.client.rules.approval import Approvals
 from partsong.client.rules.consent import Rules
@@ -53,9 +54,7 @@ def make_site(
     records = prepared.sites[name].records
     site = Site(
         name=name,
-        host=prepared.host,
-        encoded=prepared.sites[name],
-        labels=labels_of(prepared),
+        encoder=LoraTraining(host=prepared.host, encoded=prepared.sites[name], labels=labels_of(prepared)),
         consent=ByRules(rules)
         if policy is None
         else ByPolicy(policy, Approvals(folder / "approvals"), coordinator=coordinator),

@@ -12,6 +12,7 @@ from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import Encoded, EncodingReport, Record
 from partsong.client.dp.sampler import SeededRandomness
+from partsong.client.encoders.lora import LoraTraining
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
 from partsong.client.rules.agreement import ByRules
@@ -99,7 +100,8 @@ def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: 
     rules, ledger = Rules(allow_without_privacy=True, minimum_cohort=1, minimum_records=1), Ledger(tmp_path / "ledger")
     ledger.set_ceiling("h", epsilon=None, delta=1e-5)
     site = Site(
-        name="only", host=host, encoded=Encoded(records=records(), report=report), labels=(),
+        name="only",
+        encoder=LoraTraining(host=host, encoded=Encoded(records=records(), report=report), labels=()),
         consent=ByRules(rules), door=PlainDoor(name="only", rules=rules), journal=tmp_path / "journal.jsonl", chance=chance,
         purse=Purse(ledger, holding="h", fingerprint="f", units={"record": 16, "patient": None}, coordinator="c"),
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Named local functions from records to a vector; the only ones a query may ask for."""
+"""Named local functions from records to a vector: what a site computes when a query asks for it."""

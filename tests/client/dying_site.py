@@ -22,6 +22,7 @@ from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import Encoded, EncodingReport, Record
 from partsong.client.dp.sampler import SystemRandomness
+from partsong.client.encoders.lora import LoraTraining
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
 from partsong.client.rules.agreement import ByRules
@@ -158,8 +159,10 @@ class Setting:
     def site(self, door: Door, purse: Purse, folder: Path) -> Site:
         counts = {"truncated": 0, "tokens": 12, "tokens_cut": 0, "without_loss": 0, "longest": 3, "max_length": 512}
         return Site(
-            name=SITE, host=self.host, labels=(), consent=ByRules(Rules(minimum_records=1, max_epsilon=EPSILON)), door=door, purse=purse,
-            encoded=Encoded(records=self.records, report=EncodingReport(records=RECORDS, **counts)),
+            name=SITE, consent=ByRules(Rules(minimum_records=1, max_epsilon=EPSILON)), door=door, purse=purse,
+            encoder=LoraTraining(
+                host=self.host, labels=(), encoded=Encoded(records=self.records, report=EncodingReport(records=RECORDS, **counts))
+            ),
             journal=folder / "journal.jsonl",
             chance=lambda _p, _n: Chance(samples=SystemRandomness(), rounding=np.random.default_rng()),
         )  # fmt: skip

@@ -12,12 +12,14 @@ from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
+from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.lora import LoraTraining
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.agreement import ByRules
 from partsong.client.rules.consent import Rules
 from partsong.client.secure_sum.door import Answer, PlainDoor
 from partsong.client.site import Chance, Site, Watch
-from partsong.client.train import LocalUpdate, Progress, TrainingFailed
+from partsong.client.train import TrainingFailed
 from partsong.common import wire
 from partsong.common.accounting import joint_multiplier
 from partsong.common.adapter import digest
@@ -61,7 +63,8 @@ class Bench:
             return Chance(samples=randomness, rounding=np.random.default_rng(number))
 
         return Site(
-            name="north", host=self.host, encoded=self.encoded, consent=ByRules(self.rules), labels=(), journal=self.journal,
+            name="north",
+            encoder=LoraTraining(host=self.host, encoded=self.encoded, labels=()), consent=ByRules(self.rules), journal=self.journal,
             door=PlainDoor(name="north", rules=self.rules), chance=chance,
             purse=Purse(self.ledger, holding="h", fingerprint="f", units={"record": 12, "patient": 5}, coordinator="c"),
             watch=Watch(

@@ -12,8 +12,9 @@ from partsong.client.data.batch import pad
 from partsong.client.data.encode import Record
 from partsong.client.dp import optimizer as optimizer_module
 from partsong.client.dp.sampler import PatientSampler, PoissonSampler, SeededRandomness, SystemRandomness
+from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import ModelHost
-from partsong.client.train import LocalUpdate, Progress, TrainingFailed, score, train_round
+from partsong.client.train import TrainingFailed, score, train_round
 from partsong.common.accounting import StepEvents, joint_multiplier
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import ModelError, Refused

@@ -10,6 +10,7 @@ import pytest
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import Purse
 from partsong.client.dp.sampler import SystemRandomness
+from partsong.client.encoders.lora import LoraTraining
 from partsong.client.rules.agreement import ByRules
 from partsong.client.rules.consent import Rules
 from partsong.client.secure_sum.door import Answer, PlainDoor
@@ -173,7 +174,7 @@ class Bench:
         door = WritingDoor(name="north", rules=rules)
         door.said = self.said
         return Site(
-            name="north", host=self.host, encoded=self.encoded, consent=ByRules(rules), labels=(),
+            name="north", encoder=LoraTraining(host=self.host, encoded=self.encoded, labels=()), consent=ByRules(rules),
             journal=self.folder / "journal.jsonl", door=door, purse=self.purse,
             chance=lambda _p, _n: Chance(samples=SystemRandomness(), rounding=np.random.default_rng()),
             watch=Watch(step=lambda _n, _p: self.said.append("step")),

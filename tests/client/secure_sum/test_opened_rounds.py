@@ -14,6 +14,7 @@ from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.ledger_export import verify
 from partsong.client.budget.spending import Purse
 from partsong.client.dp.sampler import SystemRandomness
+from partsong.client.encoders.lora import LoraTraining
 from partsong.client.rules.agreement import ByRules
 from partsong.client.rules.consent import NotAgreed, Rules
 from partsong.client.rules.policy import HoldingPolicy
@@ -61,7 +62,7 @@ class Bench:
         rules = Rules(minimum_records=1, max_epsilon=50.0)
         units = {"record": RECORDS, "patient": None}
         self.site = Site(
-            name="north", host=self.host, encoded=self.encoded, consent=ByRules(rules), labels=(),
+            name="north", encoder=LoraTraining(host=self.host, encoded=self.encoded, labels=()), consent=ByRules(rules),
             journal=self.folder / "journal.jsonl", door=PlainDoor(name="north", rules=rules),
             purse=Purse(self.ledger, holding="h", fingerprint="f", units=units, coordinator="c"),
             chance=lambda _p, _n: Chance(samples=SystemRandomness(), rounding=np.random.default_rng()),

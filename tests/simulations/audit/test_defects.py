@@ -14,7 +14,8 @@ import torch
 
 from partsong.client.dp.accountant import PldAccountant
 from partsong.client.dp.release import noisy
-from partsong.client.train import LocalUpdate, train_round
+from partsong.client.encoders.encoder import LocalUpdate
+from partsong.client.train import train_round
 from partsong.common.accounting import StepEvents
 from partsong.simulations.audit.rehearsal import listen, watch
 from partsong.simulations.audit.run import ClaimBroken, settings_of

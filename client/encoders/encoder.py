@@ -1,0 +1,77 @@
+"""What a site asks of an encoder. Knows no torch, so that a site that trains nothing never loads it.
+
+Shape letters: P trained and F frozen adapter parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from partsong.client.dp.sampler import Randomness
+from partsong.client.rules.consent import Facts
+from partsong.common.accounting import StepEvents
+from partsong.common.adapter import FloatVec
+from partsong.common.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a local round stands. Shown at the site only."""
+
+    step: int
+    steps: int
+    local_loss: float
+    """Mean of the drawn units' losses, without noise: never sent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalUpdate:
+    """What a round of local work gives. Never leaves a site unsealed."""
+
+    update_P: FloatVec
+    """New minus old adapter [weight units]."""
+    loss: float
+    """Under differential privacy the mean over the steps of the clipped and noised loss, empty samples included.
+    Otherwise the mean over the drawn records; 0 if none was drawn."""
+    visits: int
+    """Records drawn, with repetition. Local."""
+    tokens: int
+    """Tokens of those records. Local."""
+    nonfinite: int
+    """Units whose gradient was not finite and counted as zero. Local."""
+    events: tuple[StepEvents, ...]
+    """What the accountant recorded, step by step, without the cut of samples; empty without privacy."""
+
+
+class Encoder(Protocol):
+    """Turns a site's records into the vector that a plan asks for."""
+
+    def facts(self, plan: Plan) -> Facts:
+        """Say what the site has to answer this plan with. Counts records; reads none."""
+        ...
+
+    def encode(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+    ) -> LocalUpdate:
+        """Answer one round's query.
+
+        Args:
+            plan: that was agreed to, and paid for.
+            number: of the round.
+            frozen_F: the adapter's frozen part.
+            adapter_P: the global adapter of the round.
+            randomness: of the samples.
+            on_step: told after every step, at the site.
+        Raises:
+            PartsongError: there is no usable answer; nothing of it is kept.
+        """
+        ...

@@ -1,0 +1,66 @@
+"""Trains a LoRA adapter on the site's records, with or without differential privacy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from partsong.client.data.encode import Encoded
+from partsong.client.dp.sampler import Randomness
+from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.model.host import ModelHost
+from partsong.client.rules.consent import Facts
+from partsong.client.train import train_round
+from partsong.common.adapter import FloatVec
+from partsong.common.plan import Plan, learning_rate
+
+
+class LoraTraining:
+    """The encoder of training queries."""
+
+    def __init__(self, *, host: ModelHost, encoded: Encoded, labels: tuple[str, ...]) -> None:
+        """Hold model and records; nothing is read.
+
+        Args:
+            host: the resident base model; other sites of a simulation may share it.
+            encoded: the site's records.
+            labels: its closed list of classes.
+        """
+        self._host, self._records = host, encoded.records
+        self._facts = Facts(
+            records=len(encoded.records),
+            base_sha256=host.files.sha256,
+            layout=host.layout,
+            lora=host.lora_options,
+            labels=labels,
+            patients=encoded.count("patient"),
+            max_length=encoded.report.max_length,
+        )
+
+    def facts(self, plan: Plan) -> Facts:  # noqa: ARG002 - the model that is loaded is the same for every plan
+        """Say what is installed here."""
+        return self._facts
+
+    def encode(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+    ) -> LocalUpdate:
+        """Train for one round from `adapter_P`; see `train_round` for guarantees and errors."""
+        self._host.put(frozen_F, trained=False)
+        self._host.put(adapter_P)
+        rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
+        return train_round(
+            self._host,
+            self._records,
+            sampling_rate=plan.sampling_rate,
+            training=replace(plan.training, learning_rate=rate),
+            dp=plan.dp,
+            randomness=randomness,
+            on_step=on_step,
+        )
