@@ -1,0 +1,104 @@
+"""A site's directory: where each of its files lies.
+
+site.yaml          what this site is and where its records are
+policy.yaml        what it allows
+identity.json      its identity key, under a passphrase
+vault.key          key of `vault/`, wrapped by the identity's passphrase; never restored from a backup
+tls/               key and certificate of the connection, and the authority that the coordinator's must be of
+charters/          every charter that was pinned, by version; the newest counts
+vault/             what must not be used twice; never restored from a backup
+ledger.sqlite      what was spent; never restored from a backup
+approvals/         plans that were proposed, and what was decided about them
+inbox/, outbox/    messages that arrived and answers that are on their way
+plans/HASH/        journal and adapter copy of each plan
+adapters/RUN/      adapters that arrived and were checked
+control/           socket of the daemon
+log/               JSON lines
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class SiteHome:
+    """Paths of a site's directory. Makes none of them."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """`SiteConfig` as YAML."""
+        return self.path / "site.yaml"
+
+    @property
+    def policy(self) -> Path:
+        """The site's rules."""
+        return self.path / "policy.yaml"
+
+    @property
+    def identity(self) -> Path:
+        """Identity key as `partsong.common.keys.lock` writes it."""
+        return self.path / "identity.json"
+
+    @property
+    def vault_key(self) -> Path:
+        """Wrapped key of the vault."""
+        return self.path / "vault.key"
+
+    @property
+    def tls(self) -> Path:
+        """Folder of `site.key`, `site.crt` and `ca.crt`."""
+        return self.path / "tls"
+
+    @property
+    def charters(self) -> Path:
+        """Folder of `VERSION.json`."""
+        return self.path / "charters"
+
+    @property
+    def vault(self) -> Path:
+        """Folder of the vault."""
+        return self.path / "vault"
+
+    @property
+    def ledger(self) -> Path:
+        """The privacy ledger."""
+        return self.path / "ledger.sqlite"
+
+    @property
+    def approvals(self) -> Path:
+        """Folder of what was decided about plans."""
+        return self.path / "approvals"
+
+    @property
+    def inbox(self) -> Path:
+        """Folder of messages that were journaled before they were confirmed."""
+        return self.path / "inbox"
+
+    @property
+    def outbox(self) -> Path:
+        """Folder of answers that were journaled before their first byte was sent."""
+        return self.path / "outbox"
+
+    @property
+    def plans(self) -> Path:
+        """Folder with one folder for each plan, by its hash."""
+        return self.path / "plans"
+
+    @property
+    def adapters(self) -> Path:
+        """Folder with one folder for each run whose adapter arrived."""
+        return self.path / "adapters"
+
+    @property
+    def socket(self) -> Path:
+        """Unix socket of the running daemon; its folder is the owner's alone."""
+        return self.path / "control" / "daemon.sock"
+
+    @property
+    def log(self) -> Path:
+        """Folder of the daemon's log."""
+        return self.path / "log"

@@ -1,0 +1,119 @@
+"""Settings of a real deployment: of a site, of a coordinator, and of a job that a coordinator asks for.
+
+As in `partsong.common.config`, a default lives here and nowhere else. `site.yaml` and `coordinator.yaml` lie in the
+directories of their owners; a job is composed by Hydra.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from partsong.common.config import (
+    AdapterConfig,
+    CohortConfig,
+    DataConfig,
+    ModelConfig,
+    PrivacyConfig,
+    SecureSumConfig,
+    ServerOptimizerConfig,
+    TrainingConfig,
+)
+
+_WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+_HOST_PORT = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):([0-9]{1,5})")
+PUBLIC_PORT = 7443
+
+
+def check_address(name: str, value: str) -> None:
+    """Refuse what is not `host:port`."""
+    found = _HOST_PORT.fullmatch(value)
+    if found is None or not 0 < int(found[1]) < 1 << 16:
+        raise ValueError(f"{name} as host:port, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteConfig:
+    """One site's daemon: `site.yaml`."""
+
+    name: str
+    """Id of the site in the charter."""
+    coordinator: str
+    """host:port of the coordinator's public port."""
+    model: ModelConfig
+    data: DataConfig
+    holding: str = "records"
+    """Name of these records in policy and ledger. It stays the same when records are added or removed."""
+    training_windows: tuple[str, ...] = ()
+    """Times of day (local) when the GPU is free, such as `22:00-06:00`; outside of them a query waits. Empty: always.
+    A coordinator's deadline may pass meanwhile; the site then misses that round."""
+    proxy: str | None = None
+    """`http://host:port` of a proxy that lets CONNECT through; None: HTTPS_PROXY of the environment, if it is set."""
+    ca_bundle: str | None = None
+    """PEM file of authorities to trust for the coordinator's certificate instead of the one that enrolment brought,
+    for networks that intercept TLS."""
+    release_capsules: bool = False
+    """Whether the scrubbed cause of a failure may be told to the coordinator; see docs/operations.md."""
+    health_port: int | None = None
+    """Loopback port of /healthz and /readyz; None: no port is opened."""
+
+    def __post_init__(self) -> None:
+        check_address("coordinator", self.coordinator)
+        if bad := [w for w in self.training_windows if not _WINDOW.fullmatch(w)]:
+            raise ValueError(f"training_windows as HH:MM-HH:MM, not {bad[0]!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoordinatorConfig:
+    """The coordinator's daemon: `coordinator.yaml`."""
+
+    consortium: str
+    """Name of the consortium in the charter."""
+    host: str = "0.0.0.0"  # noqa: S104 - the one port that sites reach; every other listens on loopback
+    """Address that the public port listens on."""
+    port: int = PUBLIC_PORT
+    """The public port: mutual TLS, and nothing but the sites' messages."""
+    names: tuple[str, ...] = ("localhost",)
+    """Host names and IP addresses that sites use; they stand in the certificate."""
+    max_message_mb: int = 512
+    """Largest message that is taken from a site."""
+    health_port: int | None = None
+    """Loopback port of /healthz and /readyz; None: no port is opened."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(f"port between 0 and 65535, not {self.port}")
+        if not self.names:
+            raise ValueError("names with at least one host name or address")
+        if self.max_message_mb <= 0:
+            raise ValueError(f"max_message_mb above 0, not {self.max_message_mb}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobConfig:
+    """What a coordinator asks its sites for. Holds no path to records: those are the sites' business."""
+
+    model: ModelConfig
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
+    cohort: CohortConfig = field(default_factory=CohortConfig)
+    secure_sum: SecureSumConfig = field(default_factory=SecureSumConfig)
+    study: str = "study"
+    """Name of the study; the run's name is this with the time appended."""
+    labels: tuple[str, ...] = ()
+    """Classification: the closed, public list of classes."""
+    max_length: int = 512
+    """Longest sequence in tokens."""
+    rounds: int = 5
+    """Queries to ask; under differential privacy the budget is spread over all of them."""
+    expected_sites: tuple[str, ...] = ()
+    """Sites that must take part: the run does not start without them, and a round without one of them is reported as
+    failed. Empty: whoever accepts, from `cohort.minimum` up."""
+
+    def __post_init__(self) -> None:
+        if self.rounds <= 0:
+            raise ValueError(f"rounds above 0, not {self.rounds}")
+        if not 2 <= self.max_length <= 1_000_000:
+            raise ValueError(f"max_length between 2 and 1000000, not {self.max_length}")
