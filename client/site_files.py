@@ -12,17 +12,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from partsong.client.budget.books import Grant
 from partsong.client.budget.chain import Head
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.ledger_export import to_tree
+from partsong.client.home import SiteHome
 from partsong.client.rules.approval import Approvals, Decision
 from partsong.client.rules.plan_words import shown, size, summary
 from partsong.client.rules.policy import Policy
+from partsong.common.build import build
 from partsong.common.build import to_tree as plain
-from partsong.common.errors import InputError
+from partsong.common.deployment import SiteConfig
+from partsong.common.errors import ConfigError, InputError
 
 POLICY, LEDGER, APPROVALS = "policy.yaml", "ledger.sqlite", "approvals"
+
+
+def read_site(home: SiteHome) -> SiteConfig:
+    """Read a site's settings.
+
+    Raises:
+        ConfigError: there are none, or they say what no site can be.
+    """
+    try:
+        tree = yaml.safe_load(home.config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as err:
+        raise ConfigError(
+            home.config.name, found="no file that can be read", expected="the settings of a site", remedy="use --dir"
+        ) from err
+    return build(SiteConfig, tree, where=home.config.name)
 
 
 def open_ledger(folder: Path) -> Ledger:

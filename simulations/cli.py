@@ -182,9 +182,24 @@ def audit(
         Path | None, typer.Option(metavar="RUN", help="Attack the adapter of this run instead of rehearsing one.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write; RUN_DIR/audit-TIME.json by default.")] = None,
+    site_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--site",
+            metavar="DIR",
+            help="Rehearse on the real records of the site in this directory. Charged to its ledger; stays there.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Rehearse a configuration on public records with canaries: a lower bound on epsilon beside the claim."""
+    if site_dir is not None:
+        if adapter is not None or out is not None:
+            raise typer.BadParameter("stands without --adapter and --out", param_hint="--site")
+        from partsong.simulations.audit.command import rehearse_at_site
+
+        rehearse_at_site(site_dir, overrides or [], as_json=as_json, console=Console(stderr=True))
+        return
     from partsong.simulations.audit.settings import compose_rehearsal, declared_in
 
     console = Console(stderr=True)

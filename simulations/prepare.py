@@ -54,13 +54,19 @@ class Prepared:
         return dataclasses.replace(self, config=config)
 
 
-def prepare(config: SimulationConfig, *, say: Callable[[str], None] = lambda _: None) -> Prepared:
+def prepare(
+    config: SimulationConfig, *, tables: SiteTables | None = None, say: Callable[[str], None] = lambda _: None
+) -> Prepared:
     """Read the records, load the model, tokenise.
 
+    Args:
+        config: of the run.
+        tables: records that were read already; None: what `config.data` names.
+        say: told what is going on.
     Raises:
         InputError: the first thing that is wrong with configuration, data or model; no run directory exists yet.
     """
-    tables = read_tables(config)
+    tables = tables or read_tables(config)
     private = config.privacy.mode == "dp"
     host = load(
         config.model,

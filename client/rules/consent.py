@@ -20,7 +20,7 @@ from partsong.common.errors import PartsongError, Refused
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
 from partsong.common.wire import Open, RefusalCode
 
-Purpose = Literal["train", "evaluate", "survey"]
+Purpose = Literal["train", "evaluate", "survey", "audit"]
 Unit = Literal["patient", "record"]
 
 _PUBLIC: Mapping[str, RefusalCode] = {

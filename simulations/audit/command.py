@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 
+from partsong.client.home import SiteHome
+from partsong.client.site_files import read_site
 from partsong.common.config import RehearsalConfig
 from partsong.common.errors import ConfigError
 from partsong.common.files import write_json
-from partsong.simulations.audit import report
+from partsong.simulations.audit import at_site, report
 from partsong.simulations.audit.adapter import attack_run
 from partsong.simulations.audit.run import ClaimBroken, audit
-from partsong.simulations.audit.settings import Declared
+from partsong.simulations.audit.settings import Declared, compose_at_site
 
 
 def rehearse(config: RehearsalConfig, *, out: Path | None, as_json: bool, console: Console) -> None:
@@ -28,6 +31,23 @@ def rehearse(config: RehearsalConfig, *, out: Path | None, as_json: bool, consol
     file = _fresh(out, Path(config.run_dir))
     done = audit(config, say=lambda line: _say(console, line))
     _hand_over(report.facts(done), report.text(done), file=file, as_json=as_json)
+    if done.verdict.failed:
+        raise ClaimBroken(done.verdict)
+
+
+def rehearse_at_site(folder: Path, overrides: Sequence[str], *, as_json: bool, console: Console) -> None:
+    """Audit a configuration over a site's own records; the result stays in the site's directory.
+
+    Raises:
+        ClaimBroken: after everything was printed and written.
+    """
+    home = SiteHome(folder)
+    site = read_site(home)
+    config = compose_at_site(site, overrides)
+    file = at_site.fresh_file(home)
+    done, charged = at_site.audit_at_site(home, site, config, say=lambda line: _say(console, line))
+    found = at_site.facts(report.facts(done), charged)
+    _hand_over(found, report.text(done, records_are="private"), file=file, as_json=as_json)
     if done.verdict.failed:
         raise ClaimBroken(done.verdict)
 

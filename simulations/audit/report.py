@@ -16,7 +16,7 @@ from partsong.simulations.audit.run import Audit
 
 NOT_SHOWN = (
     "that the claim is true: a bound from below that lies below the claim only failed to contradict it",
-    "anything about records: there were none but public ones, and the claim is about the mechanism",
+    "anything about single records: the canaries are made up, and the claim is about the mechanism",
     "the secure sum, the site's ledger, its random generator, its memory or its timing",
     "attackers who see less: the watched rehearsal gives the guesser every release, the text attacks only the adapter",
 )
@@ -75,13 +75,13 @@ def facts_of_run(found: AttackedRun) -> dict[str, Any]:
     }
 
 
-def text(audit: Audit) -> str:
+def text(audit: Audit, *, records_are: str = "public") -> str:
     """Tell people."""
     verdict, claim = audit.verdict, audit.verdict.claim
     terms = f"noise multiplier {audit.noise_multiplier:g}, sampling rate {audit.config.privacy.sampling_rate:g}"
     alarm = f"a sound engine fails in at most {1 - verdict.confidence:.2%} of audits"
     lines = [
-        f"Audit of {audit.steps} steps at one site ({audit.site}, {audit.records} public records), {terms}",
+        f"Audit of {audit.steps} steps at one site ({audit.site}, {audit.records} {records_are} records), {terms}",
         f"claim: epsilon {claim.epsilon:.3f} at delta {claim.delta:g} for each {claim.unit} ({claim.relation})",
         f"confidence {verdict.confidence:.2%} over all tests: {alarm}",
         "",

@@ -57,6 +57,14 @@ def audit(config: RehearsalConfig, *, say: Say = lambda _: None) -> Audit:
     require_public(config, declared=config.audit.records)
     prepared = prepare(config, say=say)
     plan, _ = draft(prepared, tuple(sorted(prepared.sites)), run="audit")
+    return rehearse(config, prepared, plan, say=say)
+
+
+def rehearse(config: RehearsalConfig, prepared: Prepared, plan: Plan, *, say: Say) -> Audit:
+    """Rehearse a plan at the first of the prepared sites, and judge its claim.
+
+    Trains on that site's records, up to as many times as `rehearsals` says; the caller answers for that.
+    """
     dp = _terms(plan)
     site, host, random = min(prepared.sites), prepared.host, np.random.default_rng()
     records = prepared.sites[site].records
@@ -84,6 +92,11 @@ def audit(config: RehearsalConfig, *, say: Say = lambda _: None) -> Audit:
         verdict=verdict,
         memory=memory,
     )
+
+
+def rehearsals(config: RehearsalConfig) -> int:
+    """How many times the plan is carried out on records: watched, and again where there are random texts."""
+    return 2 if config.audit.texts else 1
 
 
 def _begin(prepared: Prepared) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from collections.abc import Sequence
 from typing import Literal
 
 from partsong.common.build import build
 from partsong.common.config import RehearsalConfig, SimulationConfig
+from partsong.common.deployment import SiteConfig
 from partsong.common.errors import ConfigError, Refused
 from partsong.simulations.configure import compose_tree
 
@@ -23,8 +25,44 @@ def compose_rehearsal(overrides: Sequence[str]) -> RehearsalConfig:
         Refused: `private_records_in_audit`; nothing was read.
         ConfigError: as `compose_simulation`, and for a run without privacy: it claims nothing.
     """
-    config = build(RehearsalConfig, compose_tree("audit", RehearsalConfig, overrides))
+    config = _composed(overrides)
     require_public(config, declared=config.audit.records)
+    return config
+
+
+def compose_at_site(site: SiteConfig, overrides: Sequence[str]) -> RehearsalConfig:
+    """Compose the configuration of a rehearsal over a site's own records.
+
+    Args:
+        site: whose model and records are used.
+        overrides: everything else.
+    Raises:
+        ConfigError: as `compose_rehearsal`, and for a setting of model or data, which are the site's.
+    """
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key.partition(".")[0] in ("model", "data") or key == "audit.records":
+            raise ConfigError(
+                "argument", found=repr(override), expected="the model and the records that site.yaml names"
+            )
+    source = f"model.source={_quoted(site.model.source)}"
+    config = _composed(["model=local", source, "data=local", *overrides])
+    return dataclasses.replace(
+        config,
+        model=site.model,
+        data=site.data,
+        cohort=dataclasses.replace(config.cohort, minimum=1),
+        secure_sum=dataclasses.replace(config.secure_sum, mode="off"),
+    )
+
+
+def _quoted(text: str) -> str:
+    """Write a value as Hydra reads it back."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _composed(overrides: Sequence[str]) -> RehearsalConfig:
+    config = build(RehearsalConfig, compose_tree("audit", RehearsalConfig, overrides))
     if config.privacy.mode != "dp":
         raise ConfigError(
             "privacy.mode", found="none", expected="dp", remedy="without privacy there is no claim to audit"
@@ -44,9 +82,9 @@ def require_public(config: SimulationConfig, *, declared: Declared) -> None:
     if config.data.builtin is None and declared == "private":
         raise Refused(
             "private_records_in_audit",
-            reason="an audit trains on its records and publishes what it found, and nothing charges that to a ledger",
-            remedy="use data=icd10 or data=iso18245, or say audit.records=public or audit.records=synthetic if that is "
-            "what data.path holds",
+            reason="an audit trains on its records and shows what it found, and here nothing charges that to a ledger",
+            remedy="use data=icd10 or data=iso18245; say audit.records=public or audit.records=synthetic if that is "
+            "what data.path holds; or audit at the site, from its budget: partsong audit --site DIR",
         )
 
 
