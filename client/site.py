@@ -201,7 +201,8 @@ class Site:
         # Used up, whatever happens next: where a commit fails, it may have been recorded all the same.
         self._waiting = None
         self._purse.commit(waiting.context)
-        blocks = {UPDATE: waiting.update.update_P, LOSS: np.array([waiting.update.loss], np.float32)}
+        update_P = waiting.update.update_P * np.float32(self._door.share)
+        blocks = {UPDATE: update_P, LOSS: np.array([waiting.update.loss], np.float32)}
         words_W = seal(blocks, plan, number=roster.round, rng=self._chance(plan, roster.round).rounding)
         words, sealed = self._door.report(words_W)
         header = wire.Report(site=self._name, round=roster.round, attempt=roster.attempt)

@@ -23,6 +23,8 @@ from partsong.common.suite import PUBLIC_KEY_BYTES, SuiteName, suite_of_key
 from partsong.common.thresholds import Floors
 
 MOST_SITES = 1000
+HEAVIEST = 100
+"""Largest weight of a site, where the lightest has 1."""
 _SITE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -70,11 +72,18 @@ class Charter:
     """Allows a consortium of two, where each site learns the other's update from the sum."""
     revoked: tuple[str, ...] = ()
     """Identity keys that may never be listed again, sorted."""
+    weights: tuple[int, ...] = ()
+    """Weight of each site's update in the mean, in the order of `sites`; empty: all alike. Agreed and public, never
+    counted from records. The more a site outweighs the others, the more of a sum is its own update."""
 
     def __post_init__(self) -> None:
         self._check_keys()
         self._check_members()
         self._check_floors()
+        if self.weights and len(self.weights) != len(self.sites):
+            raise ValueError("weights for every site, or for none")
+        if not all(1 <= weight <= HEAVIEST for weight in self.weights):
+            raise ValueError(f"weights between 1 and {HEAVIEST}")
         if self.version < 1 or (self.version == 1) != (self.previous is None):
             raise ValueError("version 1 without a previous hash, or a later version with one")
         if self.previous is not None and not _HASH.fullmatch(self.previous):
@@ -132,6 +141,10 @@ class Charter:
     def site_key(self, number: int) -> bytes:
         """The public key of site `number`."""
         return bytes.fromhex(self.sites[number].key)
+
+    def share(self, number: int) -> float:
+        """Give site `number`'s weight over the largest: what its update is multiplied by before it is sealed."""
+        return self.weights[number] / max(self.weights) if self.weights else 1.0
 
     def number_of(self, site_id: str) -> int:
         """Give the number of the site called `site_id`.

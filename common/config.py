@@ -250,6 +250,9 @@ class SecureSumConfig:
     check_window: int = 1
     """Newest rounds of which the coordinator keeps the masked vectors, so that anyone can recompute their sum and sites
     can ask for a block of the last one. 0: neither."""
+    weights: tuple[int, ...] = ()
+    """Weights of the sites' updates in the mean, 1 to 100, by the sites' names in order; agreed in the charter, never
+    counted from records. Empty: all alike."""
     field_bits: int = 21
     """Width of one number in the sum; 64 // field_bits numbers share a word."""
     update_clip: float | None = None
@@ -259,6 +262,8 @@ class SecureSumConfig:
         _within(8, 32, field_bits=self.field_bits)
         _positive(update_clip=self.update_clip)
         _within(2, 1_000_000, minimum_honest=self.minimum_honest)
+        if self.weights and (self.mode == "off" or not all(1 <= weight <= 100 for weight in self.weights)):
+            raise ValueError("weights between 1 and 100, and only with mode=full: they stand in the charter")
         _within(0, 1_000_000, check_window=self.check_window)
         _within(0, 1_000_000, corrupt_tolerance=self.corrupt_tolerance)
 

@@ -89,6 +89,10 @@ def found(names: tuple[str, ...], config: SimulationConfig, run: RunDir) -> Cons
         DataError: the directory holds another charter than its keys give.
     """
     floors = floors_of(config, sites=len(names))
+    if (weights := len(config.secure_sum.weights)) not in (0, len(names)):
+        raise ConfigError(
+            "secure_sum.weights", found=f"{weights} weights", expected=f"one for each of {len(names)} sites"
+        )
     ids = sorted(names)
     coordinator = Identity(_secret(run.coordinator / "identity.key"))
     identities = {name: Identity(_secret(run.site_folder(name) / "identity.key")) for name in ids}
@@ -103,6 +107,7 @@ def found(names: tuple[str, ...], config: SimulationConfig, run: RunDir) -> Cons
         minimum_honest=floors.minimum_honest,
         corrupt_tolerance=floors.corrupt_tolerance,
         two_sites=len(ids) == 2,
+        weights=config.secure_sum.weights,
     )
     _publish(charter, coordinator, identities, run.charter)
     members = {

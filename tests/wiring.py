@@ -133,7 +133,7 @@ class Hand:
         self.waiting = None
         assert self.plan is not None
         words_W = seal(
-            {UPDATE: self.made.update_of(self.name, roster.round), LOSS: np.array([2.0], np.float32)},
+            {UPDATE: self.made.update_of(self.name, roster.round) * np.float32(self.door.share), LOSS: np.array([2.0], np.float32)},
             self.plan, number=roster.round, rng=np.random.default_rng(),
         )  # fmt: skip
         self.made.sealed[roster.round, roster.attempt, self.name] = words_W.copy()

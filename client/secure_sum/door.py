@@ -43,6 +43,11 @@ class Door(Protocol):
 
     masked: bool
 
+    @property
+    def share(self) -> float:
+        """Give what an update is multiplied by before it is sealed."""
+        ...
+
     def agree(self, plan: Plan, start_P: FloatVec) -> None:
         """A plan was accepted; what was of another one is over."""
         ...
@@ -101,6 +106,7 @@ class PlainDoor:
     """No masks: the coordinator could read the words. The sites' names in the roster are the coordinator's word."""
 
     masked = False
+    share = 1.0
 
     def __init__(self, *, name: str, rules: Rules) -> None:
         """Prepare.

@@ -20,20 +20,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from partsong.common.adapter import FloatVec, digest
+from partsong.common.charter import Charter
 from partsong.common.errors import DataError, Refused
 from partsong.common.files import write_bytes
 from partsong.common.methods import ServerState, Vec64, server_step
 from partsong.common.plan import Plan
-from partsong.common.secure_sum.opened import query_hash, read_sum
+from partsong.common.secure_sum.opened import query_hash, read_opened
 from partsong.common.secure_sum.result import OpenedSum
 
 
 class Follower:
     """The copy for one plan."""
 
-    def __init__(self, file: Path) -> None:
-        """Use `file`, which need not exist yet."""
-        self._file = file
+    def __init__(self, file: Path, *, charter: Charter) -> None:
+        """Use `file`, which need not exist yet, under the charter of the plan."""
+        self._file, self._charter = file, charter
         self._plan: Plan | None = None
         self._start = ServerState(adapter_P=np.zeros(0))
         self._round = 0
@@ -79,7 +80,7 @@ class Follower:
         self.require_next(round_=result.header.round, previous=result.header.previous_round)
         if result.header.query != query_hash(self._plan, number=number):
             raise Refused("other_query", reason="the sum is of another plan or round", remedy="name its round")
-        opened = read_sum(result.words, self._plan, number=number, sites=len(result.sites))
+        opened = read_opened(result, self._plan, self._charter, number=number)
         state = self._load()[0] if self._round else self._start
         moved = server_step(state, opened.mean_P, self._plan.optimizer)
         self._save(moved, self._plan, round_=result.header.round)

@@ -77,12 +77,18 @@ class MaskedDoor:
         """
         self._member, self._name = membership, name
         self._entropy, self._clock, self._threads = entropy, clock, threads
-        self._follower = Follower(copy)
+        self._follower = Follower(copy, charter=membership.charter)
         self._spot = SpotCheck(membership.vault, entropy=entropy)
         self._plan: Plan | None = None
         self._setup: KeySetup | None = None
         self._sum: SecureSumSite | None = None
         self._witnessed: Witnessed | None = None
+
+    @property
+    def share(self) -> float:
+        """Give this site's weight over the largest, by the charter."""
+        charter = self._member.charter
+        return charter.share(charter.number_of(self._name))
 
     def agree(self, plan: Plan, start_P: FloatVec) -> None:
         """Follow a plan; keys that were set up for it are taken up again."""

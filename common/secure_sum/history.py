@@ -21,7 +21,7 @@ from partsong.common.errors import PartsongError
 from partsong.common.methods import ServerState, server_step
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.messages import Ready, Result, Signed, Verdict
-from partsong.common.secure_sum.opened import encoding_hash, model_hash, query_hash, read_sum
+from partsong.common.secure_sum.opened import encoding_hash, model_hash, query_hash, read_opened
 from partsong.common.secure_sum.result import OpenedSum, read_result
 from partsong.common.secure_sum.transcript import RunFacts, read_from_sites
 
@@ -90,7 +90,7 @@ class History:
             raise HistoryDiffers(
                 number, found="a start from another adapter", expected="the one that the sums before it lead to"
             )
-        mean = read_sum(opened.words, self._plan, number=number, sites=len(opened.sites))
+        mean = read_opened(opened, self._plan, self._run.charter, number=number)
         self._state = server_step(self._state, mean.mean_P, self._plan.optimizer)
         self._last, self._number = opened, number
         readys = [unpack(Ready, ready.body) for ready in unpack(Result, packed).readys]

@@ -6,14 +6,18 @@ Shape letters: P trained parameters, W words.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partsong.common.build import sha256_of
+from partsong.common.charter import Charter
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
 from partsong.common.secure_sum.fixed_point import WordVec, decode_sum
+from partsong.common.secure_sum.result import OpenedSum
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,26 +25,38 @@ class Opened:
     """What a round's sum says."""
 
     mean_P: NDArray[np.float64]
-    """Mean update over the sites of the sum."""
+    """Mean update over the sites of the sum, weighted as their charter says."""
     loss: float
     """Mean released loss."""
     sites: int
 
 
-def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int) -> Opened:
-    """Decode a sum and divide by the number of summands. Exact and the same for everyone who has the words.
+def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int, shares: Sequence[float] | None = None) -> Opened:
+    """Decode a sum and divide by the weight of its summands. Exact and the same for everyone who has the words.
 
     Args:
         total_W: (W,) sum of `sites` encoded vectors.
         plan: that they were encoded for.
         number: of the round.
         sites: summands.
+        shares: what each summand's update was multiplied by, by ascending site; None: 1. The loss has no weights.
     Raises:
         SumOutOfRange: the words are no sum of that many encoded vectors.
     """
     seed = rotation_seed(plan.sha256, number=number)
     sums = decode_sum(total_W, plan.encoding, sites=sites, rotation_seed=seed)
-    return Opened(mean_P=sums[UPDATE] / sites, loss=float(sums[LOSS][0]) / sites, sites=sites)
+    weight = sites if shares is None else math.fsum(shares)
+    return Opened(mean_P=sums[UPDATE] / weight, loss=float(sums[LOSS][0]) / sites, sites=sites)
+
+
+def read_opened(result: OpenedSum, plan: Plan, charter: Charter, *, number: int) -> Opened:
+    """Decode an opened sum of a consortium, with the weights of its charter.
+
+    Raises:
+        SumOutOfRange: the words are no sum of encoded vectors.
+    """
+    shares = tuple(map(charter.share, result.sites))
+    return read_sum(result.words, plan, number=number, sites=len(result.sites), shares=shares)
 
 
 def model_hash(adapter_sha256: str) -> bytes:

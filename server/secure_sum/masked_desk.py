@@ -17,7 +17,7 @@ from partsong.common.errors import WireError
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.merkle import LEAF_BYTES
 from partsong.common.secure_sum.messages import Header, Report, Result, Signed
-from partsong.common.secure_sum.opened import Opened, encoding_hash, model_hash, query_hash, read_sum
+from partsong.common.secure_sum.opened import Opened, encoding_hash, model_hash, query_hash, read_opened
 from partsong.common.secure_sum.recompute import prove_block
 from partsong.common.secure_sum.result import OpenedSum, read_result
 from partsong.common.secure_sum.transcript import RunFacts
@@ -146,7 +146,7 @@ class MaskedDesk:
     def open(self) -> Opened:
         """Take the masks off the sum, decode it and keep the result."""
         packed, result = self._desk.open_sum()
-        opened = read_sum(result.words, self._plan, number=self._query.round, sites=len(result.sites))
+        opened = read_opened(result, self._plan, self._run.charter, number=self._query.round)
         kept = KeptResult(round=result.header.round, number=self._query.round, roster=self._names(self._desk.roster))
         self._journal.keep(kept, packed)
         self.result, self.packed = result, packed

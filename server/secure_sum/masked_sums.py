@@ -16,7 +16,7 @@ from partsong.common.errors import Refused, RoundAborted, WireError
 from partsong.common.keys import Signer
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.messages import Signed, Verdict
-from partsong.common.secure_sum.opened import model_hash, query_hash, read_sum
+from partsong.common.secure_sum.opened import model_hash, query_hash, read_opened
 from partsong.common.secure_sum.result import OpenedSum, read_result
 from partsong.common.secure_sum.transcript import RunFacts, read_from_sites
 from partsong.server.desk import Outcome, Query
@@ -159,7 +159,7 @@ class MaskedSums:
                     answers={Phase.READY: kept.roster, Phase.REPORT: survivors},
                     lost=dict.fromkeys(sorted(set(kept.roster) - set(survivors)), Loss.SILENT),
                 )
-                opened = read_sum(result.words, self._plan, number=kept.number, sites=len(survivors))
+                opened = read_opened(result, self._plan, self._trust.charter, number=kept.number)
                 outcomes.append(Outcome(state=state, opened=opened, bytes_out={}))
         return outcomes
 

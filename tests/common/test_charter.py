@@ -129,6 +129,9 @@ def test_a_site_signs_only_where_its_own_key_is_listed() -> None:
     [
         ({"minimum_honest": 1}, "minimum_honest of at least 2"),
         ({"minimum_cohort": 2}, "minimum_cohort between 3"),
+        ({"weights": [1, 2]}, "weights for every site"),
+        ({"weights": [1, 1, 1, 1, 101]}, "weights between 1 and 100"),
+        ({"weights": [1, 1, 1, 1, 0]}, "weights between 1 and 100"),
         ({"minimum_cohort": 6}, "minimum_cohort between 3"),
         ({"corrupt_tolerance": 3}, "corrupt_tolerance between 0 and 2"),
         ({"corrupt_tolerance": -1}, "corrupt_tolerance between 0 and 2"),

@@ -9,6 +9,7 @@ import pytest
 from partsong.client.seal import seal
 from partsong.client.secure_sum.follow import Follower
 from partsong.common.adapter import digest
+from partsong.common.charter import Charter, Member
 from partsong.common.config import ServerOptimizerConfig
 from partsong.common.errors import DataError, Refused, TryAgain
 from partsong.common.files import write_bytes
@@ -20,6 +21,10 @@ from partsong.common.secure_sum.opened import query_hash, read_sum
 from partsong.common.secure_sum.result import OpenedSum
 
 MakePlan = Callable[..., Plan]
+CHARTER = Charter(
+    consortium="c", version=1, previous=None, suite="A", coordinator="ff" * 32, minimum_cohort=3, corrupt_tolerance=0,
+    sites=tuple(Member(id=f"s{i}", key=f"{i:064x}") for i in range(3)),
+)  # fmt: skip
 START_P = np.linspace(-1, 1, 8, dtype=np.float32)
 
 
@@ -56,7 +61,7 @@ def by_hand(plan: Plan, *rounds: int) -> str:
 
 
 def following(plan: Plan, file: Path) -> Follower:
-    follower = Follower(file)
+    follower = Follower(file, charter=CHARTER)
     follower.start(plan, START_P)
     return follower
 

@@ -111,6 +111,6 @@ def test_the_transcripts_are_those_that_were_frozen() -> None:
     digests = {suite: hashlib.sha256((VECTORS / name).read_bytes()).hexdigest() for suite, name in FILES.items()}
 
     assert digests == {
-        "A": "46ffcd3a5dc8836857c741c8e0c2baaac4de92af113bb45b9db51468ba628ea4",
-        "F": "29093e9fe9326fa2727202fc0fe6804873ff86df590e026fffd2c5276f937918",
+        "A": "14407d01a0defd25d8af179b8dde6518def75a38a6471c597571766223d64cd1",
+        "F": "a239fc063404e98c34cab0e2f4d4bbbb20fc0366abc5ea8b3becb2a428840319",
     }

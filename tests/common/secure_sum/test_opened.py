@@ -44,6 +44,23 @@ def test_a_sum_says_the_mean_of_its_summands(make_plan: MakePlan, sites: int, nu
     assert read_sum(total_W.copy(), plan, number=number, sites=sites).mean_P.tobytes() == opened.mean_P.tobytes()
 
 
+def test_shares_weigh_the_mean_and_not_the_loss(make_plan: MakePlan) -> None:
+    """Weights 1, 2 and 4 by hand: (1 * 1.4 + 2 * 0.7) / 7 where the third update is 0; the loss is a plain mean."""
+    plan = make_plan()
+    shares = (0.25, 0.5, 1.0)
+    values = (1.4, 0.7, 0.0)
+    total_W = np.sum(
+        [words(plan, np.full(8, v * s), 3.0 * v, number=1) for v, s in zip(values, shares, strict=True)],
+        axis=0, dtype=np.uint64,
+    )  # fmt: skip
+
+    opened = read_sum(total_W, plan, number=1, sites=3, shares=shares)
+
+    assert opened.mean_P == pytest.approx(np.full(8, 2.8 / 7), abs=1e-5)
+    assert opened.loss == pytest.approx(2.1, abs=1e-5)
+    assert read_sum(total_W, plan, number=1, sites=3).mean_P != pytest.approx(opened.mean_P, abs=1e-2)
+
+
 def test_the_number_of_the_round_and_of_the_summands_count(make_plan: MakePlan) -> None:
     """A control: read for another round, the mean is another; too few summands are found out."""
     plan = make_plan()
