@@ -9,6 +9,7 @@ charters/          every charter that was pinned, by version; the newest counts
 vault/             what must not be used twice; never restored from a backup
 ledger.sqlite      what was spent; never restored from a backup
 approvals/         plans that were proposed, and what was decided about them
+unfinished/         local rounds that broke off and updates that wait, encrypted; never restored from a backup
 inbox/, outbox/    messages that arrived and answers that are on their way
 plans/HASH/        journal and adapter copy of each plan
 adapters/RUN/      adapters that arrived and were checked
@@ -72,6 +73,11 @@ class SiteHome:
     def approvals(self) -> Path:
         """Folder of what was decided about plans."""
         return self.path / "approvals"
+
+    @property
+    def unfinished(self) -> Path:
+        """Folder of local work that is not finished."""
+        return self.path / "unfinished"
 
     @property
     def inbox(self) -> Path:

@@ -1,19 +1,24 @@
 """What a query costs at this site, and when it is paid: the ledger as one run sees it.
 
 Covers: a cost is on record before a record is read, and final before a vector is sealed; a reservation is given back
-only for an update that was erased unsealed.
+only for an update that was erased unsealed; work that outlives its process goes on under the reservation it has.
 Does not cover: the truth of the plan's noise; consent has checked it, the engine adds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from partsong.client.budget.ledger import Claim, Ledger
 from partsong.client.secure_sum.door import Witnessed
 from partsong.common.accounting import StepEvents, Unit
 from partsong.common.errors import Refused
 from partsong.common.plan import Plan
+
+
+def context_of(plan_sha256: str, *, number: int, attempt: int) -> str:
+    """Name the one sealed vector that a query asks for."""
+    return f"{plan_sha256}:{number}:{attempt}"
 
 
 class Purse:
@@ -53,16 +58,22 @@ class Purse:
         if known is None or head.number > known.number:
             self._ledger.anchor(head, witnesses=witnessed.sites)
 
-    def settle(self) -> tuple[str, ...]:
+    def settle(self, *, keep: Collection[str] = ()) -> tuple[str, ...]:
         """Give back what a crash has left reserved: updates live in memory until they are committed, and died with it.
 
+        Args:
+            keep: contexts whose work has outlived its process; they stay reserved.
         Returns:
             the contexts that were given back.
         """
-        left = self._ledger.outstanding()
+        left = tuple(context for context in self._ledger.outstanding() if context not in keep)
         for context in left:
             self._ledger.release(context)
         return left
+
+    def outstanding(self) -> tuple[str, ...]:
+        """Name the contexts that are reserved, and neither committed nor given back."""
+        return self._ledger.outstanding()
 
     def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
         """Set the cost of one round aside; only then may a record be read.
@@ -72,8 +83,29 @@ class Purse:
         Raises:
             Refused: over the ceiling, or a context that was used; nothing was recorded.
         """
-        context = f"{plan.sha256}:{number}:{attempt}"
+        context = context_of(plan.sha256, number=number, attempt=attempt)
         self._ledger.reserve(self._claim(plan, context=context, rounds=1))
+        return context
+
+    def resume(self, plan: Plan, *, number: int, attempt: int) -> str:
+        """Find the reservation of one round, made by a process that broke off.
+
+        Returns:
+            the context, for `commit` or `release`.
+        Raises:
+            Refused: `not_reserved`, or `other_claim`: it was made for other records or another cost; nothing more of
+                that round may be computed.
+        """
+        context = context_of(plan.sha256, number=number, attempt=attempt)
+        if context not in self._ledger.outstanding():
+            raise Refused("not_reserved", reason="this round is not reserved any more", remedy="open a new round")
+        claimed = self._ledger.holding(self._holding).claims.get(context)
+        if claimed != self._claim(plan, context=context, rounds=1):
+            raise Refused(
+                "other_claim",
+                reason="the round was paid for before the records or their holding changed",
+                remedy="open a new round",
+            )
         return context
 
     def afford(self, plan: Plan) -> None:

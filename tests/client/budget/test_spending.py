@@ -1,6 +1,6 @@
 """Costs are on record before a record is read, and final before a vector is sealed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,28 @@ def test_what_a_crash_left_reserved_is_given_back_and_what_was_final_is_not(ledg
     assert purse.queries(private) == 1
 
 
+def test_work_that_outlived_its_process_goes_on_under_its_reservation(ledger: Ledger, private: Plan) -> None:
+    """It is not given back, and found again once for the same records and cost; all else is as before."""
+    first = purse_of(ledger)
+    lives, died = (first.reserve(private, number=n, attempt=1) for n in (1, 2))
+    purse, entries = purse_of(ledger), len(ledger.entries())
+
+    assert purse.settle(keep=[lives, "another"]) == (died,)
+
+    assert purse.outstanding() == (lives,)
+    assert purse.resume(private, number=1, attempt=1) == lives
+    assert len(ledger.entries()) == entries + 1
+    with pytest.raises(Refused, match="not_reserved"):
+        purse.resume(private, number=2, attempt=1)
+    with pytest.raises(Refused, match="not_reserved"):
+        purse.resume(private, number=1, attempt=2)
+    with pytest.raises(Refused, match="other_claim"):
+        purse_of(ledger, records=RECORDS + 1).resume(private, number=1, attempt=1)
+    purse.commit(lives)
+    with pytest.raises(Refused, match="not_reserved"):
+        purse.resume(private, number=1, attempt=1)
+
+
 def test_without_privacy_a_round_stands_in_the_ledger_without_a_cost(tmp_path: Path, make_plan: MakePlan) -> None:
     """A holding with a ceiling refuses it; one without takes it down."""
     ledger = Ledger(tmp_path / "l.sqlite")
@@ -118,8 +140,8 @@ class WritingPurse(Purse):
     said: list[str]
     fails_at = ""
 
-    def settle(self) -> tuple[str, ...]:
-        return self._do("settle", super().settle)
+    def settle(self, *, keep: Collection[str] = ()) -> tuple[str, ...]:
+        return self._do("settle", lambda: super(WritingPurse, self).settle(keep=keep))
 
     def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
         return self._do("reserve", lambda: super(WritingPurse, self).reserve(plan, number=number, attempt=attempt))
