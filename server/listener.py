@@ -23,6 +23,7 @@ from typing import Protocol
 
 import h11
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -301,11 +302,14 @@ class Conversation:
 
 
 def transport_key(certificate: x509.Certificate) -> bytes | None:
-    """Give the key of a certificate as 65 bytes of a point of P-256; None for a key of another kind."""
-    key = certificate.public_key()
+    """Give the key of a certificate as SubjectPublicKeyInfo in DER; None for a key that is not of P-256."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
     if not isinstance(key, EllipticCurvePublicKey) or not isinstance(key.curve, SECP256R1):
         return None
-    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _peer_key(writer: asyncio.StreamWriter) -> bytes | None:

@@ -34,8 +34,8 @@ from partsong.server.gate import NOT_ENROLLED, Gate, Limits, Refusal
 from partsong.server.listener import Listener, TlsFiles
 from partsong.server.postbox import Postbox
 
-POINT_BYTES = 65
-"""A transport key: the point of a P-256 key, uncompressed."""
+KEY_BYTES, _KEY_START = 91, bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+"""A transport key: SubjectPublicKeyInfo in DER (RFC 5480) of an uncompressed point of P-256."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +93,7 @@ class EmbeddedSuperlink:
 
         Args:
             listen: the public port.
-            sites: for each enrolled site its transport key, the 65 bytes of a point of P-256.
+            sites: for each enrolled site its transport key, SubjectPublicKeyInfo in DER.
             watch: told the site (empty for a key that is not enrolled) and the short name of each refusal.
             clock: seconds, never going back.
         """
@@ -151,8 +151,8 @@ class EmbeddedSuperlink:
         Raises:
             ConfigError: a key is not one, or two sites have the same; the sites stay as they were.
         """
-        if any(len(key) != POINT_BYTES or key[0] != 4 for key in sites.values()):
-            raise ConfigError("transport keys", found="a key of another kind", expected="points of P-256 in 65 bytes")
+        if any(len(key) != KEY_BYTES or not key.startswith(_KEY_START) for key in sites.values()):
+            raise ConfigError("transport keys", found="a key of another kind", expected="keys of P-256, as in RFC 5480")
         if len(set(sites.values())) < len(sites):
             raise ConfigError("transport keys", found="one key for two sites", expected="a key for each site")
         with self._lock:

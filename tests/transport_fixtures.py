@@ -1,6 +1,6 @@
 """A throw-away certificate authority, certificates of it, and a public port on loopback."""
 
-import datetime
+import datetime as dt
 import os
 import ssl
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from partsong.common.keys import Identity
 from partsong.server.transport import EmbeddedSuperlink, Listen
 
-DAY = datetime.timedelta(days=1)
+DAY = dt.timedelta(days=1)
 
 
-def point(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The transport key as the coordinator lists it."""
-    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+def transport_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The public half as the coordinator lists it."""
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Held:
     key_file: Path
 
     @property
-    def point(self) -> bytes:
-        return point(self.key)
+    def public(self) -> bytes:
+        return transport_key(self.key)
 
 
 class Authority:
@@ -70,7 +70,7 @@ class Authority:
     def _sign(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, basic: x509.BasicConstraints, usage: Any
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder(
                 self.name, subject, key.public_key(), x509.random_serial_number(), now - DAY, now + DAY
@@ -130,7 +130,7 @@ def make_port(folder: Path, *names: str, clock: Any = None, **changes: Any) -> P
     refusals: list[tuple[str, str]] = []
     superlink = EmbeddedSuperlink(
         Listen(**settings | changes),
-        {name: held.point for name, held in sites.items()},
+        {name: held.public for name, held in sites.items()},
         watch=lambda site, code: refusals.append((site, code)),
         **({} if clock is None else {"clock": clock}),
     )

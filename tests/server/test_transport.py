@@ -5,9 +5,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import httpx
-import numpy as np
-import pytest
 from fleet_site import FleetSite
 from transport_fixtures import make_port
 
@@ -15,7 +12,6 @@ from partsong.client.app import make_remote_app
 from partsong.client.secure_sum.door import Answer
 from partsong.common.envelope import SiteEnvelope
 from partsong.server.exchange import Parcel
-from partsong.server.rounds import Loss
 
 
 class Echo:
