@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import verification
@@ -133,7 +134,12 @@ def transport_key_of(certificate: bytes) -> bytes:
         TlsError: the PEM holds no certificate.
     """
     leaf, _ = _chain(certificate, place="certificate")
-    return leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return spki(leaf.public_key())
+
+
+def spki(key: CertificatePublicKeyTypes) -> bytes:
+    """Encode a public key as SubjectPublicKeyInfo in DER."""
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def facts(certificate: bytes, *, now: datetime, place: str = "certificate") -> CertificateFacts:

@@ -7,6 +7,7 @@ Does not cover: what the keys mean; that is `build`'s business.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,6 +67,25 @@ def to_yaml(value: object) -> str:
     """Write a tree as YAML, its keys in their order."""
     text: str = yaml.safe_dump(to_tree(value), sort_keys=False, allow_unicode=True, width=110)
     return text
+
+
+def differences(value: Any) -> dict[str, Any]:
+    """Give what differs from the defaults of a dataclass: a default lives in its code alone."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        now = getattr(value, field.name)
+        if dataclasses.is_dataclass(now):
+            below = differences(now)
+            found |= {field.name: below} if below else {}
+        elif now != _default(field):
+            found[field.name] = to_tree(now)
+    return found
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 class _Mistake(Exception):
