@@ -17,7 +17,7 @@ from partsong.common.keys import Signer
 from partsong.server.coordinator import RunNotStarted
 from partsong.server.delivery import deliver
 from partsong.server.deployed_run import DeployedRun
-from partsong.server.event_log import EventLog
+from partsong.server.event_log import RunLog
 from partsong.server.exchange import Exchange
 from partsong.server.gathering import SitesMissing, Wanted, gather, wanted_by
 from partsong.server.job import Job, read_job
@@ -126,7 +126,7 @@ def exchange_for(run: DeployedRun, means: Means) -> Exchange:
 
 def listener(run: DeployedRun, feed: Feed) -> events.Listener:
     """Write a run's events down and tell whoever watches."""
-    log = EventLog(run.events)
+    log = RunLog(run.events)
 
     def listen(event: events.Event) -> None:
         log(event)

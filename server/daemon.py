@@ -102,6 +102,11 @@ class CoordinatorDaemon:
         self.feed.close()
 
     @property
+    def alive(self) -> bool:
+        """Whether the thread that carries runs out is there."""
+        return self._thread.is_alive()
+
+    @property
     def ending(self) -> bool:
         """Whether it was told to end."""
         return self._ending.is_set()

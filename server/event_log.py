@@ -31,7 +31,7 @@ TOLD: Mapping[type[events.Event], tuple[str, tuple[str, ...]]] = {
 """For each event the name and the fields that are written. `SiteProgress` is a site's own and is not among them."""
 
 
-class EventLog:
+class RunLog:
     """Appends the events of one run."""
 
     def __init__(self, file: Path, *, clock: Callable[[], float] = time.time) -> None:
