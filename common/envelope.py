@@ -22,7 +22,7 @@ from partsong.common.plan import LONGEST_NAME, is_name
 from partsong.common.suite import SIGNATURE_BYTES, suite_of_key
 
 ENVELOPE_VERSION = 1
-KINDS = ("propose", "keys", "open", "roster", "confirm", "unmask", "result")
+KINDS = ("propose", "keys", "open", "roster", "confirm", "unmask", "result", "offer", "publish")
 """What a coordinator asks, as in `partsong.common.wire`."""
 _QUESTION, _ANSWER = "envelope question", "envelope answer"
 

@@ -103,6 +103,7 @@ def _helper(name: str) -> Any:
 
 
 _helper("wiring")
+_helper("office")
 _helper("lies")
 _helper("quiet_daemons")
 _helper("transport_fixtures")
