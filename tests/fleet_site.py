@@ -2,12 +2,12 @@
 
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from flwr.app import Context, Message, RecordDict
 from flwr.app.message.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
@@ -32,6 +32,12 @@ class FleetSite:
         self.key = key
         self.node = Node(node_id=0)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+
     def activate(self) -> "FleetSite":
         self.node = Node(
             node_id=self.client.ActivateNode(ActivateNodeRequest(public_key=self.key, heartbeat_interval=30)).node_id
@@ -42,6 +48,9 @@ class FleetSite:
         return bool(
             self.client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=self.node, heartbeat_interval=30)).success
         )
+
+    def leave(self) -> None:
+        self.client.DeactivateNode(DeactivateNodeRequest(node_id=self.node.node_id))
 
     def pull(self) -> Message | None:
         """Fetch a message whole, without confirming it."""
