@@ -198,9 +198,10 @@ class EmbeddedSuperlink:
         desk = self._desks.get(key)
         if desk is None:  # taken off the list since it was admitted
             return NOT_ENROLLED
-        if path == fleet.PULL and desk.box.next() is None:
-            await self._mail(desk)
         found = await asyncio.to_thread(fleet.answer, desk, path=path, body=body)
+        if path == fleet.PULL and found == fleet.NO_MAIL:
+            await self._mail(desk)
+            found = await asyncio.to_thread(fleet.answer, desk, path=path, body=body)
         if isinstance(found, Refusal):
             self._watch(desk.site, found.code)
         return found
