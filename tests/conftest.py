@@ -104,6 +104,7 @@ def _helper(name: str) -> Any:
 
 _helper("wiring")
 _helper("lies")
+_helper("ceremony")
 
 
 def _masked_plan(**changes: Any) -> Plan:
@@ -128,3 +129,14 @@ def wired(tmp_path: Path) -> Callable[..., Any]:
         return _helper("wiring").Wired(folder, _masked_plan(**changes))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def _founded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return _helper("ceremony").found(tmp_path_factory.mktemp("founded"))
+
+
+@pytest.fixture
+def ceremony(_founded: Any, tmp_path: Path) -> Any:
+    """A consortium of three sites whose first charter is in force everywhere, on directories of this test's own."""
+    return _founded.copy(tmp_path / "ceremony")
