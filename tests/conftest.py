@@ -108,7 +108,7 @@ _helper("lies")
 _helper("quiet_daemons")
 _helper("transport_fixtures")
 _helper("fleet_site")
-_helper("transport_fixtures")
+_helper("ceremony")
 
 
 def _masked_plan(**changes: Any) -> Plan:
@@ -140,3 +140,14 @@ def open_port(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Open a coordinator's public port for sites of these names, on loopback, with certificates of its own."""
     with _helper("transport_fixtures").opened_ports(tmp_path) as make:
         yield make
+
+
+@pytest.fixture(scope="session")
+def _founded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return _helper("ceremony").found(tmp_path_factory.mktemp("founded"))
+
+
+@pytest.fixture
+def ceremony(_founded: Any, tmp_path: Path) -> Any:
+    """A consortium of three sites whose first charter is in force everywhere, on directories of this test's own."""
+    return _founded.copy(tmp_path / "ceremony")
