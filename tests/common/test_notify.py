@@ -43,8 +43,12 @@ def test_a_supervisor_that_does_not_read_is_not_waited_for(tmp_path: Path, monke
         systemd.bind(str(tmp_path / "notify"))
 
         with pytest.raises(TimeoutError):
-            for _ in range(10_000):
-                notify("WATCHDOG=1", environment={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+            _flood({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+
+
+def _flood(environment: dict[str, str]) -> None:
+    for _ in range(10_000):
+        notify("WATCHDOG=1", environment=environment)
 
 
 @pytest.mark.parametrize(
