@@ -12,6 +12,9 @@ approvals/         plans that were proposed, and what was decided about them
 inbox/, outbox/    messages that arrived and answers that are on their way
 plans/HASH/        journal and adapter copy of each plan
 adapters/RUN/      adapters that arrived and were checked
+part.json          whether the site takes part, pauses or has left
+seen.json          the newest charter that the daemon has worked under
+daemon.lock        held by the running daemon
 control/           socket of the daemon
 log/               JSON lines
 """
@@ -92,6 +95,21 @@ class SiteHome:
     def adapters(self) -> Path:
         """Folder with one folder for each run whose adapter arrived."""
         return self.path / "adapters"
+
+    @property
+    def part(self) -> Path:
+        """Whether the site takes part."""
+        return self.path / "part.json"
+
+    @property
+    def seen(self) -> Path:
+        """The newest charter that the daemon has worked under."""
+        return self.path / "seen.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the running daemon."""
+        return self.path / "daemon.lock"
 
     @property
     def socket(self) -> Path:

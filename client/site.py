@@ -105,6 +105,11 @@ class Site:
         self._frozen_F: FloatVec | None = None
         self._waiting: _Waiting | None = None
 
+    @property
+    def holds_update(self) -> bool:
+        """Whether an update waits in this process for its roster."""
+        return self._waiting is not None
+
     def handle(self, header: bytes, *, vector: bytes = b"", note: bytes = b"") -> Answer:
         """Answer one message of the coordinator.
 
