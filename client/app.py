@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a site brings torch along, moving messages does not need it
     from partsong.client.site import Site
 
 RAW = "partsong.raw.v1"
-_QUERIES = ("propose", "keys", "roster", "confirm", "unmask", "result")
+_QUERIES = ("propose", "keys", "roster", "confirm", "unmask", "result", "offer", "publish")
 """Kinds of messages besides OPEN, which is Flower's `train`."""
 _APP_RAISED = 2
 

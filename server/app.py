@@ -23,6 +23,8 @@ MESSAGE_TYPES = {
     "confirm": "query.confirm",
     "unmask": "query.unmask",
     "result": "query.result",
+    "offer": "query.offer",
+    "publish": "query.publish",
 }
 """Flower's message type for each kind of message."""
 RAW = "partsong.raw.v1"

@@ -99,6 +99,7 @@ class Coordinator:
         bytes_out: dict[str, int] = {}
         try:
             for phase in desk.phases:
+                self._listen(events.PhaseBegan(round=query.round, phase=phase.value))
                 state = self._gather(state, desk, bytes_out)
                 state = rounds.close(state, needed=desk.needed(phase))
                 if state.phase is Phase.ABORTED:
@@ -212,6 +213,7 @@ class Coordinator:
         try:
             if wire.kind_of(answer.header) == wire.Refuse.kind:
                 refusal = wire.decode(answer.header, wire.Refuse)
+                self._listen(events.SiteRefused(site=refusal.site, code=refusal.code))
                 return f"{refusal.site}: {refusal.code}"
             accept = wire.decode(answer.header, wire.Accept)
         except WireError:

@@ -74,6 +74,12 @@ class Feed:
                 watcher.end()
         return watcher
 
+    @property
+    def watched(self) -> bool:
+        """Whether anybody watches."""
+        with self._lock:
+            return bool(self._watchers)
+
     def close(self) -> None:
         """End every watcher: each still gets what waits for it. Later watchers end at once."""
         with self._lock:

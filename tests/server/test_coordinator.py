@@ -111,7 +111,8 @@ def test_a_round_opens_the_mean_of_its_sites(make_plan: MakePlan) -> None:
     assert min(outcome.bytes_out.values()) > run.wire.plan.encoding.bytes()
     assert [phase for phase, _ in run.wire.asked] == ["propose", "open", "roster"]
     kinds = [type(e).__name__ for e in run.heard]
-    assert kinds == ["RunStarted", "RoundOpened", *["SiteReady"] * 4, *["SiteReported"] * 4]
+    ready, reported = ["SiteReady"] * 4, ["SiteReported"] * 4
+    assert kinds == ["RunStarted", "RoundOpened", "PhaseBegan", *ready, "PhaseBegan", *reported]
 
 
 def words(*, top: bool = False, size: int = 9) -> bytes:
