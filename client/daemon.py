@@ -36,8 +36,8 @@ from partsong.client.secure_sum.plan_vault import PlanVault
 from partsong.client.secure_sum.vault import Vault
 from partsong.client.seen_charter import require_newest
 from partsong.client.site import Chance, Site, Watch
-from partsong.client.taking_part import TakingPart
-from partsong.client.work import Work
+from partsong.client.taking_part import NEW_WORK, TakingPart
+from partsong.client.work import Works
 from partsong.common import canary, wire
 from partsong.common.charter import Charter
 from partsong.common.control.feed import Feed
@@ -93,7 +93,7 @@ class SiteDaemon:
         home: SiteHome,
         site: OpenedSite,
         ledger: Ledger,
-        work_of: Callable[[Plan], Work],
+        works: Works,
         feed: Feed,
         clock: Callable[[], float],
         zone: tzinfo | None = None,
@@ -105,7 +105,7 @@ class SiteDaemon:
             home: the site's directory.
             site: what was unlocked of it.
             ledger: of the site; closed by who opened it.
-            work_of: gives encoder and purse for a plan.
+            works: gives encoder and purse for a plan.
             feed: told what happens.
             clock: seconds since 1970.
             zone: of the training windows; None: as the machine is set.
@@ -113,7 +113,7 @@ class SiteDaemon:
         Raises:
             Refused: an older charter was put back, the site has left, or budgets that cannot be; nothing was changed.
         """
-        self._home, self._opened, self._work_of = home, site, work_of
+        self._home, self._opened, self._works = home, site, works
         self._feed, self._clock, self._zone, self._wait = feed, clock, zone, wait
         self.part = TakingPart(home.part)
         require_newest(home.seen, site.charter)
@@ -121,7 +121,7 @@ class SiteDaemon:
         ledger.adopt(site.policy.grants)
         self.approvals = Approvals(home.approvals, clock=clock)
         self._windows = windows.parse(site.config.training_windows)
-        self._policy = _raised(site.policy, site.charter)
+        self._policy = policy_under(site.policy, site.charter)
         self.coordinator = fingerprint(site.charter.coordinator_key)
         self.desk = PlanDesk(home.plans, make=self._site, before_query=self._await_window, clock=clock)
         self._one_at_a_time = threading.Lock()
@@ -146,7 +146,11 @@ class SiteDaemon:
         """
         with self._one_at_a_time:
             try:
-                self.part.require_running(wire.kind_of(header))
+                kind = wire.kind_of(header)
+                self.part.require_running(kind)
+                if kind in NEW_WORK and self._works.has_changed:
+                    self._feed.tell("data_changed", site=word(self._opened.config.name))
+                    self.desk.records_changed()
                 return self.desk.answer(header, vector=vector, note=note)
             except NotAgreed as no:
                 self._refused(no)
@@ -156,7 +160,7 @@ class SiteDaemon:
         """Set a site up for one plan."""
         if plan.seed is not None and plan.study != canary.STUDY:
             raise NotAgreed("policy", "a plan with a seed is for simulations", rule="plan.seed")
-        work = self._work_of(plan)
+        work = self._works.work_of(plan)
         return Site(
             name=self._opened.config.name,
             encoder=work.encoder,
@@ -208,7 +212,7 @@ class SiteDaemon:
                 raise Stopping
 
 
-def _raised(policy: Policy, charter: Charter) -> Policy:
-    """The policy, with no floor below the charter's: a plan may not ask for what the charter rules out."""
+def policy_under(policy: Policy, charter: Charter) -> Policy:
+    """Give the policy, with no floor below the charter's: a plan may not ask for what the charter rules out."""
     cohort = max(policy.data.minimum_cohort, charter.minimum_cohort)
     return dataclasses.replace(policy, data=dataclasses.replace(policy.data, minimum_cohort=cohort))

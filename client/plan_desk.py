@@ -36,6 +36,8 @@ class _Awake:
 
     site: Site
     plan: Plan
+    records: int
+    """How often the records had changed when it was taken up."""
 
 
 class PlanDesk:
@@ -59,6 +61,7 @@ class PlanDesk:
         """
         self._plans, self._make, self._before_query, self._clock = plans, make, before_query, clock
         self._awake: OrderedDict[str, _Awake] = OrderedDict()
+        self._records = 0
 
     def answer(self, header: bytes, *, vector: bytes, note: bytes) -> Answer:
         """Answer one message of the coordinator.
@@ -72,22 +75,21 @@ class PlanDesk:
             return self._propose(header, vector)
         return self._ask(header, vector, note)
 
-    def rest(self) -> None:
-        """Forget every plan of which no update waits in memory; the next message wakes it from disk."""
-        for plan_sha256 in [sha for sha, one in self._awake.items() if not one.site.holds_update]:
-            del self._awake[plan_sha256]
+    def records_changed(self) -> None:
+        """Take every plan up anew at its next query: what was counted of the records no longer holds."""
+        self._records += 1
 
     def _propose(self, header: bytes, vector: bytes) -> Answer:
         plan = wire.decode(header, wire.Propose).plan
         plan_sha256 = plan.sha256
         folder = PlanFolder(self._plans, plan_sha256)
         self._require_room(folder)
-        known = self._awake.get(plan_sha256)
+        known = self._known(plan_sha256, begins=True)
         site = self._make(plan, folder) if known is None else known.site
         answer = site.handle(header, vector=vector)
         if wire.kind_of(answer.header) == wire.Accept.kind:
             folder.keep(header, vector, run=plan.run, study=plan.study, now_ms=self._now_ms())
-            self._hold(plan_sha256, _Awake(site=site, plan=plan))
+            self._hold(plan_sha256, self._taken_up(site, plan))
         return answer
 
     def _ask(self, header: bytes, vector: bytes, note: bytes) -> Answer:
@@ -96,7 +98,7 @@ class PlanDesk:
             raise WireError("message header: a kind that no site takes")
         message = wire.decode(header, _ASKED[kind])
         folder = PlanFolder(self._plans, message.plan_sha256)
-        woken = self._woken(folder)
+        woken = self._woken(folder, begins=kind == wire.Open.kind)
         if isinstance(woken, Answer):
             return woken
         if kind == wire.Open.kind:
@@ -108,12 +110,22 @@ class PlanDesk:
             folder.ended(now_ms=self._now_ms())
         return answer
 
-    def _woken(self, folder: PlanFolder) -> _Awake | Answer:
+    def _known(self, plan_sha256: str, *, begins: bool) -> _Awake | None:
+        """Give a plan that is in memory, unless the records have changed and nothing of the old ones is under way."""
+        known = self._awake.get(plan_sha256)
+        if known is None or known.records == self._records or (known.site.holds_update and not begins):
+            return known
+        return None
+
+    def _taken_up(self, site: Site, plan: Plan) -> _Awake:
+        return _Awake(site=site, plan=plan, records=self._records)
+
+    def _woken(self, folder: PlanFolder, *, begins: bool) -> _Awake | Answer:
         """Give a plan that was accepted, or its site's refusal to go on with it."""
-        known = self._awake.get(folder.plan_sha256)
+        known = self._known(folder.plan_sha256, begins=begins)
         if known is None:
             header, vector, plan = _accepted(folder)
-            known = _Awake(site=self._make(plan, folder), plan=plan)
+            known = self._taken_up(self._make(plan, folder), plan)
             answer = known.site.handle(header, vector=vector)
             if wire.kind_of(answer.header) != wire.Accept.kind:
                 return answer

@@ -50,6 +50,22 @@ class Opened:
     vault: Any
 
 
+class Canaries:
+    """A site that can do nothing else."""
+
+    has_changed = False
+
+    def __init__(self, name: str, ledger: Ledger) -> None:
+        purse = FreePurse(ledger, holding="records", fingerprint="f", units={}, coordinator="k")
+        self.work = Work(encoder=CanaryEncoder(site=name), purse=purse)
+
+    def work_of(self, _plan: Plan) -> Work:
+        return self.work
+
+    def check_readable(self) -> None:
+        pass
+
+
 class Site:
     """A site's disk, and the daemon that runs on it."""
 
@@ -62,15 +78,11 @@ class Site:
             name=name, coordinator="localhost:7443", model=ModelConfig(source="none"), data=DataConfig()
         )
         self.policy, self.charter = fleet.policy, fleet.charter
-        self.work_of: Callable[[Plan, Ledger], Work] = self.canary
+        self.works: Callable[[Ledger], Any] = lambda ledger: Canaries(name, ledger)
         self.feed = Feed(clock=lambda: fleet.now)
         self.ledger: Ledger | None = None
         self.more: dict[str, Any] = {}
         self.start()
-
-    def canary(self, _plan: Plan, ledger: Ledger) -> Work:
-        purse = FreePurse(ledger, holding="records", fingerprint="f", units={}, coordinator="k")
-        return Work(encoder=CanaryEncoder(site=self.name), purse=purse)
 
     def start(self) -> SiteDaemon:
         """Start the daemon, new or after it was killed."""
@@ -82,7 +94,7 @@ class Site:
             config=self.config, signer=self.signer, charter=self.charter, policy=self.policy, vault=vault
         )  # fmt: skip
         self.daemon = SiteDaemon(
-            home=self.home, site=opened, ledger=ledger, work_of=lambda plan: self.work_of(plan, ledger),
+            home=self.home, site=opened, ledger=ledger, works=self.works(ledger),
             feed=self.feed, clock=lambda: self.fleet.now, **self.more,
         )  # fmt: skip
         return self.daemon
