@@ -135,5 +135,6 @@ def wired(tmp_path: Path) -> Callable[..., Any]:
 def fleet(tmp_path: Path) -> Iterator[Any]:
     """Five site daemons and a coordinator."""
     made = _helper("daemon_fleet").Fleet(tmp_path)
+    made.let_train = _helper("daemon_fleet").let_train
     yield made
     made.close()

@@ -1,5 +1,6 @@
 """Five site daemons on their directories and a coordinator, all in one process, with canaries in place of a model."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +11,13 @@ import numpy as np
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import FreePurse
-from partsong.client.daemon import SiteDaemon
+from partsong.client.daemon import SiteDaemon, policy_under
 from partsong.client.encoders.canary import CanaryEncoder
+from partsong.client.encoders.resident import ResidentModel
 from partsong.client.home import SiteHome
 from partsong.client.rules.policy import Policy
 from partsong.client.secure_sum.file_vault import FileVault
-from partsong.client.work import Work
+from partsong.client.work import Work, Workshop
 from partsong.common import events
 from partsong.common.adapter import FloatVec
 from partsong.common.canary import canary_update
@@ -195,3 +197,24 @@ class Fleet:
         for site in self.sites.values():
             if site.ledger is not None:
                 site.ledger.close()
+
+
+def let_train(fleet: Fleet, *, records: int = 40, base: Path, **site: Any) -> None:
+    """Give every site records and the tiny base, one model for all of them, and start its daemon anew."""
+    resident = None
+    for n, one in enumerate(fleet.sites.values()):
+        file = fleet.folder / one.name / "records.jsonl"
+        rows = [
+            {"prompt": f"case {i} of {n}", "completion": f"A{i % 7}", "patient": f"p{i % 9}"} for i in range(records)
+        ]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        model = ModelConfig(source=str(base), device="cpu", threads=1)
+        resident = resident or ResidentModel(model)
+        data = DataConfig(path=str(file), unit_field="patient", max_length=128)
+        one.config = SiteConfig(name=one.name, coordinator="localhost:7443", model=model, data=data, **site)
+        one.policy = fleet.policy
+        one.works = lambda ledger, one=one, resident=resident: Workshop(
+            one.config, rules=policy_under(one.policy, fleet.charter).rules, ledger=ledger, coordinator="k",
+            resident=resident,
+        )  # fmt: skip
+        one.start()

@@ -148,8 +148,10 @@ def test_two_plans_share_one_model_and_each_trains_as_if_it_were_alone(
     first = make_site_plan(host, data=SHORT)
     second = make_site_plan(make_host(method="fedit"), data=SHORT, adapter=fedit)
     lazy = lazy_of(data)
-    encoded = SiteRecords(data).snapshot().encoded(
-        host.tokenizer, dataclasses.replace(data, max_length=128), task="causal_lm"
+    encoded = (
+        SiteRecords(data)
+        .snapshot()
+        .encoded(host.tokenizer, dataclasses.replace(data, max_length=128), task="causal_lm")
     )
     starts = {p.sha256: h for p, h in ((first, host), (second, make_host(method="fedit")))}
 
@@ -166,4 +168,3 @@ def test_two_plans_share_one_model_and_each_trains_as_if_it_were_alone(
     alone = [update(LoraTraining(host=starts[p.sha256], encoded=encoded, labels=()), p) for p in (first, second)]
     assert together == [*alone, alone[0]]
     assert np.frombuffer(together[0], np.float32).any()
-
