@@ -105,6 +105,8 @@ def _helper(name: str) -> Any:
 _helper("wiring")
 _helper("lies")
 _helper("quiet_daemons")
+_helper("transport_fixtures")
+_helper("fleet_site")
 
 
 def _masked_plan(**changes: Any) -> Plan:
