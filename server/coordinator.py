@@ -212,12 +212,14 @@ class Coordinator:
         try:
             if wire.kind_of(answer.header) == wire.Refuse.kind:
                 refusal = wire.decode(answer.header, wire.Refuse)
-                return f"{refusal.site}: {refusal.code}"
+                return f"{self._exchange.site_at(address) or refusal.site}: {refusal.code}"
             accept = wire.decode(answer.header, wire.Accept)
         except WireError:
             return Loss.MALFORMED.value
         if accept.plan_sha256 != self._plan.sha256:
             return f"{accept.site}: accepted another plan"
+        if self._exchange.site_at(address) not in (None, accept.site):
+            return f"{accept.site}: is another site's name"
         if accept.site in self._address:
             return f"{accept.site}: its name is taken"
         if self._sums is not None and not self._sums.lists(accept.site):

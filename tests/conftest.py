@@ -104,6 +104,8 @@ def _helper(name: str) -> Any:
 
 _helper("wiring")
 _helper("lies")
+_helper("transport_fixtures")
+_helper("fleet_site")
 
 
 def _masked_plan(**changes: Any) -> Plan:

@@ -36,6 +36,9 @@ class PipeExchange:
     def addresses(self) -> tuple[int, ...]:
         return tuple(range(self._sites))
 
+    def site_at(self, address: int) -> str | None:
+        return None
+
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
     ) -> Iterator[tuple[int, Parcel | Loss]]:

@@ -43,6 +43,9 @@ class Wire:
     def addresses(self) -> tuple[int, ...]:
         return tuple(range(10, 10 + len(self.names)))
 
+    def site_at(self, address: int) -> str | None:
+        return None
+
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
     ) -> Iterator[tuple[int, Parcel | Loss]]:
