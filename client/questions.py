@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from partsong.client.secure_sum.door import Answer
+from partsong.common.envelope import Letter, SiteEnvelope
+
 Fields = Mapping[str, int | str | bytes]
 
 
@@ -37,6 +40,34 @@ class Reply:
 Handle = Callable[[Question], Reply]
 """Checks a question, has the site answer it and signs. An exception tells the coordinator that the site failed, and
 nothing else."""
+
+
+def signed(envelope: SiteEnvelope, answer: Callable[..., Answer]) -> Handle:
+    """Put the envelope around a site.
+
+    Guarantees: the site sees nothing that the coordinator of the charter has not signed for it; what it answers is
+        signed as the answer to this very question.
+    Args:
+        envelope: of this site.
+        answer: such as `Site.handle`: takes a header, `vector` and `note`.
+    """
+
+    def handle(question: Question) -> Reply:
+        letter = Letter.read(question.fields, kind=question.kind, vector=question.vector, note=question.note)
+        digest = envelope.open(letter)
+        found = answer(letter.header, vector=letter.vector, note=letter.note)
+        sealed = envelope.seal(
+            run=letter.run,
+            kind=letter.kind,
+            question=digest,
+            header=found.header,
+            vector=found.vector,
+            note=found.note,
+        )
+        return Reply(fields=sealed.fields(), vector=sealed.vector, note=sealed.note)
+
+    return handle
+
 
 What = Literal[
     "connected",  # the coordinator answers (again)

@@ -1,7 +1,5 @@
 """The other end of a site's connection: Flower's own SuperLink on a loopback port with mutual TLS, and its network."""
 
-import datetime as dt
-import ipaddress
 import socket
 import threading
 import time
@@ -11,10 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import uvicorn
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import serialization
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.app.metadata import Metadata
@@ -35,6 +30,7 @@ from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 from flwr.superlink.servicer.control import control_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
+from transport_fixtures import Authority
 
 from partsong.client.app import RAW
 from partsong.client.channel import ClientTls
@@ -44,67 +40,18 @@ from partsong.client.questions import Handle, Told
 from partsong.client.transport import FleetConnection
 
 HOST = "127.0.0.1"
-_DAY = dt.timedelta(days=1)
 
 
-class Authority:
-    """A certificate authority of one test."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._key = folder, ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
-        certificate = (
-            self._builder(self._name, self._key)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
-        self.file = folder / "ca.crt"
-        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str, *, client: bool, hosts: tuple[str, ...] = (HOST,), key: Any = None) -> tuple[Path, Path]:
-        """Certificate and key of a new holder."""
-        key = key or ec.generate_private_key(ec.SECP256R1())
-        usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-        addresses = [x509.IPAddress(ipaddress.ip_address(h)) if h[0].isdigit() else x509.DNSName(h) for h in hosts]
-        certificate = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-        crt, pem = self._folder / f"{name}.crt", self._folder / f"{name}.key"
-        crt.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        pem.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return crt, pem
-
-    def site(self, name: str = "north") -> ClientTls:
-        """TLS files of a site."""
-        certificate, key = self.issue(name, client=True)
-        return ClientTls(certificate=certificate, key=key, authority=self.file)
-
-    def _builder(self, subject: x509.Name, key: Any) -> x509.CertificateBuilder:
-        moment = dt.datetime.now(dt.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(moment - _DAY)
-            .not_valid_after(moment + _DAY)
-        )
+def tls_of(authority: Authority, name: str = "north") -> ClientTls:
+    """TLS files of a new site."""
+    held = authority.hold(name)
+    return ClientTls(certificate=held.certificate_file, key=held.key_file, authority=authority.file)
 
 
 class Superlink:
     """Flower's own, with one run and whichever sites were let in."""
 
-    def __init__(self, authority: Authority, *, port: int = 0, hosts: tuple[str, ...] = (HOST,)) -> None:
+    def __init__(self, authority: Authority, *, port: int = 0) -> None:
         self.paths: list[str] = []
         self.intercept: Callable[[str], int | None] = lambda _path: None
         """Gives the HTTP status that a path shall answer with; None: what it would."""
@@ -113,11 +60,11 @@ class Superlink:
         self.state = self._app.state.linkstate_factory.state()
         self._socket = socket.create_server((HOST, port))
         self.port = self._socket.getsockname()[1]
-        crt, key = authority.issue("coordinator", client=False, hosts=hosts)
+        held = authority.hold("coordinator", server=True)
         config = uvicorn.Config(
             self._app,
-            ssl_certfile=crt,
-            ssl_keyfile=key,
+            ssl_certfile=held.certificate_file,
+            ssl_keyfile=held.key_file,
             ssl_ca_certs=str(authority.file),
             ssl_cert_reqs=2,
             log_level="critical",

@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transport_fixtures import Authority, make_port
 
-from partsong.client.questions import Question, Reply
+from partsong.client.channel import ClientTls
+from partsong.client.questions import Question, Reply, signed
+from partsong.client.secure_sum.door import Answer
+from partsong.common.envelope import SiteEnvelope
+from partsong.server.exchange import Parcel
+from partsong.server.gate import Limits
 
 
 @dataclass
@@ -35,8 +41,8 @@ class Bench:
 
 @pytest.fixture
 def bench(fleet_end: Any, tmp_path: Path) -> Iterator[Bench]:
-    authority = fleet_end.Authority(tmp_path / "tls")
-    tls = authority.site()
+    authority = Authority(tmp_path)
+    tls = fleet_end.tls_of(authority)
     link = fleet_end.Superlink(authority)
     yield Bench(fleet_end, link, authority, tls, link.let_in(tls), tmp_path / "site")
     link.stop()
@@ -94,3 +100,30 @@ def test_whatever_goes_wrong_at_the_site_the_coordinator_learns_only_that(bench:
     assert (reply.error.code, reply.error.reason) == (2, "the site failed")
     (told,) = [t for t in site.told if t.what == "failed"]
     assert str(told.error) == secret
+
+
+def test_with_the_coordinators_own_port_questions_and_answers_are_signed_both_ways(
+    fleet_end: Any, tmp_path: Path
+) -> None:
+    """The two ends of this package, the envelope around the site."""
+    port = make_port(tmp_path, "north", limits=Limits(hold_s=0.05))
+    held = port.sites["north"]
+    tls = ClientTls(certificate=held.certificate_file, key=held.key_file, authority=port.authority.file)
+    envelope = SiteEnvelope(site="north", signer=port.identities["north"], coordinator=port.coordinator.public_key)
+
+    def answer(header: bytes, *, vector: bytes, note: bytes) -> Answer:
+        return Answer(header=b"re: " + header, vector=vector[::-1], note=note + b"!")
+
+    with port.superlink:
+        with fleet_end.Running(port.superlink.port, tls, tmp_path / "site", signed(envelope, answer)) as site:
+            site.until_told("connected")
+            exchange = port.exchange()
+            (node,) = exchange.addresses()
+            asked = Parcel(header=b"h", vector=bytes(range(200)) * 60_000, note=b"n")
+            ((answered_by, got),) = exchange.ask({node: asked}, phase="open", timeout_s=30)
+            site.until_told("sent")
+        left = port.superlink.connected()
+
+    assert answered_by == node
+    assert got == Parcel(header=b"re: h", vector=asked.vector[::-1], note=b"n!")
+    assert left == ()
