@@ -65,6 +65,7 @@ FIELDS: Mapping[str, type[str | int | float | bool]] = MappingProxyType(
         "version": str,
         "port": int,
         "pid": int,
+        "library": str,
     }
 )
 """Name of a field and what it holds. `loss`, `epsilon` and `update_norm` are those of a released sum, never a site's
