@@ -4,6 +4,7 @@ site.yaml          what this site is and where its records are
 policy.yaml        what it allows
 identity.json      its identity key, under a passphrase
 vault.key          key of `vault/`, wrapped by the identity's passphrase; never restored from a backup
+enrolment/         the invitation, what was asked for, and the charter that was signed last
 tls/               key and certificate of the connection, and the authority that the coordinator's must be of
 charters/          every charter that was pinned, by version; the newest counts
 vault/             what must not be used twice; never restored from a backup
@@ -12,6 +13,9 @@ approvals/         plans that were proposed, and what was decided about them
 inbox/, outbox/    messages that arrived and answers that are on their way
 plans/HASH/        journal and adapter copy of each plan
 adapters/RUN/      adapters that arrived and were checked
+part.json          whether the site takes part, pauses or has left
+seen.json          the newest charter that the daemon has worked under
+daemon.lock        held by the running daemon
 control/           socket of the daemon
 log/               JSON lines
 """
@@ -47,6 +51,11 @@ class SiteHome:
     def vault_key(self) -> Path:
         """Wrapped key of the vault."""
         return self.path / "vault.key"
+
+    @property
+    def enrolment(self) -> Path:
+        """Folder of `invitation.json`, `request.json` and `cosigned`."""
+        return self.path / "enrolment"
 
     @property
     def tls(self) -> Path:
@@ -92,6 +101,21 @@ class SiteHome:
     def adapters(self) -> Path:
         """Folder with one folder for each run whose adapter arrived."""
         return self.path / "adapters"
+
+    @property
+    def part(self) -> Path:
+        """Whether the site takes part."""
+        return self.path / "part.json"
+
+    @property
+    def seen(self) -> Path:
+        """The newest charter that the daemon has worked under."""
+        return self.path / "seen.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the running daemon."""
+        return self.path / "daemon.lock"
 
     @property
     def socket(self) -> Path:

@@ -86,7 +86,7 @@ class Site:
         chance: Callable[[Plan, int], Chance],
         watch: Watch | None = None,
     ) -> None:
-        """Set a site up; nothing is read or sent yet. Reservations of updates that a crash has erased are given back.
+        """Set a site up; nothing is read or sent yet.
 
         Args:
             name: of the site.
@@ -104,7 +104,11 @@ class Site:
         self._plan: Plan | None = None
         self._frozen_F: FloatVec | None = None
         self._waiting: _Waiting | None = None
-        purse.settle()
+
+    @property
+    def holds_update(self) -> bool:
+        """Whether an update waits in this process for its roster."""
+        return self._waiting is not None
 
     def handle(self, header: bytes, *, vector: bytes = b"", note: bytes = b"") -> Answer:
         """Answer one message of the coordinator.
@@ -151,6 +155,7 @@ class Site:
         if digest(start_P) != plan.start_sha256:
             raise WireError("propose message: the start is not the one that the plan names")
         self._forget()
+        self._purse.settle(plan)
         self._door.agree(plan, start_P)
         self._plan, self._frozen_F = plan, frozen_F
         return Answer(header=wire.encode(wire.Accept(site=self._name, plan_sha256=plan.sha256)))

@@ -99,6 +99,7 @@ class Coordinator:
         bytes_out: dict[str, int] = {}
         try:
             for phase in desk.phases:
+                self._listen(events.PhaseBegan(round=query.round, phase=phase.value))
                 state = self._gather(state, desk, bytes_out)
                 state = rounds.close(state, needed=desk.needed(phase))
                 if state.phase is Phase.ABORTED:
@@ -212,12 +213,16 @@ class Coordinator:
         try:
             if wire.kind_of(answer.header) == wire.Refuse.kind:
                 refusal = wire.decode(answer.header, wire.Refuse)
-                return f"{refusal.site}: {refusal.code}"
+                site = self._exchange.site_at(address) or refusal.site
+                self._listen(events.SiteRefused(site=site, code=refusal.code))
+                return f"{site}: {refusal.code}"
             accept = wire.decode(answer.header, wire.Accept)
         except WireError:
             return Loss.MALFORMED.value
         if accept.plan_sha256 != self._plan.sha256:
             return f"{accept.site}: accepted another plan"
+        if self._exchange.site_at(address) not in (None, accept.site):
+            return f"{accept.site}: is another site's name"
         if accept.site in self._address:
             return f"{accept.site}: its name is taken"
         if self._sums is not None and not self._sums.lists(accept.site):

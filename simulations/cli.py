@@ -18,6 +18,7 @@ from rich.console import Console
 from partsong import __version__
 from partsong.client.cli import site
 from partsong.common.errors import PartsongError
+from partsong.server.cli import coordinator
 
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -40,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(site, rich_help_panel="Sites")
+app.add_typer(coordinator, rich_help_panel="Coordinators")
 
 RESEARCH, EVERYONE = "Researchers", "Everyone"
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]

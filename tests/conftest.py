@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,8 @@ def _helper(name: str) -> Any:
 _helper("wiring")
 _helper("lies")
 _helper("quiet_daemons")
+_helper("transport_fixtures")
+_helper("fleet_site")
 
 
 def _masked_plan(**changes: Any) -> Plan:
@@ -129,3 +131,12 @@ def wired(tmp_path: Path) -> Callable[..., Any]:
         return _helper("wiring").Wired(folder, _masked_plan(**changes))
 
     return make
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Any]:
+    """Five site daemons and a coordinator."""
+    made = _helper("daemon_fleet").Fleet(tmp_path)
+    made.let_train = _helper("daemon_fleet").let_train
+    yield made
+    made.close()

@@ -53,13 +53,17 @@ class Purse:
         if known is None or head.number > known.number:
             self._ledger.anchor(head, witnesses=witnessed.sites)
 
-    def settle(self) -> tuple[str, ...]:
-        """Give back what a crash has left reserved: updates live in memory until they are committed, and died with it.
+    def settle(self, plan: Plan) -> tuple[str, ...]:
+        """Give back what a crash has left reserved for one plan: its updates died with the process that held them.
 
+        Guarantees: nothing of another plan is touched; its update may wait in this very process.
+        Args:
+            plan: of which no update waits here.
         Returns:
             the contexts that were given back.
         """
-        left = self._ledger.outstanding()
+        prefix = _prefix(plan)
+        left = tuple(context for context in self._ledger.outstanding() if context.startswith(prefix))
         for context in left:
             self._ledger.release(context)
         return left
@@ -72,7 +76,7 @@ class Purse:
         Raises:
             Refused: over the ceiling, or a context that was used; nothing was recorded.
         """
-        context = f"{plan.sha256}:{number}:{attempt}"
+        context = f"{_prefix(plan)}{number}:{attempt}"
         self._ledger.reserve(self._claim(plan, context=context, rounds=1))
         return context
 
@@ -82,7 +86,7 @@ class Purse:
         Raises:
             Refused: it has not, or the plan hides what nobody can count here.
         """
-        self._ledger.quote(self._claim(plan, context=f"{plan.sha256}:whole", rounds=plan.rounds))
+        self._ledger.quote(self._claim(plan, context=f"{_prefix(plan)}whole", rounds=plan.rounds))
 
     def commit(self, context: str) -> None:
         """Make a cost final; only then may the vector be sealed."""
@@ -94,7 +98,7 @@ class Purse:
 
     def queries(self, plan: Plan) -> int:
         """Count the rounds of a plan that are paid for."""
-        prefix, claims = f"{plan.sha256}:", self._ledger.holding(self._holding).claims
+        prefix, claims = _prefix(plan), self._ledger.holding(self._holding).claims
         return sum(context.startswith(prefix) for context in claims)
 
     def _claim(self, plan: Plan, *, context: str, rounds: int) -> Claim:
@@ -119,3 +123,33 @@ class Purse:
             )
         steps = plan.dp.events(steps=rounds * plan.training.steps_per_round, size=plan.layout.size(trained=True))
         return (steps.at_site(records=units),)
+
+
+class FreePurse(Purse):
+    """Pays for queries that read no record: nothing. The ledger's head still travels, and its witnesses are noted."""
+
+    def settle(self, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002 - nothing is ever reserved
+        """There is nothing to give back."""
+        return ()
+
+    def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
+        """Name the query; the ledger does not learn of it."""
+        return f"{_prefix(plan)}{number}:{attempt}"
+
+    def afford(self, plan: Plan) -> None:
+        """A canary is always affordable."""
+
+    def commit(self, context: str) -> None:
+        """Nothing was spent."""
+
+    def release(self, context: str) -> None:
+        """Nothing was set aside."""
+
+    def queries(self, plan: Plan) -> int:  # noqa: ARG002 - none of them costs anything
+        """Count none."""
+        return 0
+
+
+def _prefix(plan: Plan) -> str:
+    """What every context of a plan begins with."""
+    return f"{plan.sha256}:"

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import Purse
@@ -89,9 +91,28 @@ def test_what_a_crash_left_reserved_is_given_back_and_what_was_final_is_not(ledg
     purse.commit(purse.reserve(private, number=1, attempt=1))
     left = purse.reserve(private, number=2, attempt=1)
 
-    assert purse_of(ledger).settle() == (left,)
-    assert purse_of(ledger).settle() == ()
+    assert purse_of(ledger).settle(private) == (left,)
+    assert purse_of(ledger).settle(private) == ()
     assert purse.queries(private) == 1
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(own=st.sets(st.integers(1, 3)), others=st.sets(st.integers(1, 3)))
+def test_what_another_plan_has_reserved_stays_reserved(
+    tmp_path: Path, private: Plan, make_plan: MakePlan, make_dp: Callable[..., DpPlan], own: set[int], others: set[int]
+) -> None:
+    """Two plans share a ledger: a restart of one gives back exactly its own."""
+    ledger = Ledger(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite")
+    ledger.set_ceiling("h", epsilon=1000.0, delta=1e-4)
+    purse, other = purse_of(ledger), make_plan(run="another", dp=make_dp())
+    mine = {purse.reserve(private, number=n, attempt=1) for n in own}
+    theirs = {purse.reserve(other, number=n, attempt=1) for n in others}
+
+    given_back = purse.settle(private)
+
+    assert set(given_back) == mine
+    assert set(ledger.outstanding()) == theirs
+    ledger.close()
 
 
 def test_without_privacy_a_round_stands_in_the_ledger_without_a_cost(tmp_path: Path, make_plan: MakePlan) -> None:
@@ -118,8 +139,8 @@ class WritingPurse(Purse):
     said: list[str]
     fails_at = ""
 
-    def settle(self) -> tuple[str, ...]:
-        return self._do("settle", super().settle)
+    def settle(self, plan: Plan) -> tuple[str, ...]:
+        return self._do("settle", lambda: super(WritingPurse, self).settle(plan))
 
     def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
         return self._do("reserve", lambda: super(WritingPurse, self).reserve(plan, number=number, attempt=attempt))
@@ -279,17 +300,19 @@ def test_a_reservation_that_may_have_failed_reads_nothing(bench: Bench) -> None:
     assert "step" not in bench.said
     assert bench.state() == "reserved"
     bench.site = bench.new_site()
+    bench.propose()
     assert bench.state() == "released"
 
 
 def test_two_processes_on_one_ledger_never_seal_what_is_not_paid(bench: Bench) -> None:
     """A second run in the same directory settles the first one's reservation: the first can commit no more."""
     bench.open()
-    second = bench.new_site()
+    first, bench.site = bench.site, bench.new_site()
+    bench.propose()
+    bench.site = first
 
     with pytest.raises(Refused, match="not_reserved"):
         bench.roster()
 
-    assert second is not bench.site
     assert "report" not in bench.said
     assert bench.state() == "released"
