@@ -1,8 +1,7 @@
 """A site's daemon: takes the coordinator's messages and lets the `Site` of their plan answer.
 
 Covers: rules, budget and keys are those of the site's directory, checked again at every start; a paused site takes no
-new work and a site that has left takes none at all; outside its training windows a query waits; one daemon at a time
-works on a directory. Torch is loaded when the first plan asks for training, not before.
+new work; outside its training windows a query waits. Torch is loaded when the first plan asks for training, not before.
 Does not cover: who sent a message (the connection's business), and what is answered (`partsong.client.site`).
 
 Messages are answered one after the other: there is one base model, and training takes all of the machine.
@@ -20,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from partsong.client import windows
+from partsong.client.board import Board
 from partsong.client.budget.ledger import Ledger
 from partsong.client.dp.sampler import SystemRandomness
 from partsong.client.encoders.encoder import Progress
@@ -37,6 +37,7 @@ from partsong.client.secure_sum.vault import Vault
 from partsong.client.seen_charter import require_newest
 from partsong.client.site import Chance, Site, Watch
 from partsong.client.taking_part import NEW_WORK, TakingPart
+from partsong.client.unfinished import UnfinishedWork
 from partsong.client.work import Works
 from partsong.common import canary, wire
 from partsong.common.charter import Charter
@@ -51,8 +52,8 @@ _LONGEST_NAP_S = 60.0
 """A clock that is set anew is noticed after this long."""
 
 
-class OpenedSite(Protocol):
-    """A site's directory, unlocked."""
+class SiteParts(Protocol):
+    """What is unlocked of a site's directory."""
 
     @property
     def config(self) -> SiteConfig:
@@ -81,7 +82,7 @@ class OpenedSite(Protocol):
 
 
 class Stopping(BaseException):
-    """The daemon stops while a query waits for its window. The question stays in the inbox and is answered later."""
+    """The daemon stops while a query waits or is worked on. The question stays in the inbox and is answered later."""
 
 
 class SiteDaemon:
@@ -91,9 +92,10 @@ class SiteDaemon:
         self,
         *,
         home: SiteHome,
-        site: OpenedSite,
+        site: SiteParts,
         ledger: Ledger,
         works: Works,
+        unfinished: UnfinishedWork | None,
         feed: Feed,
         clock: Callable[[], float],
         zone: tzinfo | None = None,
@@ -106,24 +108,28 @@ class SiteDaemon:
             site: what was unlocked of it.
             ledger: of the site; closed by who opened it.
             works: gives encoder and purse for a plan.
+            unfinished: where training outlives this process. None: it dies with it.
             feed: told what happens.
             clock: seconds since 1970.
             zone: of the training windows; None: as the machine is set.
             wait: waits for an event, at most so many seconds.
         Raises:
-            Refused: an older charter was put back, the site has left, or budgets that cannot be; nothing was changed.
+            Refused: an older charter was put back, or budgets that cannot be; nothing was changed.
         """
-        self._home, self._opened, self._works = home, site, works
+        self.site, self.works = site, works
+        self._unfinished = unfinished
         self._feed, self._clock, self._zone, self._wait = feed, clock, zone, wait
         self.part = TakingPart(home.part)
         require_newest(home.seen, site.charter)
-        self.part.enter(site.charter.hash.hex(), now_ms=self.now_ms)
         ledger.adopt(site.policy.grants)
         self.approvals = Approvals(home.approvals, clock=clock)
         self._windows = windows.parse(site.config.training_windows)
         self._policy = policy_under(site.policy, site.charter)
         self.coordinator = fingerprint(site.charter.coordinator_key)
-        self.desk = PlanDesk(home.plans, make=self._site, before_query=self._await_window, clock=clock)
+        self.board = Board()
+        self.desk = PlanDesk(
+            home.plans, make=self._site, before_query=self._await_window, board=self.board, clock=clock
+        )
         self._one_at_a_time = threading.Lock()
         self.stop = threading.Event()
 
@@ -142,27 +148,27 @@ class SiteDaemon:
         Raises:
             WireError: not a message that a site takes; nothing was done.
             PartsongError: what was asked failed; the coordinator is not told why.
-            Stopping: the daemon stops; the message was not looked at.
+            Stopping: the daemon stops; the message was not answered, and may be put again to the next one.
         """
         with self._one_at_a_time:
             try:
                 kind = wire.kind_of(header)
                 self.part.require_running(kind)
-                if kind in NEW_WORK and self._works.has_changed:
-                    self._feed.tell("data_changed", site=word(self._opened.config.name))
+                if kind in NEW_WORK and self.works.has_changed:
+                    self._feed.tell("data_changed", site=word(self.site.config.name))
                     self.desk.records_changed()
                 return self.desk.answer(header, vector=vector, note=note)
             except NotAgreed as no:
                 self._refused(no)
-                return Answer(header=wire.encode(wire.Refuse(site=self._opened.config.name, code=no.code)))
+                return Answer(header=wire.encode(wire.Refuse(site=self.site.config.name, code=no.code)))
 
     def _site(self, plan: Plan, folder: PlanFolder) -> Site:
         """Set a site up for one plan."""
         if plan.seed is not None and plan.study != canary.STUDY:
             raise NotAgreed("policy", "a plan with a seed is for simulations", rule="plan.seed")
-        work = self._works.work_of(plan)
+        work = self.works.work_of(plan)
         return Site(
-            name=self._opened.config.name,
+            name=self.site.config.name,
             encoder=work.encoder,
             consent=ByPolicy(self._policy, self.approvals, coordinator=self.coordinator),
             journal=folder.journal,
@@ -170,17 +176,18 @@ class SiteDaemon:
             purse=work.purse,
             chance=lambda _plan, _number: Chance(samples=SystemRandomness(), rounding=np.random.default_rng()),
             watch=self._watch(plan),
+            unfinished=None if plan.study == canary.STUDY else self._unfinished,
         )
 
     def _door(self, plan: Plan, folder: PlanFolder) -> Door:
         """Give the way out that the plan names; whether an unmasked one is allowed is the policy's business."""
-        name, charter = self._opened.config.name, self._opened.charter
+        name, charter = self.site.config.name, self.site.charter
         if not plan.masked:
             return PlainDoor(name=name, rules=self._policy.rules)
         member = Membership(
             charter=charter,
-            signer=self._opened.signer,
-            vault=PlanVault(self._opened.vault, folder.plan_sha256),
+            signer=self.site.signer,
+            vault=PlanVault(self.site.vault, folder.plan_sha256),
             floors=self._policy.stricter(charter.floors),
         )
         return MaskedDoor(member, name=name, copy=folder.copy, entropy=os.urandom, clock=self._clock)
@@ -189,6 +196,7 @@ class SiteDaemon:
         plan_sha256 = plan.sha256
 
         def step(number: int, progress: Progress) -> None:
+            self._require_going_on()
             self._feed.tell("step", plan=plan_sha256, round=number, step=progress.step, steps=progress.steps)
 
         return Watch(step=step, refusal=self._refused)
@@ -198,18 +206,22 @@ class SiteDaemon:
         code, rule = (error.code, error.rule) if isinstance(error, NotAgreed) else ("state", type(error).__name__)
         self._feed.tell("refused", code=code, rule=word(rule))
 
-    def _await_window(self, plan: Plan) -> None:
+    def _await_window(self, plan: Plan, query: wire.Open) -> None:
         """Wait until the site may train. A canary trains nothing."""
         if plan.study == canary.STUDY:
             return
         told = False
         while (opens_s := windows.next_opening(self._windows, self._clock(), zone=self._zone)) > self._clock():
             if not told:
+                self.board.begin(plan, query, phase="window")
                 self._feed.tell("window", plan=plan.sha256, wait_s=opens_s - self._clock())
                 told = True
             self._wait(self.stop, min(_LONGEST_NAP_S, opens_s - self._clock()))
-            if self.stop.is_set():
-                raise Stopping
+            self._require_going_on()
+
+    def _require_going_on(self) -> None:
+        if self.stop.is_set():
+            raise Stopping
 
 
 def policy_under(policy: Policy, charter: Charter) -> Policy:

@@ -10,10 +10,11 @@ charters/          every charter that was pinned, by version; the newest counts
 vault/             what must not be used twice; never restored from a backup
 ledger.sqlite      what was spent; never restored from a backup
 approvals/         plans that were proposed, and what was decided about them
+unfinished/        local rounds that broke off and updates that wait, encrypted; never restored from a backup
 inbox/, outbox/    messages that arrived and answers that are on their way
 plans/HASH/        journal and adapter copy of each plan
 adapters/RUN/      adapters that arrived and were checked
-part.json          whether the site takes part, pauses or has left
+part.json          whether the site takes new work or pauses
 seen.json          the newest charter that the daemon has worked under
 daemon.lock        held by the running daemon
 control/           socket of the daemon
@@ -83,6 +84,11 @@ class SiteHome:
         return self.path / "approvals"
 
     @property
+    def unfinished(self) -> Path:
+        """Folder of local work that is not finished."""
+        return self.path / "unfinished"
+
+    @property
     def inbox(self) -> Path:
         """Folder of messages that were journaled before they were confirmed."""
         return self.path / "inbox"
@@ -104,7 +110,7 @@ class SiteHome:
 
     @property
     def part(self) -> Path:
-        """Whether the site takes part."""
+        """Whether the site takes new work."""
         return self.path / "part.json"
 
     @property

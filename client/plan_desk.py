@@ -2,7 +2,7 @@
 
 Covers: a plan's journal, keys and adapter copy are its own; a plan that was accepted goes on after a restart, checked
 anew against the rules of that day; a plan that was purged never comes back.
-Does not cover: an update that waited in a process which died. It is gone, its reservation is given back.
+Does not cover: what of a query outlives its process (`partsong.client.unfinished`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from partsong.client.board import Board, Round
 from partsong.client.plan_folder import PlanFolder, all_plans
 from partsong.client.rules.consent import NotAgreed
 from partsong.client.secure_sum.door import Answer
@@ -48,7 +49,8 @@ class PlanDesk:
         plans: Path,
         *,
         make: Callable[[Plan, PlanFolder], Site],
-        before_query: Callable[[Plan], None],
+        before_query: Callable[[Plan, wire.Open], None],
+        board: Board,
         clock: Callable[[], float],
     ) -> None:
         """Use a folder, which need not exist.
@@ -57,9 +59,11 @@ class PlanDesk:
             plans: has one folder for each plan.
             make: sets a site up on the folder of a plan.
             before_query: called before a query is looked at; may wait.
+            board: shows where plans stand.
             clock: seconds since 1970.
         """
         self._plans, self._make, self._before_query, self._clock = plans, make, before_query, clock
+        self._board = board
         self._awake: OrderedDict[str, _Awake] = OrderedDict()
         self._records = 0
 
@@ -101,10 +105,14 @@ class PlanDesk:
         woken = self._woken(folder, begins=kind == wire.Open.kind)
         if isinstance(woken, Answer):
             return woken
-        if kind == wire.Open.kind:
-            self._before_query(woken.plan)
+        if isinstance(message, wire.Open):
+            self._before_query(woken.plan, message)
             folder.asked(now_ms=self._now_ms())
+        if isinstance(message, Round):
+            self._board.begin(woken.plan, message)
         answer = woken.site.handle(header, vector=vector, note=note)
+        if isinstance(message, Round):
+            self._board.end(woken.plan, message)
         last = isinstance(message, wire.Result) and bool(message.adapter_sha256)
         if last and wire.kind_of(answer.header) == wire.Checked.kind:
             folder.ended(now_ms=self._now_ms())

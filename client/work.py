@@ -114,5 +114,6 @@ class Workshop:
             fingerprint=records.fingerprint,
             units=records.units,
             coordinator=self._coordinator,
+            only=plan.sha256,
         )
         return Work(encoder=encoder, purse=purse)

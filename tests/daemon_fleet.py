@@ -1,6 +1,7 @@
 """Five site daemons on their directories and a coordinator, all in one process, with canaries in place of a model."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from partsong.client.encoders.resident import ResidentModel
 from partsong.client.home import SiteHome
 from partsong.client.rules.policy import Policy
 from partsong.client.secure_sum.file_vault import FileVault
+from partsong.client.unfinished import UnfinishedWork
 from partsong.client.work import Work, Workshop
 from partsong.common import events
 from partsong.common.adapter import FloatVec
@@ -89,17 +91,24 @@ class Site:
     def start(self) -> SiteDaemon:
         """Start the daemon, new or after it was killed."""
         if self.ledger is not None:
-            self.ledger.close()
+            self.close()
         self.ledger = ledger = Ledger(self.home.ledger)
         vault = FileVault(self.home.vault, key=self.key, entropy=os.urandom)
+        self.unfinished = UnfinishedWork(self.home.unfinished, vault=vault, most_share=math.inf)
         opened = Opened(
             config=self.config, signer=self.signer, charter=self.charter, policy=self.policy, vault=vault
         )  # fmt: skip
         self.daemon = SiteDaemon(
             home=self.home, site=opened, ledger=ledger, works=self.works(ledger),
-            feed=self.feed, clock=lambda: self.fleet.now, **self.more,
+            unfinished=self.unfinished, feed=self.feed, clock=lambda: self.fleet.now, **self.more,
         )  # fmt: skip
         return self.daemon
+
+    def close(self) -> None:
+        """What the end of the process does."""
+        if self.ledger is not None:
+            self.ledger.close()
+            self.unfinished.close()
 
 
 @dataclass
@@ -126,6 +135,9 @@ class Run:
 
     def addresses(self) -> tuple[int, ...]:
         return tuple(range(100, 100 + len(NAMES)))
+
+    def site_at(self, address: int) -> str:
+        return NAMES[address - 100]
 
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
@@ -195,8 +207,7 @@ class Fleet:
 
     def close(self) -> None:
         for site in self.sites.values():
-            if site.ledger is not None:
-                site.ledger.close()
+            site.close()
 
 
 def let_train(fleet: Fleet, *, records: int = 40, base: Path, **site: Any) -> None:

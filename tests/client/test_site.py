@@ -328,7 +328,6 @@ def test_a_crash_before_the_roster_costs_nothing_and_one_after_it_does(make_benc
     assert (bench.ledger_says(1), bench.ledger_says(2)) == ("committed", "reserved")
 
     bench.site = bench.new_site()
-    bench.propose()
 
     assert (bench.ledger_says(1), bench.ledger_says(2)) == ("committed", "released")
 

@@ -1,19 +1,22 @@
 """A local round that goes on where another process broke it off."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from partsong.client.data.encode import Record
-from partsong.client.dp import release
-from partsong.client.dp.sampler import Randomness, SeededRandomness, SystemRandomness
+from partsong.client.dp import optimizer, release
+from partsong.client.dp.sampler import PoissonSampler, Randomness, SeededRandomness, SystemRandomness
 from partsong.client.encoders.encoder import LocalUpdate
 from partsong.client.encoders.halfway import Halfway, SoFar
 from partsong.client.model.host import ModelHost
 from partsong.client.train import train_round
+from partsong.client.unfinished_format import to_bytes
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import Refused
 from partsong.common.plan import DpPlan
@@ -199,6 +202,53 @@ def test_a_note_holds_no_gradient_before_its_noise(
     control = {name: cosine(gradient_P, vector_P) for name, vector_P in exact.last.slots}
     assert abs(along["exp_avg"]) < 6 / np.sqrt(len(gradient_P))
     assert control["exp_avg"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "discrete"])
+def test_secrets_of_a_step_are_in_no_note(
+    make_host: MakeHost, make_records: MakeRecords, make_dp: MakeDp, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Keys and values of noise, sums before it, losses of records, samples; what is noted is found, so all would be."""
+    case, slip = Case(make_host(), make_records(LENGTHS), make_dp(sampling_rate=0.6, noise=kind)), Slip()
+    secrets: list[bytes] = []
+    watch_secrets(monkeypatch, secrets)
+
+    case.train(slip)
+
+    notes = [to_bytes(halfway) for halfway in slip.all]
+    assert len(secrets) > 4 * STEPS
+    assert all(len(secret) >= 8 for secret in secrets)
+    assert not [secret for secret in secrets for note in notes if secret in note]
+    assert slip.all[0].adapter_P[:2].tobytes() in notes[0]
+
+
+def watch_secrets(monkeypatch: pytest.MonkeyPatch, secrets: list[bytes]) -> None:
+    """Write down what no note may hold, in each width that it could be noted in."""
+    noisy, sample, urandom = optimizer.noisy, PoissonSampler.sample, os.urandom
+    added = optimizer.ReleasingOptimizer._added
+
+    def watch_noise(sum_N: torch.Tensor, *, std: float, kind: Any) -> torch.Tensor:
+        out = noisy(sum_N, std=std, kind=kind)
+        if len(sum_N) > 1:
+            for secret_N in (sum_N, out, out - sum_N):
+                secrets.extend(secret_N[2:6].numpy().astype(width).tobytes() for width in (np.float64, np.float32))
+        return out
+
+    def watch_sample(self: PoissonSampler) -> Any:
+        chosen = sample(self)
+        if len(chosen) > 1:
+            secrets.extend(chosen[:2].astype(width).tobytes() for width in (np.int64, ">i8"))
+        return chosen
+
+    def watch_losses(self: Any, loss_U: torch.Tensor, norm_U: torch.Tensor) -> Any:
+        if len(loss_U) > 1:
+            secrets.extend(loss_U[:2].numpy().astype(width).tobytes() for width in (np.float64, np.float32))
+        return added(self, loss_U, norm_U)
+
+    monkeypatch.setattr(optimizer, "noisy", watch_noise)
+    monkeypatch.setattr(PoissonSampler, "sample", watch_sample)
+    monkeypatch.setattr(optimizer.ReleasingOptimizer, "_added", watch_losses)
+    monkeypatch.setattr(os, "urandom", lambda size: secrets.append(urandom(size)) or secrets[-1])
 
 
 def cosine(one_P: np.ndarray, other_P: np.ndarray) -> float:
