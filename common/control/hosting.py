@@ -65,12 +65,11 @@ def hosted(
 
 
 @contextlib.contextmanager
-def stopped_by_signals() -> Iterator[threading.Event]:
-    """Give an event that SIGTERM and SIGINT set; a second one of them ends the process as it would have before.
+def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and SIGINT set an event; a second one of them ends the process as it would have before.
 
     Only in the main thread.
     """
-    stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def put_back() -> None:
@@ -84,7 +83,7 @@ def stopped_by_signals() -> Iterator[threading.Event]:
     for number in before:
         signal.signal(number, end)
     try:
-        yield stop
+        yield
     finally:
         put_back()
 

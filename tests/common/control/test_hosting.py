@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,10 +123,11 @@ def test_a_daemon_that_cannot_say_how_it_is_is_not_called_alive(home: Path, syst
 def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> None:
     """A daemon that does not end in order can still be ended."""
     program = textwrap.dedent("""
-        import sys, signal
+        import sys, signal, threading
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         from partsong.common.control.hosting import stopped_by_signals
-        with stopped_by_signals() as stop:
+        stop = threading.Event()
+        with stopped_by_signals(stop):
             print("up", flush=True)
             stop.wait()
             print("stopping", flush=True)
@@ -152,7 +154,8 @@ def test_the_signals_mean_what_they_meant_afterwards() -> None:
 
     before = handlers()
 
-    with stopped_by_signals() as stop:
+    stop = threading.Event()
+    with stopped_by_signals(stop):
         inside = handlers()
 
     assert handlers() == before
