@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -35,7 +35,12 @@ def register(site: typer.Typer) -> None:
         site.command()(command)
 
 
-def up(folder: Dir = HERE, passphrase_file: Passphrase = None) -> None:
+def up(
+    folder: Dir = HERE,
+    passphrase_file: Passphrase = None,
+    log: Annotated[Literal["file", "stderr"], typer.Option(help="file: log/daemon.jsonl in the directory.")] = "file",
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="Lowest level.")] = "info",
+) -> None:
     """Run the site in the foreground until it is told to end; what was not answered then, the next `up` answers."""
     import getpass
     import os
@@ -52,7 +57,14 @@ def up(folder: Dir = HERE, passphrase_file: Passphrase = None) -> None:
     home = SiteHome(folder.absolute())
     passphrase = find_passphrase(file=passphrase_file, environment=os.environ, ask=ask if sys.stdin.isatty() else None)
     opened = open_site(home, passphrase)
-    serve(home, opened, environment=os.environ, ready=lambda: typer.echo(f"up: control {home.socket}", err=True))
+    serve(
+        home,
+        opened,
+        environment=os.environ,
+        log_folder=home.log if log == "file" else None,
+        level=log_level,
+        ready=lambda: typer.echo(f"up: control {home.socket}", err=True),
+    )
 
 
 def status(

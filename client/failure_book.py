@@ -1,4 +1,4 @@
-"""Keeps what is left of each failure at a site: in a capsule, in the log, and for who watches.
+"""Keeps what is left of each failure at a site: in a capsule, and for who watches (and so in the log).
 
 Covers: a failure that cannot be written down (a full disk) does not become a second failure.
 Does not cover: telling the coordinator; `partsong site capsules --out` does, where the site's settings allow it.
@@ -14,7 +14,6 @@ from partsong.common.capsule import look_around, make_capsule
 from partsong.common.capsule_shelf import CapsuleShelf
 from partsong.common.control.feed import Feed
 from partsong.common.errors import PartsongError
-from partsong.common.logs import EventLog
 
 MOST_SHOWN = 10
 
@@ -32,7 +31,7 @@ class FailureBook:
             clock: seconds since 1970.
         """
         self._folder, self._site, self._feed, self._clock = folder, site, feed, clock
-        self._shelf, self._log = CapsuleShelf(folder), EventLog()
+        self._shelf = CapsuleShelf(folder)
 
     def enter(self, error: BaseException, *, phase: str, run: str = "", round_id: int = 0) -> None:
         """Take from an exception what may be told, and keep it.
@@ -54,8 +53,9 @@ class FailureBook:
         )
         with contextlib.suppress(OSError, PartsongError):
             self._shelf.keep(capsule)
-        self._log.failure("failed", error, phase=capsule.phase, capsule=capsule.id)
-        self._feed.tell("failure", error=capsule.errors[0], phase=capsule.phase, capsule=capsule.id)
+        told = {"rule": capsule.rule} if capsule.rule else {}
+        told |= {"place": capsule.places[-1]} if capsule.places else {}
+        self._feed.tell("failed", error=capsule.errors[0], phase=capsule.phase, capsule=capsule.id, **told)
 
     def newest(self) -> tuple[str, ...]:
         """Give the ids of the newest capsules, the newest first."""

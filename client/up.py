@@ -11,6 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from partsong.client import site_files
 from partsong.client.daemon import Stopping
@@ -27,6 +28,7 @@ from partsong.common.control.feed import Feed
 from partsong.common.control.hosting import hosted, stopped_by_signals
 from partsong.common.control.server import site_server
 from partsong.common.envelope import SiteEnvelope
+from partsong.common.logs import Level
 
 
 def serve(
@@ -34,6 +36,8 @@ def serve(
     opened: OpenedSite,
     *,
     environment: Mapping[str, str],
+    log_folder: Path | None,
+    level: Level = "info",
     ready: Callable[[], None],
     clock: Callable[[], float] = time.time,
 ) -> None:
@@ -43,6 +47,8 @@ def serve(
         home: the site's directory.
         opened: what was unlocked of it.
         environment: of the process; only systemd's variables are looked at.
+        log_folder: `home.log`; None: the log goes to stderr.
+        level: the lowest that is logged.
         ready: called once the socket answers and signals are heeded.
         clock: seconds since 1970.
     Raises:
@@ -61,7 +67,8 @@ def serve(
         around = hosted(
             site_server(home.socket, control),
             control,
-            log_folder=home.log,
+            log_folder=log_folder,
+            level=level,
             health_port=config.health_port,
             environment=environment,
         )

@@ -24,8 +24,8 @@ from partsong.common.control.surfaces import CoordinatorControl, SiteControl
 from partsong.common.logs import EventLog, Level, log_to_folder, log_to_stream
 from partsong.common.notify import notify, watchdog_interval_s
 
-STEP_EVENTS = frozenset({"step"})
-"""Told many times a minute: in the log at level `debug` only."""
+STEP, FAILED = "step", "failed"
+"""The first is told many times a minute and logged at level `debug`; the second is logged as an error."""
 _LOOK_S = 1.0
 
 
@@ -121,7 +121,8 @@ def _logged(feed: Feed) -> Iterator[None]:
         while not watcher.ended:
             if (event := watcher.next(timeout_s=_LOOK_S)) is not None:
                 told: dict[str, Any] = dict(event.facts)
-                (log.debug if event.event in STEP_EVENTS else log.info)(event.event, **told)
+                write_line = {STEP: log.debug, FAILED: log.error}.get(event.event, log.info)
+                write_line(event.event, **told)
 
     writer = threading.Thread(target=write, name="event-log", daemon=True)
     with watcher:
