@@ -18,7 +18,9 @@ from typing import Protocol
 
 import numpy as np
 
-from partsong.client import windows
+from partsong.client import adapter_desk, windows
+from partsong.client.adapter_desk import AdapterDesk
+from partsong.client.adapters import AdapterStore
 from partsong.client.board import Board
 from partsong.client.budget.ledger import Ledger
 from partsong.client.dp.sampler import SystemRandomness
@@ -130,6 +132,7 @@ class SiteDaemon:
         self.desk = PlanDesk(
             home.plans, make=self._site, before_query=self._await_window, board=self.board, clock=clock
         )
+        self.adapters = AdapterDesk(AdapterStore(home.adapters), plans=home.plans, site=site.config.name, clock=clock)
         self._one_at_a_time = threading.Lock()
         self.stop = threading.Event()
 
@@ -157,6 +160,10 @@ class SiteDaemon:
                 if kind in NEW_WORK and self.works.has_changed:
                     self._feed.tell("data_changed", site=word(self.site.config.name))
                     self.desk.records_changed()
+                if kind == adapter_desk.OFFER:
+                    return self.adapters.offered(header)
+                if kind == adapter_desk.PUBLISH:
+                    return self.adapters.published(header, vector=vector, note=note)
                 return self.desk.answer(header, vector=vector, note=note)
             except NotAgreed as no:
                 self._refused(no)

@@ -13,7 +13,7 @@ approvals/         plans that were proposed, and what was decided about them
 unfinished/        local rounds that broke off and updates that wait, encrypted; never restored from a backup
 inbox/, outbox/    messages that arrived and answers that are on their way
 plans/HASH/        journal and adapter copy of each plan
-adapters/RUN/      adapters that arrived and were checked
+adapters/HASH/     adapters that arrived and were checked, by their plan; `current` points to the one in use
 part.json          whether the site takes new work or pauses
 seen.json          the newest charter that the daemon has worked under
 daemon.lock        held by the running daemon
@@ -107,7 +107,7 @@ class SiteHome:
 
     @property
     def adapters(self) -> Path:
-        """Folder with one folder for each run whose adapter arrived."""
+        """Folder with one folder for each plan whose adapter arrived."""
         return self.path / "adapters"
 
     @property

@@ -52,7 +52,7 @@ class PlanFolder:
         if not _HASH.fullmatch(plan_sha256):
             raise WireError("message header: a plan is named by 64 lower-case hex digits")
         self.plan_sha256, self.path = plan_sha256, plans / plan_sha256
-        self._header, self._start, self._life = (
+        self._header, self._start, self.note = (
             self.path / name for name in ("proposal.json", "proposal.f32", "life.json")
         )
         self.journal, self.copy = self.path / "journal.jsonl", self.path / "copy.safetensors"
@@ -66,7 +66,7 @@ class PlanFolder:
         if self._header.exists():
             return
         write_bytes(self._start, vector)
-        write_json(self._life, to_tree(Life(run=run, study=study, accepted_ms=now_ms, asked_ms=now_ms)))
+        write_json(self.note, to_tree(Life(run=run, study=study, accepted_ms=now_ms, asked_ms=now_ms)))
         write_bytes(self._header, header)
 
     def proposal(self) -> tuple[bytes, bytes] | None:
@@ -83,7 +83,7 @@ class PlanFolder:
             DataError: the file is damaged.
         """
         try:
-            return build(Life, json.loads(self._life.read_text(encoding="utf-8")))
+            return build(Life, json.loads(self.note.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (ValueError, ConfigError) as err:
@@ -106,7 +106,7 @@ class PlanFolder:
     def _note(self, **changes: int | None) -> None:
         life = self.life()
         if life is not None:
-            write_json(self._life, to_tree(replace(life, **changes)))  # type: ignore[arg-type]  # times, by name
+            write_json(self.note, to_tree(replace(life, **changes)))  # type: ignore[arg-type]  # times, by name
 
 
 def all_plans(plans: Path) -> Iterator[PlanFolder]:

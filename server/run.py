@@ -45,6 +45,10 @@ class Diverged(PartsongError):
         )
 
 
+class RunStopped(PartsongError):
+    """The run was told to stop between two rounds; its checkpoint stands."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Terms:
     """What a run is about and how it is carried out."""
@@ -87,6 +91,7 @@ class Run:
         *,
         listen: events.Listener,
         score: Score = lambda _number, _adapter_P: {},
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepare; nothing is read, written or sent yet.
 
@@ -95,9 +100,10 @@ class Run:
             files: where checkpoints and journals go.
             listen: told what happens.
             score: asked after each round, before it is saved.
+            stopping: asked before each round whether the run is to stop.
         """
         self._terms, self._plan, self._files = terms, terms.plan, files
-        self._listen, self._score = listen, score
+        self._listen, self._score, self._stopping = listen, score, stopping
         self._checkpoints = Checkpoints(files.path)
         self._sums: MaskedSums | None = None
         self._saved = Saved(round=0, state=ServerState(adapter_P=terms.start_P.astype(np.float64)), facts={})
@@ -137,6 +143,7 @@ class Run:
 
         Raises:
             RunNotStarted: too few sites, or not all that are expected, accepted the plan; no record was read.
+            RunStopped: it was told to; no query is out.
             RoundAborted: no round had a sum, so there is no adapter.
             Diverged: the global adapter is useless; the last good checkpoint stands.
             TryAgain: the disk is full; resume later.
@@ -210,6 +217,8 @@ class Run:
         try:
             query = next(study)
             while True:
+                if self._stopping():
+                    raise RunStopped(f"run {self._plan.run}: stopped after round {self.done} of {self._plan.rounds}")
                 self._checkpoints.note_opened(number=query.round, attempt=query.attempt)
                 self._started = time.monotonic()
                 query = study.send(coordinator.run(query))
