@@ -142,6 +142,15 @@ def open_port(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         yield make
 
 
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Any]:
+    """Five site daemons and a coordinator."""
+    made = _helper("daemon_fleet").Fleet(tmp_path)
+    made.let_train = _helper("daemon_fleet").let_train
+    yield made
+    made.close()
+
+
 @pytest.fixture(scope="session")
 def _founded(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return _helper("ceremony").found(tmp_path_factory.mktemp("founded"))

@@ -43,7 +43,7 @@ def test_a_job_is_carried_out_over_the_public_port(tmp_path: Path, make_masked_p
     office, errors = Office(tmp_path, make_masked_plan()), list[Exception]()
     port = make_port(tmp_path, *NAMES)
     with port.superlink:
-        sites = [FleetSite(port.address, port.trust(name), port.sites[name].public).activate() for name in NAMES]
+        sites = [FleetSite(port.address, port.trust(name)).activate() for name in NAMES]
         threads = [
             threading.Thread(target=site.serve, args=(app_of(office, name, errors),), kwargs={"messages": MESSAGES})
             for name, site in zip(NAMES, sites, strict=True)
@@ -53,8 +53,9 @@ def test_a_job_is_carried_out_over_the_public_port(tmp_path: Path, make_masked_p
         for thread in threads:
             thread.start()
         assert daemon.step()
-        for thread in threads:
+        for thread, site in zip(threads, sites, strict=True):
             thread.join()
+            site.client.close()
 
     assert errors == []
     assert (run.told().state, run.told().reason) == ("finished", "")
