@@ -4,17 +4,23 @@ site.yaml          what this site is and where its records are
 policy.yaml        what it allows
 identity.json      its identity key, under a passphrase
 vault.key          key of `vault/`, wrapped by the identity's passphrase; never restored from a backup
+enrolment/         the invitation, what was asked for, and the charter that was signed last
 tls/               key and certificate of the connection, and the authority that the coordinator's must be of
 charters/          every charter that was pinned, by version; the newest counts
 vault/             what must not be used twice; never restored from a backup
 ledger.sqlite      what was spent; never restored from a backup
 approvals/         plans that were proposed, and what was decided about them
-unfinished/         local rounds that broke off and updates that wait, encrypted; never restored from a backup
+unfinished/        local rounds that broke off and updates that wait, encrypted; never restored from a backup
 inbox/, outbox/    messages that arrived and answers that are on their way
 plans/HASH/        journal and adapter copy of each plan
-adapters/RUN/      adapters that arrived and were checked
+adapters/HASH/     adapters that arrived and were checked, by their plan; `current` points to the one in use
+part.json          whether the site takes new work or pauses
+seen.json          the newest charter that the daemon has worked under
+daemon.lock        held by the running daemon
 control/           socket of the daemon
 log/               JSON lines
+capsules/          what is left of failures
+node               what the coordinator's transport calls this site
 """
 
 from __future__ import annotations
@@ -48,6 +54,11 @@ class SiteHome:
     def vault_key(self) -> Path:
         """Wrapped key of the vault."""
         return self.path / "vault.key"
+
+    @property
+    def enrolment(self) -> Path:
+        """Folder of `invitation.json`, `request.json` and `cosigned`."""
+        return self.path / "enrolment"
 
     @property
     def tls(self) -> Path:
@@ -96,8 +107,23 @@ class SiteHome:
 
     @property
     def adapters(self) -> Path:
-        """Folder with one folder for each run whose adapter arrived."""
+        """Folder with one folder for each plan whose adapter arrived."""
         return self.path / "adapters"
+
+    @property
+    def part(self) -> Path:
+        """Whether the site takes new work."""
+        return self.path / "part.json"
+
+    @property
+    def seen(self) -> Path:
+        """The newest charter that the daemon has worked under."""
+        return self.path / "seen.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the running daemon."""
+        return self.path / "daemon.lock"
 
     @property
     def socket(self) -> Path:
@@ -108,3 +134,13 @@ class SiteHome:
     def log(self) -> Path:
         """Folder of the daemon's log."""
         return self.path / "log"
+
+    @property
+    def capsules(self) -> Path:
+        """Folder of failure capsules."""
+        return self.path / "capsules"
+
+    @property
+    def node(self) -> Path:
+        """Written by the connection."""
+        return self.path / "node"

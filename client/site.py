@@ -115,6 +115,11 @@ class Site:
         self._left = self._settle()
         """Contexts that an earlier process has left unfinished, and that nobody has gone on with."""
 
+    @property
+    def holds_update(self) -> bool:
+        """Whether an update waits in this process for its roster."""
+        return self._waiting is not None
+
     def handle(self, header: bytes, *, vector: bytes = b"", note: bytes = b"") -> Answer:
         """Answer one message of the coordinator.
 
@@ -284,7 +289,8 @@ class Site:
         Returns:
             contexts that can be gone on with.
         """
-        kept = () if self._unfinished is None else self._unfinished.contexts()
+        found = () if self._unfinished is None else self._unfinished.contexts()
+        kept = tuple(filter(self._purse.pays_for, found))
         self._purse.settle(keep=kept)
         reserved = set(kept) & set(self._purse.outstanding()) if kept else set()
         for context in kept:

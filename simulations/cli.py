@@ -18,6 +18,9 @@ from rich.console import Console
 from partsong import __version__
 from partsong.client.cli import site
 from partsong.common.errors import PartsongError
+from partsong.server import run_cli
+from partsong.server.cli import coordinator
+from partsong.simulations import ask_cli
 
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -40,6 +43,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(site, rich_help_panel="Sites")
+run_cli.register(coordinator)
+ask_cli.register(coordinator)
+app.add_typer(coordinator, rich_help_panel="Coordinators")
 
 RESEARCH, EVERYONE = "Researchers", "Everyone"
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -59,6 +65,9 @@ def main() -> None:
         if end.code == _INTERRUPTED:
             Console(stderr=True).print("interrupted; `partsong simulate --resume RUN` continues a run")
         raise
+
+
+app.command(rich_help_panel="Coordinators")(run_cli.explain)
 
 
 @app.callback(invoke_without_command=True)

@@ -16,25 +16,15 @@ from typing import Any
 import numpy as np
 
 from partsong.common.adapter import FloatVec, digest
-from partsong.common.build import to_tree
+from partsong.common.adapter_options import odd_option
 from partsong.common.errors import DataError, PartsongError
 from partsong.common.plan import Plan
+from partsong.server.adapter_file import read_adapter
 from partsong.server.planning import epsilon_after
-from partsong.simulations.start_file import read_adapter
 
 WEIGHTS, OPTIONS = "adapter_model.safetensors", "adapter_config.json"
 PRIVACY, ORIGIN = "privacy.json", "provenance.json"
 
-_OFF: tuple[object, ...] = (None, False, 0, "none", [], {})
-_USUAL = {
-    "peft_type": "LORA",
-    "inference_mode": True,
-    "init_lora_weights": True,
-    "megatron_core": "megatron.core",
-    "qalora_group_size": 16,
-}
-"""What PEFT writes besides the plan's options without a change to what the adapter does."""
-_FOR_PEOPLE = {"base_model_name_or_path", "peft_version"}
 _ROUNDING = 1e-9
 """Relative; the accountant gives the same bits on one machine, and its FFT others on another."""
 
@@ -77,16 +67,9 @@ def require_options(folder: Path, plan: Plan) -> None:
     Raises:
         DataError, Differs: an option of another value.
     """
-    options = _json(folder / OPTIONS)
-    planned = {name: _sorted(value) for name, value in to_tree(plan.lora).items()}
-    found = {name: _sorted(value) for name, value in options.items() if name not in _FOR_PEOPLE}
-    for name in sorted(planned.keys() | found.keys()):
-        if name in planned:
-            right = name in found and found[name] == planned[name]
-        else:
-            right = found[name] in _OFF or (name in _USUAL and found[name] == _USUAL[name])
-        if not right:
-            raise Differs(found=f"another {name}", expected="LoRA options as the plan has them")
+    odd = odd_option(_json(folder / OPTIONS), plan)
+    if odd is not None:
+        raise Differs(found=f"another {odd}", expected="LoRA options as the plan has them")
 
 
 def require_guarantee(folder: Path, plan: Plan, *, rounds: int) -> None:
@@ -160,8 +143,3 @@ def _json(file: Path) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise DataError(file.name, found="no JSON object", expected="what the run published")
     return read
-
-
-def _sorted(value: Any) -> Any:
-    """PEFT keeps some lists as sets."""
-    return sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value

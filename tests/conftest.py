@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,12 @@ def _helper(name: str) -> Any:
 
 
 _helper("wiring")
+_helper("office")
 _helper("lies")
+_helper("quiet_daemons")
+_helper("transport_fixtures")
+_helper("fleet_site")
+_helper("ceremony")
 
 
 def _masked_plan(**changes: Any) -> Plan:
@@ -128,3 +133,30 @@ def wired(tmp_path: Path) -> Callable[..., Any]:
         return _helper("wiring").Wired(folder, _masked_plan(**changes))
 
     return make
+
+
+@pytest.fixture
+def open_port(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Open a coordinator's public port for sites of these names, on loopback, with certificates of its own."""
+    with _helper("transport_fixtures").opened_ports(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Any]:
+    """Five site daemons and a coordinator."""
+    made = _helper("daemon_fleet").Fleet(tmp_path)
+    made.let_train = _helper("daemon_fleet").let_train
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def _founded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return _helper("ceremony").found(tmp_path_factory.mktemp("founded"))
+
+
+@pytest.fixture
+def ceremony(_founded: Any, tmp_path: Path) -> Any:
+    """A consortium of three sites whose first charter is in force everywhere, on directories of this test's own."""
+    return _founded.copy(tmp_path / "ceremony")

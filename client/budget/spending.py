@@ -25,7 +25,14 @@ class Purse:
     """Pays for the queries of plans from one holding."""
 
     def __init__(
-        self, ledger: Ledger, *, holding: str, fingerprint: str, units: Mapping[Unit, int | None], coordinator: str
+        self,
+        ledger: Ledger,
+        *,
+        holding: str,
+        fingerprint: str,
+        units: Mapping[Unit, int | None],
+        coordinator: str,
+        only: str | None = None,
     ) -> None:
         """Use a ledger in which the holding has a ceiling.
 
@@ -36,9 +43,11 @@ class Purse:
             units: how many records and how many patients there are, None where the data does not say. It never
                 leaves the site.
             coordinator: fingerprint of the coordinator's key.
+            only: hash of the one plan that this purse pays for; what others have reserved is not touched. None: of a
+                process that answers one plan after the other.
         """
         self._ledger, self._holding, self._fingerprint = ledger, holding, fingerprint
-        self._units, self._coordinator = units, coordinator
+        self._units, self._coordinator, self._only = units, coordinator, only
 
     @property
     def head(self) -> bytes:
@@ -61,19 +70,25 @@ class Purse:
     def settle(self, *, keep: Collection[str] = ()) -> tuple[str, ...]:
         """Give back what a crash has left reserved: updates live in memory until they are committed, and died with it.
 
+        Guarantees: where this purse pays for one plan only, nothing of another is touched; its update may wait in this
+            very process.
         Args:
             keep: contexts whose work has outlived its process; they stay reserved.
         Returns:
             the contexts that were given back.
         """
-        left = tuple(context for context in self._ledger.outstanding() if context not in keep)
+        left = tuple(context for context in self.outstanding() if context not in keep)
         for context in left:
             self._ledger.release(context)
         return left
 
     def outstanding(self) -> tuple[str, ...]:
         """Name the contexts that are reserved, and neither committed nor given back."""
-        return self._ledger.outstanding()
+        return tuple(filter(self.pays_for, self._ledger.outstanding()))
+
+    def pays_for(self, context: str) -> bool:
+        """Whether a context is of a plan that this purse pays for."""
+        return self._only is None or context.startswith(f"{self._only}:")
 
     def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
         """Set the cost of one round aside; only then may a record be read.
@@ -151,3 +166,36 @@ class Purse:
             )
         steps = plan.dp.events(steps=rounds * plan.training.steps_per_round, size=plan.layout.size(trained=True))
         return (steps.at_site(records=units),)
+
+
+class FreePurse(Purse):
+    """Pays for queries that read no record: nothing. The ledger's head still travels, and its witnesses are noted."""
+
+    def settle(self, *, keep: Collection[str] = ()) -> tuple[str, ...]:  # noqa: ARG002 - nothing is ever reserved
+        """There is nothing to give back."""
+        return ()
+
+    def outstanding(self) -> tuple[str, ...]:
+        """Nothing is in doubt."""
+        return ()
+
+    def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
+        """Name the query; the ledger does not learn of it."""
+        return context_of(plan.sha256, number=number, attempt=attempt)
+
+    def resume(self, plan: Plan, *, number: int, attempt: int) -> str:
+        """Name the query; what is free can be gone on with at any time."""
+        return context_of(plan.sha256, number=number, attempt=attempt)
+
+    def afford(self, plan: Plan) -> None:
+        """Everything free is affordable."""
+
+    def commit(self, context: str) -> None:
+        """Nothing was spent."""
+
+    def release(self, context: str) -> None:
+        """Nothing was set aside."""
+
+    def queries(self, plan: Plan) -> int:  # noqa: ARG002 - none of them costs anything
+        """Count none."""
+        return 0

@@ -164,7 +164,7 @@ class MaskedDesk:
         return prove_block(
             context=last.context,
             leaf=wanted,
-            vectors={number: self._spooled.vectors[number] for number in last.sites},
+            vectors=self._spooled.vectors.only(last.sites),
             unmasks=[unpack(Signed, message) for _, message in sorted(self._spooled.unmasks.items())],
         )
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,36 @@ class KeptResult:
     roster: tuple[str, ...]
 
 
+class FilesBySite(Mapping[int, bytes]):
+    """Files by number of the site, each read when it is asked for: a round's vectors need not fit in memory."""
+
+    def __init__(self, files: Mapping[int, Path]) -> None:
+        """Read from `files`."""
+        self._files = files
+
+    def __getitem__(self, site: int) -> bytes:
+        """Read a site's file."""
+        return self._files[site].read_bytes()
+
+    def __iter__(self) -> Iterator[int]:
+        """Give the numbers of the sites."""
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        """Count the sites."""
+        return len(self._files)
+
+    def only(self, sites: Collection[int]) -> FilesBySite:
+        """Leave all other sites out."""
+        return FilesBySite({site: self._files[site] for site in sites})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spooled:
     """What it takes to recompute a round, by number of the site."""
 
-    vectors: Mapping[int, bytes]
-    unmasks: Mapping[int, bytes]
+    vectors: FilesBySite
+    unmasks: FilesBySite
 
 
 class SumJournal:
@@ -151,15 +175,15 @@ class SumJournal:
         return {int(file.stem): file.read_bytes() for file in files if file.stem.isdecimal()}
 
     def spooled(self, round_: int) -> Spooled | None:
-        """Read what is spooled of a round; None once its check window is over."""
+        """Find what is spooled of a round; None once its check window is over."""
         folder = self._spool_folder(round_)
         if not folder.is_dir():
             return None
 
-        def read(suffix: str) -> dict[int, bytes]:
-            return {int(f.name.removesuffix(suffix)): f.read_bytes() for f in sorted(folder.glob(f"*{suffix}"))}
+        def files(suffix: str) -> FilesBySite:
+            return FilesBySite({int(f.name.removesuffix(suffix)): f for f in sorted(folder.glob(f"*{suffix}"))})
 
-        return Spooled(vectors=read(_REPORT), unmasks=read(_UNMASK))
+        return Spooled(vectors=files(_REPORT), unmasks=files(_UNMASK))
 
     def end_windows(self, *, keep: int) -> None:
         """Delete what is spooled of all rounds but the newest `keep`."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import Purse
@@ -34,8 +36,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     made.close()
 
 
-def purse_of(ledger: Ledger, *, records: int = RECORDS) -> Purse:
-    return Purse(ledger, holding="h", fingerprint="f", units={"record": records, "patient": None}, coordinator="c")
+def purse_of(ledger: Ledger, *, records: int = RECORDS, only: str | None = None) -> Purse:
+    units: dict[Any, int | None] = {"record": records, "patient": None}
+    return Purse(ledger, holding="h", fingerprint="f", units=units, coordinator="c", only=only)
 
 
 @pytest.fixture
@@ -92,6 +95,26 @@ def test_what_a_crash_left_reserved_is_given_back_and_what_was_final_is_not(ledg
     assert purse_of(ledger).settle() == (left,)
     assert purse_of(ledger).settle() == ()
     assert purse.queries(private) == 1
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(own=st.sets(st.integers(1, 3)), others=st.sets(st.integers(1, 3)))
+def test_what_another_plan_has_reserved_stays_reserved(
+    tmp_path: Path, private: Plan, make_plan: MakePlan, make_dp: Callable[..., DpPlan], own: set[int], others: set[int]
+) -> None:
+    """Two plans share a ledger: a restart of one gives back exactly its own; the control gives back all."""
+    ledger = Ledger(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite")
+    ledger.set_ceiling("h", epsilon=1000.0, delta=1e-4)
+    purse, other = purse_of(ledger, only=private.sha256), make_plan(run="another", dp=make_dp())
+    mine = {purse.reserve(private, number=n, attempt=1) for n in own}
+    theirs = {purse_of(ledger).reserve(other, number=n, attempt=1) for n in others}
+
+    given_back = purse.settle()
+
+    assert (set(given_back), purse.outstanding()) == (mine, ())
+    assert set(ledger.outstanding()) == theirs
+    assert set(purse_of(ledger).settle()) == theirs
+    ledger.close()
 
 
 def test_work_that_outlived_its_process_goes_on_under_its_reservation(ledger: Ledger, private: Plan) -> None:

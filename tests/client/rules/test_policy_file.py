@@ -48,7 +48,7 @@ def test_numbers_dates_and_switches_are_what_people_mean() -> None:
         ("privacy: {max_epsilom: 1}", r"policy: privacy\.max_epsilom: .*did you mean 'privacy\.max_epsilon'\?"),
         (
             "purposes: {trian: {}}",
-            r"found 'trian', expected one of train, evaluate, survey, audit; did you mean 'train'\?",
+            r"found 'trian', expected one of train, evaluate, survey, audit, canary; did you mean 'train'\?",
         ),
         ("purposes: {train: {approval: automatic}}", r"purposes\.train\.approval.*did you mean"),
         ("holdings: {w: {epsilon: 8}}", r"holdings\.w\.delta: found nothing, expected a float"),

@@ -1,6 +1,7 @@
 """What the coordinator keeps of the secure sum: whole or absent, and damage has a name."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partsong.common.errors import DataError
+from partsong.common.secure_sum.recompute import prove_block
 from partsong.common.secure_sum.transcript import RunFacts
 from partsong.server.secure_sum.sum_journal import KeptResult, Spooled, SumJournal
 from partsong.simulations.secure_sum import found
@@ -155,3 +157,23 @@ def test_the_journal_holds_what_the_sites_made(wired: Callable[..., Any]) -> Non
     spooled = journal.spooled(3)
     assert spooled is not None
     assert set(spooled.vectors) == set(spooled.unmasks) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["as it is", "control"])
+def test_a_block_is_proven_with_one_vector_in_memory(journal: SumJournal, *, at_once: bool) -> None:
+    """Not with those of all sites; the control reads them before."""
+    size = 1 << 20
+    for site in range(8):
+        journal.spool_report(1, site=site, words=bytes([site]) * size)
+    spooled = journal.spooled(1)
+    assert spooled is not None
+
+    tracemalloc.start()
+    try:
+        vectors = dict(spooled.vectors) if at_once else spooled.vectors
+        prove_block(context=bytes(32), leaf=3, vectors=vectors, unmasks=())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (peak < 3 * size) is not at_once
