@@ -112,11 +112,12 @@ class FleetConnection:
             heart.start()
             self._work(handle)
         except _Stopped:
-            self._leave()
+            pass
         finally:
             stop.set()
             if heart.ident is not None:
                 heart.join()
+            self._leave()
             for channel in self._channels:
                 channel.close()
 

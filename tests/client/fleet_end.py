@@ -53,6 +53,7 @@ class Superlink:
 
     def __init__(self, authority: Authority, *, port: int = 0) -> None:
         self.paths: list[str] = []
+        self._asked: dict[str, Message] = {}
         self.intercept: Callable[[str], int | None] = lambda _path: None
         """Gives the HTTP status that a path shall answer with; None: what it would."""
         self._app = create_app(_config(), SuperLinkLifespan)
@@ -110,18 +111,23 @@ class Superlink:
         """Let a message wait for its site."""
         with no_object_id_recompute():
             message.metadata.__dict__["_message_id"] = message_id = message.object_id
-            session = self.state.start_session(self.run)
-            bare = remove_content_from_message(message)
-            stored, missing = self.state.store_message_and_object_tree(bare, get_object_tree(message), session)
-            assert stored
-            for name, part in get_all_nested_objects(message).items():
-                if name in missing:
-                    assert self.state.store_object(self.run, session, name, part.deflate())
+            self._asked[message_id] = message
+            assert self.state.store_message_ins(remove_content_from_message(message)) is not None
+            self._store(message)
         return message_id
 
     def ask_again(self, question: str) -> None:
         """Offer a question once more, as after a lost confirmation."""
         self.state.message_ins_store[question].metadata.delivered_at = ""
+        self._store(self._asked[question])
+
+    def _store(self, message: Message) -> None:
+        session = self.state.start_session(self.run)
+        with no_object_id_recompute():
+            missing = self.state.preregister_object_tree(get_object_tree(message), session)
+            for name, part in get_all_nested_objects(message).items():
+                if name in missing:
+                    assert self.state.store_object(self.run, session, name, part.deflate())
 
     def answer(self, question: str) -> Message | None:
         """The answer, if all of it is here."""
