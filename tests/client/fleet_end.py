@@ -112,14 +112,14 @@ class Superlink:
         with no_object_id_recompute():
             message.metadata.__dict__["_message_id"] = message_id = message.object_id
             self._asked[message_id] = message
-            assert self.state.store_message_ins(remove_content_from_message(message)) is not None
             self._store(message)
+            assert self.state.store_message_ins(remove_content_from_message(message)) is not None
         return message_id
 
     def ask_again(self, question: str) -> None:
         """Offer a question once more, as after a lost confirmation."""
-        self.state.message_ins_store[question].metadata.delivered_at = ""
         self._store(self._asked[question])
+        self.state.message_ins_store[question].metadata.delivered_at = ""
 
     def _store(self, message: Message) -> None:
         session = self.state.start_session(self.run)
