@@ -54,8 +54,10 @@ class Superlink:
     def __init__(self, authority: Authority, *, port: int = 0) -> None:
         self.paths: list[str] = []
         self._asked: dict[str, Message] = {}
-        self.intercept: Callable[[str], int | None] = lambda _path: None
-        """Gives the HTTP status that a path shall answer with; None: what it would."""
+        self.intercept: Callable[[str], int | tuple[int, dict[str, str], bytes] | None] = lambda _path: None
+        """Gives what a path shall answer: status, or status, headers and body. None: what it would."""
+        self.headers: dict[str, str] = {}
+        """Of the last request."""
         self._app = create_app(_config(), SuperLinkLifespan)
         self._app.add_middleware(_Watch, end=self)
         self.state = self._app.state.linkstate_factory.state()
@@ -98,13 +100,14 @@ class Superlink:
         note: bytes = b"",
         kind: str = "query.keys",
         ttl_s: float = 600.0,
+        ago_s: float = 0.0,
     ) -> str:
         """Put a question; gives its id."""
         content = RecordDict({"partsong": ConfigRecord(dict(fields or {"header": b"h"}))})
         for name, data in (("vector", vector), ("note", note)):
             if data:
                 content[name] = ArrayRecord({name: Array(dtype="uint8", shape=(len(data),), stype=RAW, data=data)})
-        metadata = Metadata(self.run, "", 1, node, "", "keys", now().timestamp(), ttl_s, kind)
+        metadata = Metadata(self.run, "", 1, node, "", "keys", now().timestamp() - ago_s, ttl_s, kind)
         return self.put(make_message(metadata, content))
 
     def put(self, message: Message) -> str:
@@ -222,13 +225,17 @@ class Running:
         """Wait until something was told so often."""
         return self.until(lambda: [t for t in self.told if t.what == what][times - 1 : times])[0]
 
+    def look(self) -> None:
+        """Have `until` look again."""
+        with self._news:
+            self._news.notify_all()
+
     def _run(self, handle: Handle) -> None:
         try:
             self.connection.run(handle, stop=self.stop)
         except BaseException as err:  # noqa: BLE001 - raised in the test
             self._error = err
-        with self._news:
-            self._news.notify_all()
+        self.look()
 
     def _listen(self, told: Told) -> None:
         with self._news:
@@ -274,9 +281,12 @@ class _Watch:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             self._end.paths.append(scope["path"])
-            status = self._end.intercept(scope["path"])
-            if status is not None:
-                await send({"type": "http.response.start", "status": status, "headers": []})
-                await send({"type": "http.response.body", "body": b""})
+            self._end.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+            said = self._end.intercept(scope["path"])
+            if said is not None:
+                status, headers, body = (said, {}, b"") if isinstance(said, int) else said
+                raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+                await send({"type": "http.response.start", "status": status, "headers": raw})
+                await send({"type": "http.response.body", "body": body})
                 return
         await self._app(scope, receive, send)
