@@ -105,7 +105,7 @@ class FleetConnection:
         Raises:
             TryAgain: the disk is full. What was not kept is asked for or answered again by the next run.
         """
-        self._stop = stop
+        self._stop, self._node = stop, None
         heart = threading.Thread(target=self._keep_beating, name="partsong heartbeat", daemon=True)
         try:
             self._activate(self._api, lost=None)

@@ -1,6 +1,7 @@
 """A site's connection over networks that break, filter and come back."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,22 @@ def test_a_coordinator_that_is_down_for_long_is_waited_for(bench: Bench, network
         site.until_told("sent")
 
     assert bench.link.answer(question) is not None
+
+
+def test_a_site_stops_at_once_while_the_coordinator_is_down(bench: Bench) -> None:
+    """Before it was ever reached, too: no wait holds a shutdown up."""
+    waits: list[float] = []
+
+    def wait(stop: threading.Event, seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            stop.set()
+
+    with bench.run(port=1, wait=wait, uniform=lambda: 1.0) as site:
+        site.until(site.stop.is_set)
+
+    assert waits == [0.5, 1.0, 2.0]
+    assert [told.what for told in site.told] == ["unreachable"] * 3
 
 
 def test_a_coordinator_that_lost_its_memory_gets_the_site_back(bench: Bench, networks: Any) -> None:
