@@ -37,7 +37,7 @@ class Letter:
     """Kind of the question, also in its answer."""
     site: str
     """Who is asked; in an answer, who answers."""
-    header: bytes
+    header: bytes = field(repr=False)
     vector: bytes = field(default=b"", repr=False)
     note: bytes = field(default=b"", repr=False)
     signature: bytes = field(default=b"", repr=False)

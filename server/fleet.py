@@ -161,7 +161,7 @@ def _patience_s(interval_s: float) -> float:
     return 3 * min(max(interval_s, 5.0), 120.0)
 
 
-PULL = FLEET + "pull-messages"
+PULL, NO_MAIL = FLEET + "pull-messages", PullMessagesResponse().SerializeToString()
 _SERVICES: dict[str, tuple[type[Proto], Callable[..., Proto], int]] = {
     FLEET + "activate-node": (ActivateNodeRequest, _activated, MAX_SMALL_BYTES),
     FLEET + "deactivate-node": (DeactivateNodeRequest, _left, MAX_SMALL_BYTES),

@@ -31,6 +31,8 @@ class Limits:
     """Between requests."""
     body_s: float = 180.0
     """For a whole request body, and for a whole answer: 8 MiB need 0.4 Mbit/s."""
+    linger_s: float = 1.0
+    """How long a refused peer may go on sending before the connection is closed under it."""
     header_bytes: int = 16 << 10
     connections: int = 512
     """Open at once, from everywhere."""

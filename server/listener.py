@@ -33,7 +33,7 @@ from partsong.server.gate import MALFORMED, TOO_LARGE, Limits, Refusal
 _READ_BYTES = 1 << 18
 _CIPHERS_OF_TLS_1_2 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _STOP_WAIT_S = 5.0
-_LINGER_S, _LINGER_BYTES = 1.0, 1 << 20
+_LINGER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -286,7 +286,7 @@ class Conversation:
     async def _linger(self) -> None:
         """Take in a little of what is still coming: closing at once would reset the connection under our answer."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S):
+            async with asyncio.timeout(self._limits.linger_s):
                 left = _LINGER_BYTES
                 while left > 0 and (data := await self._reader.read(_READ_BYTES)):
                     left -= len(data)

@@ -6,7 +6,7 @@ broken connection loses it. What a site speaks is Flower's protocol nevertheless
 
 Covers: a site is the transport key that it was enrolled with, from the TLS handshake to the name that the coordinator
 sees; see `gate`, `listener`, `postbox` and `fleet` for what each keeps out. Nothing but the public port is opened, and
-Flower's telemetry and update check are in none of the modules that are used.
+nothing of Flower that reports home is ever called.
 Does not cover: a site's own machine, and the network's availability.
 
 Everything that waits lies in memory. A coordinator that was killed asks again, in a fresh run of Flower; a site's
@@ -198,9 +198,10 @@ class EmbeddedSuperlink:
         desk = self._desks.get(key)
         if desk is None:  # taken off the list since it was admitted
             return NOT_ENROLLED
-        if path == fleet.PULL and desk.box.next() is None:
-            await self._mail(desk)
         found = await asyncio.to_thread(fleet.answer, desk, path=path, body=body)
+        if path == fleet.PULL and found == fleet.NO_MAIL:
+            await self._mail(desk)
+            found = await asyncio.to_thread(fleet.answer, desk, path=path, body=body)
         if isinstance(found, Refusal):
             self._watch(desk.site, found.code)
         return found

@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,8 @@ def _helper(name: str) -> Any:
 
 _helper("wiring")
 _helper("lies")
-_helper("transport_fixtures")
 _helper("fleet_site")
+_helper("transport_fixtures")
 
 
 def _masked_plan(**changes: Any) -> Plan:
@@ -130,3 +130,10 @@ def wired(tmp_path: Path) -> Callable[..., Any]:
         return _helper("wiring").Wired(folder, _masked_plan(**changes))
 
     return make
+
+
+@pytest.fixture
+def open_port(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Open a coordinator's public port for sites of these names, on loopback, with certificates of its own."""
+    with _helper("transport_fixtures").opened_ports(tmp_path) as make:
+        yield make

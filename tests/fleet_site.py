@@ -2,12 +2,13 @@
 
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Context, Message, RecordDict
 from flwr.app.message.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
@@ -18,8 +19,10 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 App = Callable[[Message, Context], Message]
 
@@ -27,10 +30,18 @@ App = Callable[[Message, Context], Message]
 class FleetSite:
     """One connection."""
 
-    def __init__(self, address: str, trust: ssl.SSLContext, key: bytes = b"") -> None:
-        self.client = FleetHttpClient(f"https://{address}", verify=trust, interceptors=[])
-        self.key = key
+    def __init__(self, address: str, trust: ssl.SSLContext, key: ec.EllipticCurvePrivateKey | None = None) -> None:
+        """Connect; with `key`, sign the time in every request as Flower's own SuperLink wants it."""
+        signs = [] if key is None else [NodeAuthHttpInterceptor(key, key.public_key())]
+        self.client = FleetHttpClient(f"https://{address}", verify=trust, interceptors=signs)
+        self.key = b"" if key is None else public_key_to_bytes(key.public_key())
         self.node = Node(node_id=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
 
     def activate(self) -> "FleetSite":
         self.node = Node(
@@ -42,6 +53,9 @@ class FleetSite:
         return bool(
             self.client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=self.node, heartbeat_interval=30)).success
         )
+
+    def leave(self) -> None:
+        self.client.DeactivateNode(DeactivateNodeRequest(node_id=self.node.node_id))
 
     def pull(self) -> Message | None:
         """Fetch a message whole, without confirming it."""

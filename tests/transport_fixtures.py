@@ -3,7 +3,8 @@
 import datetime as dt
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,7 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from fleet_site import FleetSite
 
+from partsong.client.app import make_remote_app
+from partsong.client.secure_sum.door import Answer
+from partsong.common.envelope import SiteEnvelope
 from partsong.common.keys import Identity
 from partsong.server.transport import EmbeddedSuperlink, Listen
 
@@ -100,6 +105,9 @@ class Port:
     identities: Mapping[str, Identity]
     coordinator: Identity
     refusals: list[tuple[str, str]]
+    errors: list[Exception]
+    """What the sites' apps met."""
+    stack: ExitStack
 
     @property
     def address(self) -> str:
@@ -113,6 +121,30 @@ class Port:
     def trust(self, site: str) -> ssl.SSLContext:
         """What this site connects with."""
         return self.authority.trust(self.sites[site])
+
+    def connect(self, site: str) -> FleetSite:
+        """Connect as this site, with Flower's own client, and say that it is there."""
+        return self.stranger(self.trust(site)).activate()
+
+    def stranger(self, trust: ssl.SSLContext) -> FleetSite:
+        """Connect with these certificates."""
+        return self.stack.enter_context(FleetSite(self.address, trust))
+
+    def nodes(self, exchange: Any) -> dict[str, int]:
+        """Address of each site that is there."""
+        return {exchange.site_at(node): node for node in exchange.addresses()}
+
+    def app(self, site: str, **changes: Any) -> Any:
+        """The app of a site that turns around what it gets and signs as itself."""
+        values = {"site": site, "signer": self.identities[site], "coordinator": self.coordinator.public_key}
+        return make_remote_app(lambda _: Echo(), on_error=self.errors.append, envelope=SiteEnvelope(**values | changes))
+
+
+class Echo:
+    """Stands where a site stands and turns around what it gets."""
+
+    def handle(self, header: bytes, *, vector: bytes, note: bytes) -> Answer:
+        return Answer(header=b"answer to " + header, vector=vector[::-1], note=note)
 
 
 def make_port(folder: Path, *names: str, clock: Any = None, **changes: Any) -> Port:
@@ -135,4 +167,21 @@ def make_port(folder: Path, *names: str, clock: Any = None, **changes: Any) -> P
         **({} if clock is None else {"clock": clock}),
     )
     identities = {name: Identity.generate(os.urandom) for name in names}
-    return Port(superlink, authority, server, sites, identities, Identity.generate(os.urandom), refusals)
+    return Port(
+        superlink, authority, server, sites, identities, Identity.generate(os.urandom), refusals, [], ExitStack()
+    )
+
+
+@contextmanager
+def opened_ports(folder: Path) -> Iterator[Callable[..., Port]]:
+    """Give `make_port` for ports that are open; at the end ports and connections are closed."""
+    with ExitStack() as stack:
+
+        def make(*names: str, **changes: Any) -> Port:
+            (home := folder / f"port-{len(list(folder.iterdir()))}").mkdir()
+            port = make_port(home, *names, **changes)
+            stack.enter_context(port.superlink)
+            stack.enter_context(port.stack)
+            return port
+
+        yield make

@@ -1,5 +1,6 @@
 """A site behind Flower messages."""
 
+import hashlib
 import subprocess
 import sys
 from typing import Any
@@ -13,7 +14,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from partsong.client import app as client_app
 from partsong.client.app import RAW, make_app, make_remote_app
 from partsong.client.secure_sum.door import Answer
+from partsong.common.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
 from partsong.common.errors import WireError
+from partsong.common.keys import Identity
 from partsong.server.app import MESSAGE_TYPES
 
 CONTEXT = Context(run_id=7, node_id=3, node_config={"site": "north"}, state=RecordDict(), run_config={})
@@ -85,6 +88,58 @@ def test_without_that_flower_would_be_given_the_text() -> None:
     """Control: the plain app lets the exception out, and Flower sends what it says."""
     with pytest.raises(ValueError, match=SECRET):
         make_app(site_of)(message("query.roster", header=b"fail"), CONTEXT)
+
+
+COORDINATOR, NORTH = (Identity(hashlib.sha256(name).digest()) for name in (b"coordinator", b"north"))
+
+
+def question(kind: str = "roster", *, signer: Identity = COORDINATOR, **changes: Any) -> Message:
+    """What the coordinator of the charter would send over a network."""
+    ours = CoordinatorEnvelope(run="run-1", signer=signer, identity_keys={"north": NORTH.public_key})
+    letter, _ = ours.seal(kind=kind, site="north", header=b"h", vector=b"ab", note=b"n")
+    asked = message(f"query.{kind}", vector=b"ab", note=b"n")
+    asked.content["partsong"] = ConfigRecord({**letter.fields() | changes})
+    return asked
+
+
+def signing_app(told: list[Exception]) -> ClientApp:
+    envelope = SiteEnvelope(site="north", signer=NORTH, coordinator=COORDINATOR.public_key)
+    return make_remote_app(site_of, on_error=told.append, envelope=envelope)
+
+
+def test_with_an_envelope_a_signed_question_gets_a_signed_answer() -> None:
+    """The coordinator can open it, over this question."""
+    told: list[Exception] = []
+    ours = CoordinatorEnvelope(run="run-1", signer=COORDINATOR, identity_keys={"north": NORTH.public_key})
+    _, digest = ours.seal(kind="roster", site="north", header=b"h", vector=b"ab", note=b"n")
+
+    reply = signing_app(told)(question(), CONTEXT)
+
+    back = Letter.read(reply.content.config_records["partsong"], kind="roster", vector=b"ba", note=b"n")
+    ours.open(back, kind="roster", site="north", question=digest)
+    assert back.header == b"answer to h"
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (question(signer=NORTH), "not signed by the coordinator"),
+        (question(header=b"other"), "not signed by the coordinator"),
+        (question(site="south"), "to another site"),
+        (question(version=0), "version 0, and this side speaks 1"),
+        (message("query.roster"), "no version, run and site"),
+    ],
+)
+def test_what_the_coordinator_did_not_sign_never_reaches_the_site(asked: Message, why: str) -> None:
+    """It is dropped by name here, and the coordinator learns that something failed."""
+    told: list[Exception] = []
+
+    reply = signing_app(told)(asked, CONTEXT)
+
+    assert reply.has_error()
+    assert [type(err) for err in told] == [WireError]
+    assert why in str(told[0])
 
 
 @pytest.mark.parametrize("module", ["rules.consent", "seal", "secure_sum.door", "budget.spending", "app"])

@@ -1,5 +1,6 @@
 """The exchange over a Flower Grid."""
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from partsong.common.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
+from partsong.common.keys import Identity
 from partsong.server import app as server_app
 from partsong.server.app import RAW, GridExchange
 from partsong.server.exchange import Parcel
@@ -183,3 +186,62 @@ def test_the_coordinator_needs_no_torch(module: str) -> None:
     code = f"import sys, partsong.server.{module}; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+COORDINATOR, NORTH = (Identity(hashlib.sha256(name).digest()) for name in (b"coordinator", b"north"))
+
+
+def signed_exchange(grid: Grid) -> GridExchange:
+    """Node 3 is site north; the others are nobody."""
+    keys = {"north": NORTH.public_key}
+    envelope = CoordinatorEnvelope(run="run-1", signer=COORDINATOR, identity_keys=keys)
+    return GridExchange(grid, site_at={3: "north"}.get, envelope=envelope)
+
+
+class Signing(Scripted):
+    """A Grid whose site signs what it answers; `twist` changes the fields of the answer."""
+
+    def __init__(self, twist: dict[str, Any]) -> None:
+        super().__init__()
+        self.twist = twist
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        (asked,) = self.pushed
+        site = SiteEnvelope(site="north", signer=NORTH, coordinator=COORDINATOR.public_key)
+        fields = asked.content.config_records["partsong"]
+        letter = Letter.read(fields, kind="open", vector=b"words", note=b"")
+        answer = site.seal(
+            run=letter.run, kind="open", question=site.open(letter), header=b"answer", vector=b"", note=b""
+        )
+        record = ConfigRecord({**answer.fields() | self.twist})
+        return [self.reply(3, RecordDict({"partsong": record}))]
+
+
+def ask_signed(grid: Grid, *nodes: int) -> dict[int, Parcel | Loss]:
+    parcels = {node: Parcel(header=b"ask", vector=b"words") for node in nodes}
+    return dict(signed_exchange(grid).ask(parcels, phase="open", timeout_s=0.05))
+
+
+def test_with_an_envelope_questions_and_answers_are_signed() -> None:
+    """The site opens the question, and the coordinator its answer; a node that is no site is sent nothing."""
+    grid = Signing({})
+
+    found = ask_signed(grid, 3, 4)
+
+    assert found == {3: Parcel(header=b"answer"), 4: Loss.SILENT}
+    assert [m.metadata.dst_node_id for m in grid.pushed] == [3]
+    assert (signed_exchange(grid).site_at(3), signed_exchange(grid).site_at(4)) == ("north", None)
+
+
+@pytest.mark.parametrize(
+    "twist", [{"header": b"other"}, {"signature": bytes(64)}, {"site": "south"}, {"run": "run-2"}, {"version": 0}]
+)
+def test_an_answer_that_is_not_the_asked_sites_counts_as_malformed(twist: dict[str, Any]) -> None:
+    """Whatever of it does not fit its signature."""
+    assert ask_signed(Signing(twist), 3) == {3: Loss.MALFORMED}
+
+
+def test_an_unsigned_answer_counts_as_malformed_where_signatures_are_due() -> None:
+    """And as an answer where they are not."""
+    assert ask_signed(Replying({3: content()}), 3) == {3: Loss.MALFORMED}
+    assert ask(Replying({3: content()}), 3) == {3: Parcel(header=b"answer")}

@@ -39,12 +39,14 @@ class Wire:
     names: tuple[str, ...] = ("a", "b", "c", "d")
     twists: dict[tuple[str, str], Answers] = field(default_factory=dict)
     asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    knows_sites: bool = False
+    """Whether this transport can tell who is at an address."""
 
     def addresses(self) -> tuple[int, ...]:
         return tuple(range(10, 10 + len(self.names)))
 
     def site_at(self, address: int) -> str | None:
-        return None
+        return self.names[address - 10] if self.knows_sites else None
 
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
@@ -445,3 +447,39 @@ def test_verdicts_of_others_and_about_others_do_not_count(wired: Make) -> None:
     made.lines.after = lambda _site, _phase, answer: answer
     made.state = replace(made.state, adapter_P=made.state.adapter_P + 1)
     assert made.close() == ()
+
+
+def accept_as(name: str) -> Answers:
+    """Accept the plan under this name."""
+    return lambda _site, parcel, _good: Parcel(
+        header=wire.encode(wire.Accept(site=name, plan_sha256=wire.decode(parcel.header, wire.Propose).plan.sha256))
+    )
+
+
+def test_a_site_cannot_accept_under_anothers_name(make_plan: MakePlan) -> None:
+    """Where the transport knows who speaks, a name that is not the speaker's own is refused, and its owner is not."""
+    thief = Wire(make_plan(), twists={("b", "propose"): accept_as("a")}, knows_sites=True)
+
+    run = Run(thief)
+
+    assert run.coordinator.propose(FROZEN_F, START_P) == ("a", "c", "d")
+    assert run.coordinator._address["a"] == 10
+
+
+def test_without_that_a_name_is_whose_says_it_first(make_plan: MakePlan) -> None:
+    """Control: in a simulation, where nobody knows, the thief gets the name."""
+    thief = Wire(make_plan(), twists={("b", "propose"): accept_as("a")})
+    run = Run(thief)
+
+    run.coordinator.propose(FROZEN_F, START_P)
+
+    assert run.coordinator._address["a"] == 11
+
+
+def test_a_refusal_is_put_down_to_who_speaks(make_plan: MakePlan) -> None:
+    """Not to the name in it."""
+    refuse = {(s, "propose"): message(wire.Refuse(site="a", code="policy")) for s in "bc"}
+    run = Run(Wire(make_plan(), twists=refuse, knows_sites=True))
+
+    with pytest.raises(RunNotStarted, match=r"\(b: policy; c: policy\)"):
+        run.coordinator.propose(FROZEN_F, START_P)
