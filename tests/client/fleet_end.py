@@ -214,28 +214,27 @@ class Running:
             raise self._error
 
     def until(self, fact: Callable[[], Any]) -> Any:
-        """Wait for something that the connection tells of; gives what `fact` gave."""
+        """Wait for something; gives what `fact` gave."""
+        deadline = time.monotonic() + 30
         with self._news:
-            assert self._news.wait_for(lambda: self._error or fact(), 30), [t.what for t in self.told][-20:]
+            while self._error is None and not (found := fact()):
+                assert time.monotonic() < deadline, [t.what for t in self.told][-20:]
+                self._news.wait(0.05)  # the connection tells of most things, and of some the server alone knows
         if self._error is not None:
             raise self._error
-        return fact()
+        return found
 
     def until_told(self, what: str, times: int = 1) -> Told:
         """Wait until something was told so often."""
         return self.until(lambda: [t for t in self.told if t.what == what][times - 1 : times])[0]
-
-    def look(self) -> None:
-        """Have `until` look again."""
-        with self._news:
-            self._news.notify_all()
 
     def _run(self, handle: Handle) -> None:
         try:
             self.connection.run(handle, stop=self.stop)
         except BaseException as err:  # noqa: BLE001 - raised in the test
             self._error = err
-        self.look()
+        with self._news:
+            self._news.notify_all()
 
     def _listen(self, told: Told) -> None:
         with self._news:

@@ -29,10 +29,16 @@ class Relay:
 
     def __exit__(self, *_: object) -> None:
         _shut(self._server)
-        for pair in self._pairs:
-            _shut(pair)
+        self.lead_to(1)
         for thread in self._threads:
             thread.join(10)
+
+    def lead_to(self, port: int) -> None:
+        """Break every connection; new ones go to another port."""
+        self.target = port
+        for end in tuple(self._pairs):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def _start(self, work: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=work, args=args, daemon=True)

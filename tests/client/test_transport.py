@@ -72,7 +72,6 @@ def test_a_question_is_answered(bench: Bench) -> None:
 def test_no_code_and_no_description_of_a_run_is_ever_fetched(bench: Bench) -> None:
     """All paths that a site asks for in its life are these."""
     with bench.run() as site:
-        bench.link.intercept = lambda _path: site.look()
         site.until_told("connected")
         bench.link.ask(bench.node, vector=b"v")
         site.until_told("sent")

@@ -3,16 +3,22 @@
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from transport_fixtures import Authority, make_port
 
 from partsong.client.backoff import LONGEST_S
 from partsong.client.channel import ClientTls
-from partsong.client.questions import Question, Reply
+from partsong.client.questions import Question, Reply, Told, signed
+from partsong.client.secure_sum.door import Answer
+from partsong.common.envelope import SiteEnvelope
 from partsong.common.errors import InputError
+from partsong.server.exchange import Parcel
+from partsong.server.gate import Limits as ServerLimits
+from partsong.server.transport import EmbeddedSuperlink
 
 
 class Bench:
@@ -115,10 +121,9 @@ def test_a_coordinator_that_is_down_for_long_is_waited_for(bench: Bench, network
     """Minutes by the waits' clock; then everything goes on with the same site."""
     with networks.Relay(bench.link.port) as relay, bench.run(port=relay.port, uniform=lambda: 1.0) as site:
         site.until_told("connected")
-        target, relay.target = relay.target, 1
-        relay.cut_after = 0
+        relay.lead_to(1)
         site.until(lambda: sum(t.wait_s for t in site.told) > 180)
-        relay.target = target
+        relay.lead_to(bench.link.port)
         site.until_told("connected", 2)
         bench.link.state.acknowledge_node_heartbeat(bench.node, 30)
         question = bench.link.ask(bench.node)
@@ -153,7 +158,7 @@ def test_a_coordinator_that_lost_its_memory_gets_the_site_back(bench: Bench, net
             if told.what == "unreachable" and relay.target == bench.link.port:
                 other = bench.module.Superlink(bench.authority)
                 others.append((other, other.let_in(bench.tls)))
-                relay.target, relay.cut_after = other.port, 0
+                relay.lead_to(other.port)
 
         others: list[Any] = []
         site.on_told = forget
@@ -229,6 +234,89 @@ def test_one_taken_off_the_list_waits_and_keeps_its_answer(fleet_end: Any, tmp_p
     assert len(list((tmp_path / "site" / "outbox").glob("*.answer"))) == 1
 
 
+class OwnPort:
+    """The coordinator's own port, and a site of it behind a relay."""
+
+    def __init__(self, fleet_end: Any, networks: Any, folder: Path) -> None:
+        self.port = make_port(folder, "north", limits=ServerLimits(hold_s=0.05))
+        held = self.port.sites["north"]
+        tls = ClientTls(certificate=held.certificate_file, key=held.key_file, authority=self.port.authority.file)
+        envelope = SiteEnvelope(
+            site="north", signer=self.port.identities["north"], coordinator=self.port.coordinator.public_key
+        )
+        self.headers: list[bytes] = []
+        self.port.superlink.start()
+        self.relay = networks.Relay(self.port.superlink.port)
+        self.site = fleet_end.Running(self.relay.port, tls, folder / "site", signed(envelope, self._answer))
+
+    def __enter__(self) -> Self:
+        self.site.__enter__()
+        self.site.until_told("connected")
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self.site.__exit__(kind)
+        self.relay.__exit__()
+        self.port.superlink.stop()
+
+    def ask(self, header: bytes, *, vector: bytes = b"", timeout_s: float = 30.0) -> Any:
+        """Ask in a new run; gives the answer, or None."""
+        exchange = self.port.exchange()
+        (node,) = exchange.addresses()
+        parcel = Parcel(header=header, vector=vector)
+        return dict(exchange.ask({node: parcel}, phase="open", timeout_s=timeout_s)).get(node)
+
+    def _answer(self, header: bytes, *, vector: bytes, note: bytes) -> Answer:
+        self.headers.append(header)
+        return Answer(header=header, vector=vector, note=note)
+
+
+def test_the_coordinators_own_port_takes_the_rest_of_a_cut_upload(
+    fleet_end: Any, networks: Any, tmp_path: Path
+) -> None:
+    """The answer arrives whole and was made once."""
+    vector = os.urandom(18 << 20)
+    with OwnPort(fleet_end, networks, tmp_path) as own:
+
+        def cut(told: Told) -> None:
+            if told.what == "kept":
+                own.relay.cut_after = 12 << 20
+
+        own.site.on_told = cut
+        answer = own.ask(b"h", vector=vector)
+
+    assert own.relay.cuts == 1
+    assert answer == Parcel(header=b"h", vector=vector)
+    assert own.headers == [b"h"]
+
+
+def test_a_coordinator_that_starts_again_asks_anew_and_gets_no_old_answer(
+    fleet_end: Any, networks: Any, tmp_path: Path
+) -> None:
+    """Its own port knows a site by its key, so the site keeps its number; the old run's answer is refused."""
+    with OwnPort(fleet_end, networks, tmp_path) as own:
+        old, keys = own.port.superlink, {name: held.public for name, held in own.port.sites.items()}
+        new = EmbeddedSuperlink(old._listen, keys)
+        new.start()
+
+        def restart(told: Told) -> None:
+            if told.what == "kept" and own.headers == [b"old"]:
+                own.relay.lead_to(new.port)
+
+        own.site.on_told = restart
+        first = own.ask(b"old", timeout_s=0.5)
+        dropped = own.site.until_told("dropped")
+        own.site.until(new.connected)
+        old.stop()
+        own.port = replace(own.port, superlink=new)
+        second = own.ask(b"new")
+
+    assert first is None
+    assert "not_asked" in dropped.reason
+    assert second.header == b"new"
+    assert own.headers == [b"old", b"new"]
+
+
 def test_the_heartbeat_survives_whatever_happens(bench: Bench) -> None:
     """Errors of the server, and even of the listener."""
     beats = 0
@@ -237,7 +325,6 @@ def test_the_heartbeat_survives_whatever_happens(bench: Bench) -> None:
         nonlocal beats
         if path.endswith("send-node-heartbeat"):
             beats += 1
-            site.look()
             return 500 if beats <= 3 else None
         return None
 
