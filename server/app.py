@@ -47,6 +47,7 @@ class GridExchange:
         *,
         site_at: Callable[[int], str | None] = lambda _node: None,
         envelope: CoordinatorEnvelope | None = None,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         """Use `grid`, which outlives this object.
 
@@ -55,8 +56,9 @@ class GridExchange:
             site_at: tells which site a node is, where the transport knows.
             envelope: signs questions and checks answers; None in a simulation. With one, a node that is no site is
                 sent nothing.
+            pause: waits between two looks for answers, at most so many seconds.
         """
-        self._grid, self._site_at, self._envelope = grid, site_at, envelope
+        self._grid, self._site_at, self._envelope, self._pause = grid, site_at, envelope, pause
 
     def addresses(self) -> tuple[int, ...]:
         """Node ids that are connected now."""
@@ -93,7 +95,8 @@ class GridExchange:
             if is_last:
                 return
             pause_s = _FIRST_PAUSE_S if replies else min(pause_s * 1.5, _LONGEST_PAUSE_S)
-            time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())) if waiting else 0)
+            if waiting:
+                self._pause(min(pause_s, max(0.0, deadline - time.monotonic())))
 
     def _pushed(self, out: list[Message]) -> Iterator[tuple[str, int]]:
         """Push messages and give id and node of each that Flower took: it gives no id for a message that it could not

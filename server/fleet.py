@@ -162,6 +162,7 @@ def _patience_s(interval_s: float) -> float:
 
 
 PULL, NO_MAIL = FLEET + "pull-messages", PullMessagesResponse().SerializeToString()
+PUSHES = (FLEET + "push-messages", FLEET + "push-object")
 _SERVICES: dict[str, tuple[type[Proto], Callable[..., Proto], int]] = {
     FLEET + "activate-node": (ActivateNodeRequest, _activated, MAX_SMALL_BYTES),
     FLEET + "deactivate-node": (DeactivateNodeRequest, _left, MAX_SMALL_BYTES),
@@ -250,21 +251,24 @@ class FleetGrid(Grid):
         return [self._push(message, shared) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the answers that are whole, each once, and an error for each node that is gone."""
-        boxes, of_node = self._boxes(), dict[int, list[str]]()
+        """Return one answer that is whole, or an error for a node that is gone; each once.
+
+        One at a time, so that no two answers are in memory both as they came and as they are read.
+        """
+        boxes = self._boxes()
         for message_id in message_ids:
-            if (node := self._asked.get(message_id)) is not None:
-                of_node.setdefault(node, []).append(message_id)
-        replies = []
-        for node, ids in of_node.items():
+            if (node := self._asked.get(message_id)) is None:
+                continue
             box = boxes.get(node)
             if box is None or self._gone(node):
-                replies += [self._lost(node, i) for i in ids]
+                reply = self._lost(node, message_id)
+            elif (found := box.take(message_id)) is not None:
+                reply = self._inflated(node, found)
             else:
-                replies += [self._inflated(node, found) for found in box.take(ids)]
-        for reply in replies:
-            del self._asked[reply.metadata.reply_to_message_id]
-        return replies
+                continue
+            del self._asked[message_id]
+            return [reply]
+        return []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Not offered: it would hold all answers in memory at once."""

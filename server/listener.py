@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import h11
 from cryptography import x509
@@ -147,8 +147,7 @@ class Listener:
 
     async def _main(self, is_up: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
-        # A peer that breaks off is its own business; what matters is told by the service.
-        self._loop.set_exception_handler(lambda _loop, _context: None)
+        self._loop.set_exception_handler(_told)
         self._ends = asyncio.Event()
         accepting = asyncio.create_task(self._accept())
         is_up()
@@ -186,6 +185,8 @@ class Listener:
         """Serve one connection to its end, however it ends."""
         transport: asyncio.BaseTransport | None = None
         try:
+            # asyncio does this for the sockets of its own servers; without it each answer waits 40 ms for an ACK.
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=_READ_BYTES)
             protocol = asyncio.StreamReaderProtocol(reader)
             transport, _ = await loop.connect_accepted_socket(
@@ -279,8 +280,8 @@ class Conversation:
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         if self._http.their_state is not h11.DONE:
             headers.append((b"connection", b"close"))
-        for event in (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-            self._writer.write(self._http.send(event) or b"")
+        events = (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
+        self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
         await self._writer.drain()
 
     async def _linger(self) -> None:
@@ -320,6 +321,12 @@ def _peer_key(writer: asyncio.StreamWriter) -> bytes | None:
 def _content_length(request: h11.Request) -> int | None:
     found = [value for name, value in request.headers if name == b"content-length"]
     return int(found[0]) if found else None
+
+
+def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Let asyncio log what is an error of this side. A peer that breaks off is its own business."""
+    if not isinstance(context.get("exception"), OSError):
+        loop.default_exception_handler(context)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MOST_OBJECTS = 4096
 """Objects of one answer: 20 GB in the chunks that Flower makes."""
@@ -114,6 +114,7 @@ class Postbox:
         with self._lock:
             if slot := self._slots.get(question_id):
                 slot.is_confirmed = True
+                slot.question = replace(slot.question, head=b"", tree=b"", objects={})
 
     def begin(self, question_id: str, *, run: int, root: str, objects: Iterable[str]) -> list[str]:
         """Announce an answer and give the ids of what is missing of it; after a broken connection that is the rest.
@@ -156,13 +157,15 @@ class Postbox:
                 slot.size += len(content)
             return True
 
-    def take(self, question_ids: Iterable[str]) -> list[Answer]:
-        """Hand over and forget the answers that are whole."""
+    def take(self, question_id: str) -> Answer | None:
+        """Hand over and forget an answer, if it is whole."""
         with self._lock:
             self._sweep()
-            whole = [i for i in question_ids if (slot := self._slots.get(i)) and slot.is_whole]
-            slots = [self._slots.pop(i) for i in whole]
-        return [Answer(question=s.question.id, root=s.root, objects={} if s.is_refused else s.objects) for s in slots]
+            slot = self._slots.get(question_id)
+            if slot is None or not slot.is_whole:
+                return None
+            del self._slots[question_id]
+        return Answer(question=question_id, root=slot.root, objects={} if slot.is_refused else slot.objects)
 
     def _asked(self, question_id: str) -> _Slot:
         self._sweep()

@@ -78,6 +78,31 @@ class _Desk:
         return self.heard_s is None or self.clock() - self.heard_s >= seconds
 
 
+class _Bell:
+    """Rings when something has arrived, so that nobody has to look for it every few milliseconds."""
+
+    def __init__(self) -> None:
+        self._changed, self._rings = threading.Condition(), 0
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
+        with self._changed:
+            self._rings += 1
+            self._changed.notify_all()
+
+    def listener(self) -> Callable[[float], object]:
+        """Give a wait for the next ring, at most so many seconds; one that rang since the last wait ends it at once."""
+        heard = self._rings
+
+        def wait(seconds: float) -> None:
+            nonlocal heard
+            with self._changed:
+                self._changed.wait_for(lambda: self._rings != heard, seconds)
+                heard = self._rings
+
+        return wait
+
+
 class EmbeddedSuperlink:
     """Holds the port open and keeps every site's box."""
 
@@ -101,6 +126,7 @@ class EmbeddedSuperlink:
         self._gate = Gate(body_bytes=fleet.BODY_BYTES, limits=listen.limits, clock=clock)
         self._listener = Listener(self, limits=listen.limits)
         self._desks: dict[bytes, _Desk] = {}
+        self._bell = _Bell()
         self._lock = threading.Lock()
         self._since_s = clock()
         self.replace_sites(sites)
@@ -184,7 +210,7 @@ class EmbeddedSuperlink:
             clock=self._clock,
         )
         envelope = CoordinatorEnvelope(run=run, signer=signer, identity_keys=identity_keys)
-        return GridExchange(grid, site_at=self._site_at, envelope=envelope)
+        return GridExchange(grid, site_at=self._site_at, envelope=envelope, pause=self._bell.listener())
 
     def admit(self, key: bytes, *, path: str, content_length: int | None) -> int | Refusal:
         """See `Gate.admit`."""
@@ -202,6 +228,8 @@ class EmbeddedSuperlink:
         if path == fleet.PULL and found == fleet.NO_MAIL:
             await self._mail(desk)
             found = await asyncio.to_thread(fleet.answer, desk, path=path, body=body)
+        if path in fleet.PUSHES:
+            self._bell.ring()
         if isinstance(found, Refusal):
             self._watch(desk.site, found.code)
         return found
