@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import h11
 from cryptography import x509
@@ -147,8 +147,7 @@ class Listener:
 
     async def _main(self, is_up: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
-        # A peer that breaks off is its own business; what matters is told by the service.
-        self._loop.set_exception_handler(lambda _loop, _context: None)
+        self._loop.set_exception_handler(_told)
         self._ends = asyncio.Event()
         accepting = asyncio.create_task(self._accept())
         is_up()
@@ -322,6 +321,12 @@ def _peer_key(writer: asyncio.StreamWriter) -> bytes | None:
 def _content_length(request: h11.Request) -> int | None:
     found = [value for name, value in request.headers if name == b"content-length"]
     return int(found[0]) if found else None
+
+
+def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Let asyncio log what is an error of this side. A peer that breaks off is its own business."""
+    if not isinstance(context.get("exception"), OSError):
+        loop.default_exception_handler(context)
 
 
 def _family(host: str) -> socket.AddressFamily:
