@@ -18,8 +18,9 @@ from rich.console import Console
 from partsong import __version__
 from partsong.client.cli import site
 from partsong.common.errors import PartsongError
+from partsong.simulations.doctor_cli import doctor
 
-_QUIET = {
+QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_OFFLINE": "1",
@@ -42,12 +43,13 @@ app = typer.Typer(
 app.add_typer(site, rich_help_panel="Sites")
 
 RESEARCH, EVERYONE = "Researchers", "Everyone"
+app.command(rich_help_panel=EVERYONE)(doctor)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    os.environ.update(_QUIET)
+    os.environ.update(QUIET)
     # It announces, on machines without a GPU, that it could have fetched a kernel from the network.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:

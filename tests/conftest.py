@@ -104,6 +104,7 @@ def _helper(name: str) -> Any:
 
 _helper("wiring")
 _helper("lies")
+_helper("loopback")
 
 
 def _masked_plan(**changes: Any) -> Plan:
