@@ -1,4 +1,4 @@
-"""The GPU as torch sees it."""
+"""The GPU as torch sees it. Imports torch and nothing above it, so that what fails here is not another library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import warnings
 
 import torch
 
-from partsong.client.model.load import pick_device
 from partsong.common.config import ModelConfig
 from partsong.common.doctor.finding import Seen, fail, ok, warn
 from partsong.common.doctor.machine import GIB
@@ -18,13 +17,17 @@ def check_gpu(model: ModelConfig, *, has_device: bool) -> Seen:
     Args:
         model: of the site.
         has_device: whether this machine shows a GPU to its processes at all.
-    Raises:
-        ModelError: the device that was asked for is not there.
     """
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")  # torch tells about a driver that is too old in a warning
-        device = pick_device(model.device)
-    if device.type != "cuda":
+        device = _device(model)
+    if device.type != "cuda" or not torch.cuda.is_available():
+        if device.type == "cuda" and not has_device:
+            return fail(
+                f"site.yaml wants {model.device}, and no GPU is here",
+                cause="this machine, or this container, shows none to its processes",
+                remedy="pass the GPU through, or set model.device=auto",
+            )
         if has_device and model.device != "cpu":
             reason = str(said[0].message).splitlines()[0] if said else "torch does not say why"
             return fail(
@@ -50,7 +53,7 @@ def check_gpu(model: ModelConfig, *, has_device: bool) -> Seen:
 
 def check_bfloat16(model: ModelConfig) -> Seen:
     """Say whether the number format that will be used runs on this device."""
-    device = pick_device(model.device)
+    device = _device(model)
     wants = model.dtype == "bfloat16" or (model.dtype == "auto" and device.type == "cuda" and model.task == "causal_lm")
     if not wants:
         return ok("not used: base weights are float32")
@@ -70,3 +73,12 @@ def check_bfloat16(model: ModelConfig) -> Seen:
             remedy="set model.dtype=float32 in site.yaml, and look at the device",
         )
     return ok(f"bfloat16 works on {device.type}")
+
+
+def _device(model: ModelConfig) -> torch.device:
+    """Choose as `partsong.client.model.load.pick_device` does, without its libraries."""
+    if model.device != "auto":
+        return torch.device(model.device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -117,22 +117,28 @@ def _machine(home: SiteHome, around: Around) -> tuple[Check, ...]:
 
 
 def _model(config: SiteConfig, around: Around) -> tuple[Check, ...]:
-    def torch(name: str, task: torch_process.Task, *needs: str) -> Check:
+    @functools.cache
+    def seen(*tasks: torch_process.Task) -> dict[str, Seen]:
+        return torch_process.look(tasks, model=config.model, data=config.data, limit_s=_TORCH_LIMIT_S)
+
+    def torch(name: str, task: torch_process.Task, together: tuple[torch_process.Task, ...], *needs: str) -> Check:
         return Check(
             name=name,
-            look=lambda: torch_process.look(task, model=config.model, data=config.data, limit_s=_TORCH_LIMIT_S),
+            look=lambda: seen(*together)[task],
             needs=needs,
             limit_s=_TORCH_LIMIT_S + USUAL_LIMIT_S,  # the process is ended before
         )
 
+    device: tuple[torch_process.Task, ...] = ("gpu", "bfloat16")
+    adapter: tuple[torch_process.Task, ...] = ("gradients", "reload")
     return (
-        torch("gpu", "gpu"),
-        torch("bfloat16", "bfloat16", "gpu"),
-        torch("base model", "base"),
+        torch("gpu", "gpu", device),
+        torch("bfloat16", "bfloat16", device, "gpu"),
+        torch("base model", "base", ("base",)),
         Check(name="memory", look=lambda: _memory(config, around), needs=("base model",)),
-        torch("records", "records", "base model"),
-        torch("gradients", "gradients", "gpu", "base model", "memory"),
-        torch("reload", "reload", "gpu", "base model", "memory"),
+        torch("records", "records", ("records",), "base model"),
+        torch("gradients", "gradients", adapter, "gpu", "base model", "memory"),
+        torch("reload", "reload", adapter, "gpu", "base model", "memory"),
     )
 
 

@@ -1,18 +1,27 @@
-"""The process that `torch_process.look` starts: one check, with torch, and its end."""
+"""The process that `torch_process.look` starts: the checks it names, with torch, and its end."""
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
-from partsong.client.doctor.torch_process import in_child, keep_stdout
+from partsong.client.doctor.torch_process import keep_stdout, line_of, settings_of
 from partsong.common.config import DataConfig, ModelConfig
 from partsong.common.doctor.finding import Seen, guarded
 
 # Each check imports what it needs: the check of the GPU must not fail over transformers.
 # ruff: noqa: PLC0415
+
+
+@functools.cache
+def _host(model: ModelConfig, labels: tuple[str, ...]) -> Any:
+    from partsong.client.doctor.gradients import load_for_check
+
+    return load_for_check(model, labels)
 
 
 def _base(model: ModelConfig, _data: DataConfig) -> Seen:
@@ -40,16 +49,15 @@ def _records(model: ModelConfig, data: DataConfig) -> Seen:
 
 
 def _gradients(model: ModelConfig, data: DataConfig) -> Seen:
-    from partsong.client.doctor.gradients import check_gradients, load_for_check
+    from partsong.client.doctor.gradients import check_gradients
 
-    return check_gradients(load_for_check(model, data.labels), classes=len(data.labels))
+    return check_gradients(_host(model, data.labels), classes=len(data.labels))
 
 
 def _reload(model: ModelConfig, data: DataConfig) -> Seen:
-    from partsong.client.doctor.gradients import load_for_check
     from partsong.client.doctor.reload import check_reload
 
-    return check_reload(load_for_check(model, data.labels), classes=len(data.labels))
+    return check_reload(_host(model, data.labels), classes=len(data.labels))
 
 
 CHECKS = {
@@ -66,9 +74,9 @@ def main() -> None:
     """Answer on the real stdout."""
     answer = keep_stdout()
     warnings.simplefilter("ignore")
-    task = sys.argv[1]
-    checks = {task: lambda model, data: guarded(lambda: CHECKS[task](model, data))}
-    os.write(answer, in_child(task, sys.stdin.read(), checks=checks).encode())
+    model, data = settings_of(sys.stdin.read())
+    for task in sys.argv[1:]:
+        os.write(answer, line_of(guarded(functools.partial(CHECKS[task], model, data))))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Checks that need torch, each in a process of its own: a driver that crashes or hangs takes that process alone.
 
-The settings go in through stdin as JSON, what was seen comes back as the last line of stdout. stderr is dropped: a
-library may quote there what it was reading.
+The settings go in through stdin as JSON, what was seen comes back on stdout, a line for each check. stderr is
+dropped: a library may quote there what it was reading.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from partsong.common.build import build, to_tree
@@ -23,53 +23,76 @@ Task = Literal["base", "gpu", "bfloat16", "records", "gradients", "reload"]
 CHILD = (sys.executable, "-P", "-m", "partsong.client.doctor.torch_child")
 
 
-def look(task: Task, *, model: ModelConfig, data: DataConfig, limit_s: float, command: Sequence[str] = CHILD) -> Seen:
-    """Do a check in a new process.
+def look(
+    tasks: Sequence[Task], *, model: ModelConfig, data: DataConfig, limit_s: float, command: Sequence[str] = CHILD
+) -> dict[str, Seen]:
+    """Do checks in one new process, one after the other.
 
+    Guarantees: a finding for each of `tasks`; those that were done before the process ended keep theirs.
     Args:
-        task: which one.
+        tasks: which ones; loading torch takes seconds, so those that need the same things go together.
         model: of the site.
         data: of the site.
         limit_s: after this time the process is ended.
-        command: what to start; the task is appended.
+        command: what to start; the tasks are appended.
     """
     settings = json.dumps({"model": to_tree(model), "data": to_tree(data)})
     try:
         # The command is this program's own.
         done = subprocess.run(  # noqa: S603
-            [*command, task], input=settings.encode(), capture_output=True, timeout=limit_s, check=False
+            [*command, *tasks], input=settings.encode(), capture_output=True, timeout=limit_s, check=False
         )
-    except subprocess.TimeoutExpired:
-        return fail(
-            f"no answer within {limit_s:g} s",
-            cause="torch, the driver or the disk hangs, or this machine is far too slow for the model",
-            remedy="run `nvidia-smi`, look at the disk, and run doctor again",
-        )
-    return _seen(done.stdout, done.returncode)
+        out, end = done.stdout, _ended(done.returncode)
+    except subprocess.TimeoutExpired as late:
+        out, end = late.stdout or b"", _late(limit_s)
+    said: dict[str, Seen] = dict.fromkeys(tasks, end)
+    return said | _seen(out, tasks)
 
 
-def _seen(out: bytes, code: int) -> Seen:
-    lines = out.splitlines()
-    try:
-        return build(Seen, json.loads(lines[-1]))
-    except (IndexError, ValueError, PartsongError):
-        pass
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    killed = code == -signal.SIGKILL
+def _seen(out: bytes, tasks: Sequence[Task]) -> dict[str, Seen]:
+    """Read what the process said, a line for each check; what it did not finish saying is left out."""
+    said: dict[str, Seen] = {}
+    for task, line in zip(tasks, out.splitlines(), strict=False):
+        try:
+            said[task] = build(Seen, json.loads(line))
+        except (ValueError, PartsongError):
+            break
+    return said
+
+
+def _late(limit_s: float) -> Seen:
     return fail(
-        f"the process with torch ended with {name}",
-        cause="memory ran out, and the kernel ended it" if killed else "torch, the driver or a library crashed",
-        remedy="give it more memory or a smaller base model"
-        if killed
-        else "run `python -c 'import torch; torch.ones(1, device=\"cuda\")'`, and reinstall what fails",
+        f"no answer within {limit_s:g} s",
+        cause="torch, the driver or the disk hangs, or this machine is far too slow for the model",
+        remedy="run `nvidia-smi`, look at the disk, and run doctor again",
     )
 
 
-def in_child(task: str, text: str, *, checks: Mapping[str, Callable[[ModelConfig, DataConfig], Seen]]) -> str:
-    """Do the check that was asked for, and give the line that the parent reads."""
+def _ended(code: int) -> Seen:
+    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    found = f"the process with torch ended with {name}"
+    if code == -signal.SIGKILL:
+        return fail(
+            found,
+            cause="memory ran out, and the kernel ended it",
+            remedy="give it more memory or a smaller base model",
+        )
+    return fail(
+        found,
+        cause="torch, the driver or a library crashed",
+        remedy="run `python -c 'import torch; torch.ones(1, device=\"cuda\")'`, and reinstall what fails",
+    )
+
+
+def settings_of(text: str) -> tuple[ModelConfig, DataConfig]:
+    """Read what the parent sent."""
     tree: dict[str, Any] = json.loads(text)
-    seen = checks[task](build(ModelConfig, tree["model"]), build(DataConfig, tree["data"]))
-    return json.dumps(to_tree(seen))
+    return build(ModelConfig, tree["model"]), build(DataConfig, tree["data"])
+
+
+def line_of(seen: Seen) -> bytes:
+    """Give the line that the parent reads."""
+    return json.dumps(to_tree(seen)).encode() + b"\n"
 
 
 def keep_stdout() -> int:
