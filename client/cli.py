@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from partsong.client import onboarding_cli
+
 site = typer.Typer(
     name="site", no_args_is_help=True, help="What a site allows, what it has spent, and what it agreed to."
 )
@@ -18,6 +20,7 @@ ledger = typer.Typer(name="ledger", no_args_is_help=True, help="Show, check and 
 policy = typer.Typer(name="policy", no_args_is_help=True, help="Check the site's rules.")
 site.add_typer(ledger)
 site.add_typer(policy)
+onboarding_cli.register(site)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Dir = Annotated[

@@ -4,6 +4,7 @@ site.yaml          what this site is and where its records are
 policy.yaml        what it allows
 identity.json      its identity key, under a passphrase
 vault.key          key of `vault/`, wrapped by the identity's passphrase; never restored from a backup
+enrolment/         the invitation, what was asked for, and the charter that was signed last
 tls/               key and certificate of the connection, and the authority that the coordinator's must be of
 charters/          every charter that was pinned, by version; the newest counts
 vault/             what must not be used twice; never restored from a backup
@@ -47,6 +48,11 @@ class SiteHome:
     def vault_key(self) -> Path:
         """Wrapped key of the vault."""
         return self.path / "vault.key"
+
+    @property
+    def enrolment(self) -> Path:
+        """Folder of `invitation.json`, `request.json` and `cosigned`."""
+        return self.path / "enrolment"
 
     @property
     def tls(self) -> Path:

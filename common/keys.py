@@ -193,12 +193,7 @@ def unlock(data: bytes, *, passphrase: bytes) -> Identity | P384Identity:
         KeyFileError: not a key file of this version, not in its one canonical form, changed, or another passphrase;
             no key was loaded.
     """
-    try:
-        file = build(KeyFile, json.loads(data), where="key file")
-    except (ConfigError, ValueError, RecursionError) as err:
-        raise KeyFileError("key file", found="another format", expected="partsong-identity version 1") from err
-    if canonical_json(file) != data:
-        raise KeyFileError("key file", found="a form that is not canonical", expected="the bytes that were written")
+    file = _read(data)
     try:
         secret = _cipher(file, passphrase).decrypt(
             bytes.fromhex(file.nonce), bytes.fromhex(file.ciphertext), file.header()
@@ -208,6 +203,25 @@ def unlock(data: bytes, *, passphrase: bytes) -> Identity | P384Identity:
             "key file", found="a passphrase that does not open it, or changed bytes", expected="the right passphrase"
         ) from err
     return _checked(secret, public_key=file.public_key)
+
+
+def public_key_of_file(data: bytes) -> bytes:
+    """Give the public key that a key file names, without its passphrase; only `unlock` proves that it is its own.
+
+    Raises:
+        KeyFileError: not a key file of this version, or not in its one canonical form.
+    """
+    return bytes.fromhex(_read(data).public_key)
+
+
+def _read(data: bytes) -> KeyFile:
+    try:
+        file = build(KeyFile, json.loads(data), where="key file")
+    except (ConfigError, ValueError, RecursionError) as err:
+        raise KeyFileError("key file", found="another format", expected="partsong-identity version 1") from err
+    if canonical_json(file) != data:
+        raise KeyFileError("key file", found="a form that is not canonical", expected="the bytes that were written")
+    return file
 
 
 def _checked(secret: bytes, *, public_key: str) -> Identity | P384Identity:

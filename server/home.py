@@ -3,6 +3,7 @@
 coordinator.yaml   consortium, names and port
 identity.json      its signing key, under a passphrase
 tls/               its authority (or a request to the organisation's own), key and certificate
+invited/           invitations that were not answered yet
 enrolled/          what each site asked for and got: identity key, certificate
 charters/          every charter that all of its sites have signed, by version; the newest counts
 draft.json         the next version, while signatures are collected
@@ -35,8 +36,13 @@ class CoordinatorHome:
 
     @property
     def tls(self) -> Path:
-        """Folder of `ca.key`, `ca.crt`, `server.key` and `server.crt`."""
+        """Folder of `ca.key` (under the passphrase), `ca.crt`, `server.key`, `server.crt` and `server-ca.crt`."""
         return self.path / "tls"
+
+    @property
+    def invited(self) -> Path:
+        """Folder of `SITE.json`."""
+        return self.path / "invited"
 
     @property
     def enrolled(self) -> Path:

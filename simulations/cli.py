@@ -18,6 +18,7 @@ from rich.console import Console
 from partsong import __version__
 from partsong.client.cli import site
 from partsong.common.errors import PartsongError
+from partsong.server.cli import coordinator
 from partsong.simulations.doctor_cli import doctor
 
 QUIET = {
@@ -41,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(site, rich_help_panel="Sites")
+app.add_typer(coordinator, rich_help_panel="Coordinators")
 
 RESEARCH, EVERYONE = "Researchers", "Everyone"
 app.command(rich_help_panel=EVERYONE)(doctor)

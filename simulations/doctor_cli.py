@@ -8,8 +8,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from getpass import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from partsong.common.doctor.finding import Check
 
 SITE_FILE, COORDINATOR_FILE = "site.yaml", "coordinator.yaml"
-_LARGEST_BYTES = 1 << 20
 
 
 def doctor(
@@ -72,30 +72,24 @@ def _site_checks(
 ) -> tuple[Check, ...]:
     from partsong.client.doctor.checks import Around, site_checks
     from partsong.client.home import SiteHome
-    from partsong.common.build import build
-    from partsong.common.deployment import SiteConfig
+    from partsong.client.home_files import read_config
 
-    config = build(SiteConfig, _read_yaml(folder / SITE_FILE))
-    around = Around(
-        environment=environment,
-        switches=_switches(),
-        passphrase=passphrase,
-        has_gpu=Path("/dev/nvidiactl").exists(),
-    )
-    return site_checks(SiteHome(folder), config, around)
+    home = SiteHome(folder)
+    has_gpu = Path("/dev/nvidiactl").exists()
+    around = Around(environment=environment, switches=_switches(), passphrase=passphrase, has_gpu=has_gpu)
+    return site_checks(home, read_config(home), around)
 
 
 def _coordinator_checks(
     folder: Path, passphrase: Callable[[], bytes] | None, environment: Mapping[str, str]
 ) -> tuple[Check, ...]:
-    from partsong.common.build import build
-    from partsong.common.deployment import CoordinatorConfig
     from partsong.server.doctor.checks import Around, coordinator_checks
     from partsong.server.home import CoordinatorHome
+    from partsong.server.home_files import read_config
 
-    config = build(CoordinatorConfig, _read_yaml(folder / COORDINATOR_FILE))
+    home = CoordinatorHome(folder)
     around = Around(environment=environment, switches=_switches(), passphrase=passphrase)
-    return coordinator_checks(CoordinatorHome(folder), config, around)
+    return coordinator_checks(home, read_config(home), around)
 
 
 def _switches() -> Mapping[str, str]:
@@ -105,22 +99,11 @@ def _switches() -> Mapping[str, str]:
 
 
 def _passphrase(file: Path | None) -> Callable[[], bytes] | None:
-    """Where the passphrase comes from: the file, systemd's credential, or somebody at the terminal."""
-    if file is not None:
-        return lambda: file.read_bytes().rstrip(b"\n")
-    if folder := os.environ.get("CREDENTIALS_DIRECTORY"):
-        credential = Path(folder) / "partsong-passphrase"
-        return lambda: credential.read_bytes().rstrip(b"\n")
-    if sys.stdin.isatty():
-        asked: str = typer.prompt("passphrase of the identity", hide_input=True, err=True)
-        return asked.encode
-    return None
+    """Say where the passphrase comes from; None: from nowhere, so the key is looked at without opening it."""
+    from partsong.common.passphrase import FILE_VARIABLE, find_passphrase
 
-
-def _read_yaml(file: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(file.read_bytes()[:_LARGEST_BYTES])
-    except (OSError, yaml.YAMLError) as err:
-        raise InputError(file.name, found="no YAML that can be read", expected="the settings that init wrote") from err
+    ask = (lambda prompt: getpass(prompt, stream=sys.stderr)) if sys.stdin.isatty() else None
+    if ask is None and file is None and not os.environ.keys() & {FILE_VARIABLE, "CREDENTIALS_DIRECTORY"}:
+        return None
+    found = find_passphrase(file=file, environment=os.environ, ask=ask)
+    return lambda: found

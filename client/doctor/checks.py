@@ -23,7 +23,7 @@ DISK_BYTES = 2 * machine.GIB
 """Journals, answers and adapters of some runs."""
 _TORCH_LIMIT_S = 600.0
 """Hashing or loading a large base from a slow disk takes minutes."""
-_RENEW = "renew it: `partsong site renew`, and have the coordinator sign the request"
+_RENEW = "`partsong site renew`, send the request to the coordinator, and `partsong site join` its reply"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,18 +6,12 @@ Does not cover: who may write the file. That is the operating system's business.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from partsong.client.rules.policy import Policy
-from partsong.common.build import build
-from partsong.common.errors import ConfigError
+from partsong.common.strict_yaml import LARGEST_FILE_BYTES, parse_yaml, read_yaml
 
-LARGEST_FILE_BYTES = 1 << 20
-_WITHOUT = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:merge")
+__all__ = ["LARGEST_FILE_BYTES", "parse_policy", "read_policy"]
 
 
 def read_policy(path: Path) -> Policy:
@@ -27,12 +21,7 @@ def read_policy(path: Path) -> Policy:
         ConfigError: the file is missing, is no YAML, gives a key twice, or says something that no policy can say; the
             text names the key, what was found, what was expected and the closest known key. Nothing is allowed then.
     """
-    try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise ConfigError(path.name, found="more than a megabyte", expected="a policy")
-        return parse_policy(path.read_text(encoding="utf-8"), where=path.name)
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(path.name, found="no file that can be read", expected="a policy in YAML, UTF-8") from err
+    return read_yaml(Policy, path, what="policy")
 
 
 def parse_policy(text: str, *, where: str = "policy") -> Policy:
@@ -41,54 +30,4 @@ def parse_policy(text: str, *, where: str = "policy") -> Policy:
     Raises:
         ConfigError: as `read_policy`.
     """
-    try:
-        tree = yaml.load(text, _PolicyLoader)  # noqa: S506  # a SafeLoader, see below
-    except _Mistake as err:
-        raise ConfigError(where, found=err.found, expected=err.expected) from err
-    except (yaml.YAMLError, ValueError, RecursionError) as err:
-        mark = getattr(err, "problem_mark", None)
-        place = where if mark is None else f"{where}, line {mark.line + 1}"
-        raise ConfigError(place, found="text that is not YAML", expected="a policy in YAML") from err
-    try:
-        return build(Policy, {} if tree is None else tree)
-    except ConfigError as err:
-        place = f"{where}: {err.place}"
-        raise ConfigError(place, found=err.found, expected=err.expected, remedy=err.remedy) from err
-
-
-class _Mistake(Exception):
-    """YAML that is valid and means something else than it seems to."""
-
-    def __init__(self, found: str, expected: str) -> None:
-        super().__init__(found)
-        self.found, self.expected = found, expected
-
-
-class _PolicyLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """YAML as people read it: `1e-6` is a number, a date is text, a key given twice and an alias are mistakes."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own attribute, replaced for this class alone
-        first: [(tag, pattern) for tag, pattern in pairs if tag not in _WITHOUT]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise _Mistake("an alias", "every value written out")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  # PyYAML's
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, (key, (key_node, _)) in enumerate(zip(keys, node.value, strict=True)):
-            if not isinstance(key, str):
-                raise _Mistake(f"{key!r} as a key in line {key_node.start_mark.line + 1}", "keys that are text")
-            if key in keys[:place]:
-                raise _Mistake(f"{key!r} a second time in line {key_node.start_mark.line + 1}", "each key once")
-        made: dict[Any, Any] = super().construct_mapping(node, deep)
-        return made
-
-
-# YAML 1.1, which PyYAML reads, takes `1e-6` for text. A delta is written so.
-_PolicyLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789")
-)
+    return parse_yaml(Policy, text, where=where, what="policy")

@@ -60,7 +60,7 @@ def check_accepted(seen: Handshake) -> Seen:
     return fail(
         "the coordinator cut the connection after the handshake",
         cause="it does not take this site's certificate: not of its authority, expired, or revoked",
-        remedy="enrol again or renew: `partsong site renew`, then `partsong coordinator enrol` there",
+        remedy="`partsong site renew`, `partsong coordinator enrol` there, and `partsong site join` its reply",
     )
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from partsong.common import charter as charters
-from partsong.common.build import build
 from partsong.common.charter import Charter
 from partsong.common.doctor.finding import Seen, fail, ok, skipped, warn
-from partsong.common.errors import InputError
-from partsong.common.keys import KeyFile, KeyFileError, fingerprint, unlock
+from partsong.common.keys import fingerprint, public_key_of_file, unlock
 
 
 def check_identity(file: Path, *, passphrase: Callable[[], bytes] | None) -> Seen:
@@ -22,7 +19,13 @@ def check_identity(file: Path, *, passphrase: Callable[[], bytes] | None) -> See
         file: as `keys.lock` writes it.
         passphrase: gives it; None: nobody is there to ask, and the file is looked at without opening it.
     """
-    public = public_key_of(file)
+    if not file.is_file():
+        return fail(
+            f"no {file.name}",
+            cause="without its identity key this directory can sign nothing",
+            remedy="put it back from the backup, or make a new one with `init` and a new charter version",
+        )
+    public = public_key_of_file(file.read_bytes())
     if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         return fail(
             f"{file.name} can be read by others (mode {stat.S_IMODE(file.stat().st_mode):o})",
@@ -33,20 +36,6 @@ def check_identity(file: Path, *, passphrase: Callable[[], bytes] | None) -> See
         return skipped(f"no passphrase given; the file is that of {fingerprint(public)}")
     unlock(file.read_bytes(), passphrase=passphrase())
     return ok(f"opens; fingerprint {fingerprint(public)}")
-
-
-def public_key_of(file: Path) -> bytes:
-    """Read the public half of a key file.
-
-    Raises:
-        KeyFileError: no key file there.
-    """
-    try:
-        return bytes.fromhex(build(KeyFile, json.loads(file.read_bytes()), where="key file").public_key)
-    except (OSError, ValueError, InputError, RecursionError) as err:
-        raise KeyFileError(
-            file.name, found="no key file", expected="what `init` wrote", remedy="put it back from the backup"
-        ) from err
 
 
 def check_charter(folder: Path, *, member: str | None, identity: Path) -> Seen:
@@ -62,10 +51,10 @@ def check_charter(folder: Path, *, member: str | None, identity: Path) -> Seen:
         return fail(
             "no charter",
             cause="nobody has agreed yet who belongs to the consortium",
-            remedy="collect the signatures (`partsong coordinator charter`), then `partsong site join` at each site",
+            remedy="`partsong coordinator charter draft`, all signatures, `collect`, then `partsong site join` at each",
         )
     newest = _chain(files)
-    key = public_key_of(identity)
+    key = public_key_of_file(identity.read_bytes())
     listed = newest.coordinator_key if member is None else newest.site_key(newest.number_of(member))
     if key != listed:
         return fail(

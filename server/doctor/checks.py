@@ -66,7 +66,7 @@ def _files(home: CoordinatorHome, config: CoordinatorConfig, around: Around) -> 
             look=lambda: tls.check_own_certificate(
                 certificate=folder / "server.crt",
                 key=folder / "server.key",
-                authority=_authority(folder),
+                authority=folder / "server-ca.crt",
                 now=datetime.now(UTC),
                 renew=_RENEW,
             ),
@@ -85,7 +85,7 @@ def _port(home: CoordinatorHome, config: CoordinatorConfig, around: Around) -> t
     def met() -> Handshake:
         return meet(
             route,
-            Credentials(authority=_authority(home.tls)),
+            Credentials(authority=home.tls / "server-ca.crt"),
             server_name=config.names[0],
             timeout_s=around.timeout_s,
         )
@@ -162,9 +162,3 @@ def check_stranger(seen: Handshake) -> Seen:
             remedy="let TCP through to the daemon; a load balancer must not end TLS itself",
         )
     return ok("it shows our certificate and cuts the connection of who has none")
-
-
-def _authority(folder: Path) -> Path:
-    """PEM file of the authority of the coordinator's own certificate: the organisation's, where it has one."""
-    own = folder / "server-ca.crt"
-    return own if own.exists() else folder / "ca.crt"
