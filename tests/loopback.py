@@ -116,7 +116,7 @@ def coordinator(
     *,
     clients: Path | None = None,
     head: bytes = b"HTTP/1.1 404 Not Found",
-    date: dt.datetime | None = NOW,
+    date: dt.datetime | str | None = "now",
     newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
 ) -> Iterator[int]:
     """A TLS server; `clients` is the authority that its visitors' certificates must be of."""
@@ -126,11 +126,12 @@ def coordinator(
     if clients is not None:
         context.load_verify_locations(clients)
         context.verify_mode = ssl.CERT_REQUIRED
-    lines = [head, b"content-length: 0"]
-    if date is not None:
-        lines.append(f"date: {date:%a, %d %b %Y %H:%M:%S} GMT".encode())
 
     def handle(raw: socket.socket) -> None:
+        lines = [head, b"content-length: 0"]
+        if date is not None:
+            told = date if isinstance(date, dt.datetime) else dt.datetime.now(dt.UTC)
+            lines.append(f"date: {told:%a, %d %b %Y %H:%M:%S} GMT".encode())
         with context.wrap_socket(raw, server_side=True) as connection:
             if connection.recv(4096):
                 connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n")

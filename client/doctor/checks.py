@@ -15,7 +15,7 @@ from partsong.client.rules.policy_file import read_policy
 from partsong.common.deployment import SiteConfig
 from partsong.common.doctor import machine, network, tls, trust
 from partsong.common.doctor.canary import CANARY_LIMIT_S, AskCanary, check_canary
-from partsong.common.doctor.finding import USUAL_LIMIT_S, Check, Seen, fail, ok
+from partsong.common.doctor.finding import USUAL_LIMIT_S, Check, Seen, fail, ok, warn
 from partsong.common.doctor.handshake import Credentials, Handshake, meet
 from partsong.common.doctor.route import TIMEOUT_S, route_to
 
@@ -163,9 +163,15 @@ def check_policy(file: Path, *, holding: str) -> Seen:
     """
     policy = read_policy(file)
     names = sorted(policy.holdings)
+    if not names:
+        return warn(
+            "closed: it names no holding",
+            cause="every plan will be refused, as `init` leaves it until somebody opens it",
+            remedy=f"name {holding!r} in policy.yaml, with its budget, see docs/policy.md",
+        )
     if holding not in names:
         return fail(
-            f"no holding {holding!r} (it names {', '.join(names) or 'none'})",
+            f"no holding {holding!r} (it names {', '.join(names)})",
             cause="what a policy does not name is not allowed, so every plan will be refused",
             remedy=f"name {holding!r} in policy.yaml, see docs/policy.md",
         )
