@@ -19,6 +19,7 @@ from partsong import __version__
 from partsong.client.cli import site
 from partsong.common.errors import PartsongError
 from partsong.server.cli import coordinator
+from partsong.simulations.deploy_cli import deploy
 from partsong.simulations.doctor_cli import doctor
 
 QUIET = {
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(site, rich_help_panel="Sites")
 app.add_typer(coordinator, rich_help_panel="Coordinators")
+app.add_typer(deploy, rich_help_panel="Everyone")
 
 RESEARCH, EVERYONE = "Researchers", "Everyone"
 app.command(rich_help_panel=EVERYONE)(doctor)
