@@ -15,6 +15,7 @@ test: setup-dev
 
 check: lint types contracts
 	$(BIN)/python scripts/settings_page.py --check
+	$(BIN)/python scripts/generate_control.py --check
 
 lint: setup-dev
 	$(BIN)/ruff check .

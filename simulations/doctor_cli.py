@@ -30,13 +30,17 @@ def doctor(
     passphrase_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Passphrase of the identity; asked for on a terminal.")
     ] = None,
+    canary: Annotated[
+        Path | None, typer.Option(metavar="JOB", help="At a coordinator: have this canary job carried out, too.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON object.")] = False,
 ) -> None:
     """Check this machine, its way to the coordinator and the files in DIR; exit code 1 where anything failed."""
     from partsong.common.doctor.finding import exit_code, run
     from partsong.simulations import doctor_table
 
-    findings = run(checks_of(folder, passphrase=_passphrase(passphrase_file), environment=os.environ))
+    passphrase = _passphrase(passphrase_file)
+    findings = run(checks_of(folder, passphrase=passphrase, environment=os.environ, canary_job=canary))
     console = Console()
     if as_json:
         done = list(findings)
@@ -48,7 +52,11 @@ def doctor(
 
 
 def checks_of(
-    folder: Path, *, passphrase: Callable[[], bytes] | None, environment: Mapping[str, str]
+    folder: Path,
+    *,
+    passphrase: Callable[[], bytes] | None,
+    environment: Mapping[str, str],
+    canary_job: Path | None = None,
 ) -> tuple[Check, ...]:
     """List the checks of the side that a directory belongs to.
 
@@ -63,8 +71,11 @@ def checks_of(
             expected="the directory of one of them",
             remedy="name it with --dir",
         )
-    side = _site_checks if found == [SITE_FILE] else _coordinator_checks
-    return side(folder, passphrase, environment)
+    if found == [COORDINATOR_FILE]:
+        return _coordinator_checks(folder, passphrase, environment, canary_job)
+    if canary_job is not None:
+        raise InputError("--canary", found="a site's directory", expected="a coordinator's: it asks for runs")
+    return _site_checks(folder, passphrase, environment)
 
 
 def _site_checks(
@@ -81,14 +92,17 @@ def _site_checks(
 
 
 def _coordinator_checks(
-    folder: Path, passphrase: Callable[[], bytes] | None, environment: Mapping[str, str]
+    folder: Path,
+    passphrase: Callable[[], bytes] | None,
+    environment: Mapping[str, str],
+    canary_job: Path | None,
 ) -> tuple[Check, ...]:
     from partsong.server.doctor.checks import Around, coordinator_checks
     from partsong.server.home import CoordinatorHome
     from partsong.server.home_files import read_config
 
     home = CoordinatorHome(folder)
-    around = Around(environment=environment, switches=_switches(), passphrase=passphrase)
+    around = Around(environment=environment, switches=_switches(), passphrase=passphrase, canary_job=canary_job)
     return coordinator_checks(home, read_config(home), around)
 
 

@@ -105,6 +105,7 @@ def _helper(name: str) -> Any:
 _helper("wiring")
 _helper("lies")
 _helper("loopback")
+_helper("quiet_daemons")
 
 
 def _masked_plan(**changes: Any) -> Plan:

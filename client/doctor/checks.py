@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from partsong import __version__
 from partsong.client.doctor import base, torch_process
 from partsong.client.home import SiteHome
 from partsong.client.rules.policy_file import read_policy
+from partsong.common.control.client import SiteClient
+from partsong.common.control.surfaces import SiteStatus
 from partsong.common.deployment import SiteConfig
 from partsong.common.doctor import machine, network, tls, trust
-from partsong.common.doctor.canary import CANARY_LIMIT_S, AskCanary, check_canary
 from partsong.common.doctor.finding import USUAL_LIMIT_S, Check, Seen, fail, ok, warn
 from partsong.common.doctor.handshake import Credentials, Handshake, meet
 from partsong.common.doctor.route import TIMEOUT_S, route_to
+from partsong.common.doctor.running import check_daemon
 
 DISK_BYTES = 2 * machine.GIB
 """Journals, answers and adapters of some runs."""
@@ -35,7 +38,6 @@ class Around:
     """Variables that have to be set so that libraries report and fetch nothing."""
     passphrase: Callable[[], bytes] | None
     """Gives the identity's passphrase; None: nobody is there to ask."""
-    canary: AskCanary | None = None
     has_gpu: bool = False
     """Whether this machine shows a GPU to its processes."""
     timeout_s: float = TIMEOUT_S
@@ -49,12 +51,7 @@ def site_checks(home: SiteHome, config: SiteConfig, around: Around) -> tuple[Che
         *_network(home, config, around),
         *_machine(home, around),
         *_model(config, around),
-        Check(
-            name="canary round",
-            look=lambda: check_canary(around.canary),
-            needs=("accepted", "charter"),
-            limit_s=CANARY_LIMIT_S,
-        ),
+        Check(name="daemon", look=lambda: check_daemon(lambda: _status(home), version=__version__)),
     )
 
 
@@ -181,3 +178,8 @@ def check_policy(file: Path, *, holding: str) -> Seen:
 def _memory(config: SiteConfig, around: Around) -> Seen:
     needed = base.needed_bytes(config.model, has_gpu=around.has_gpu)
     return machine.check_memory(machine.read_memory(), needed_bytes=needed, for_what="the base model")
+
+
+def _status(home: SiteHome) -> SiteStatus:
+    with SiteClient(home.socket) as daemon:
+        return daemon.status()

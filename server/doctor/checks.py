@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import resource
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +13,17 @@ from pathlib import Path
 
 from cryptography import x509
 
+from partsong import __version__
+from partsong.common.control.client import CoordinatorClient
+from partsong.common.control.surfaces import CoordinatorStatus
 from partsong.common.deployment import CoordinatorConfig
 from partsong.common.doctor import machine, network, tls, trust
-from partsong.common.doctor.canary import CANARY_LIMIT_S, AskCanary, check_canary
+from partsong.common.doctor.canary import CANARY_LIMIT_S, AskCanary, CanaryResult, check_canary
 from partsong.common.doctor.finding import Check, Seen, fail, ok
 from partsong.common.doctor.handshake import Credentials, Handshake, meet
 from partsong.common.doctor.route import TIMEOUT_S, Route
+from partsong.common.doctor.running import check_daemon
+from partsong.server.doctor.canary import ask_canary
 from partsong.server.home import CoordinatorHome
 
 MESSAGES_KEPT = 3
@@ -36,7 +42,8 @@ class Around:
     """Variables that have to be set so that libraries report and fetch nothing."""
     passphrase: Callable[[], bytes] | None
     """Gives the identity's passphrase; None: nobody is there to ask."""
-    canary: AskCanary | None = None
+    canary_job: Path | None = None
+    """Folder of a canary job to carry out; None: none is."""
     timeout_s: float = TIMEOUT_S
     """Of one connection."""
 
@@ -47,10 +54,11 @@ def coordinator_checks(home: CoordinatorHome, config: CoordinatorConfig, around:
         *_files(home, config, around),
         *_port(home, config, around),
         *_machine(home, config, around),
+        Check(name="daemon", look=lambda: check_daemon(lambda: _status(home), version=__version__)),
         Check(
-            name="canary round",
-            look=lambda: check_canary(around.canary),
-            needs=("stranger", "charter"),
+            name="canary run",
+            look=lambda: check_canary(_asking(home, around.canary_job)),
+            needs=("daemon", "charter"),
             limit_s=CANARY_LIMIT_S,
         ),
     )
@@ -162,3 +170,19 @@ def check_stranger(seen: Handshake) -> Seen:
             remedy="let TCP through to the daemon; a load balancer must not end TLS itself",
         )
     return ok("it shows our certificate and cuts the connection of who has none")
+
+
+def _status(home: CoordinatorHome) -> CoordinatorStatus:
+    with CoordinatorClient(home.socket) as daemon:
+        return daemon.status()
+
+
+def _asking(home: CoordinatorHome, job: Path | None) -> AskCanary | None:
+    if job is None:
+        return None
+
+    def ask() -> CanaryResult:
+        with CoordinatorClient(home.socket) as daemon:
+            return ask_canary(daemon, job.absolute(), clock=time.monotonic, pause=time.sleep)
+
+    return ask

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from partsong.common.charter import Charter, Member, SignedCharter, sign_as_coordinator, sign_as_site
-from partsong.common.doctor.canary import CanaryResult, check_canary
 from partsong.common.doctor.finding import Check, Seen, run
 from partsong.common.doctor.trust import check_charter, check_identity
 from partsong.common.keys import Identity, lock
@@ -121,13 +120,3 @@ def test_the_key_here_must_be_the_listed_one(tmp_path: Path, people, key_file: P
     assert "another key for b" in check_charter(tmp_path, member="b", identity=key_file).found
     assert "the coordinator" in check_charter(tmp_path, member=None, identity=key_file).found
     assert guarded(lambda: check_charter(tmp_path, member="z", identity=key_file)).found == "charter: no site z"
-
-
-def test_a_canary_round_must_open_to_zeros() -> None:
-    """Zeros pass, anything else says that no run may start, and nobody to ask is a skip."""
-    good = CanaryResult(answered=("a", "b", "c"), all_zero=True, seconds=1.5)
-    bad = CanaryResult(answered=("a", "b", "c"), all_zero=False, seconds=1.5)
-
-    assert check_canary(lambda: good).state == "ok"
-    assert "not zero" in check_canary(lambda: bad).found
-    assert check_canary(None).state == "skipped"
