@@ -44,13 +44,13 @@ def check_canary(ask: AskCanary | None) -> Seen:
         return fail(
             f"run {result.run}: {result.reason or 'no sum opened'}",
             cause="the path that updates will go does not work from end to end",
-            remedy=f"`partsong explain {result.run}` says of every site how it fared",
+            remedy=f"`partsong explain runs/{result.run}` says of every site how it fared",
         )
     found = f"{len(result.answered)} sites in {result.seconds:.1f} s: {', '.join(result.answered)}"
     if result.missing:
         return warn(
             found,
             cause=f"{', '.join(result.missing)} took no part",
-            remedy=f"`partsong explain {result.run}` says why",
+            remedy=f"`partsong explain runs/{result.run}` says why",
         )
     return ok(found)

@@ -30,8 +30,9 @@ def check_interception(seen: Handshake, authority: Path) -> Seen:
             f"the certificate shown is of {whose}",
             cause="something on the way opens the encryption (a proxy with TLS inspection), or this is not the "
             "coordinator",
-            remedy="have this address left out of TLS inspection; only if that cannot be, and you know this "
-            "authority, name its PEM file as `ca_bundle` in site.yaml: updates stay masked and signed either way",
+            remedy="have this address left out of TLS inspection: what opens a connection cannot show this site's "
+            "certificate, so no setting here helps; only where the coordinator's own certificate is of another "
+            "authority than enrolment brought, name its PEM file as `ca_bundle` in site.yaml",
         )
     return fail(
         f"the right authority, but {seen.distrust}",

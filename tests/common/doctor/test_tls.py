@@ -48,7 +48,7 @@ def test_a_proxy_that_opens_tls_is_found_and_named(tmp_path: Path, pinned: Autho
     finding = tls.check_interception(seen, pinned.file)
     assert finding.state == "fail"
     assert "CN=Hospital Inspection CA" in finding.found
-    assert "ca_bundle" in finding.remedy
+    assert "left out of TLS inspection" in finding.remedy
     assert seen.answer is None
 
 

@@ -71,7 +71,7 @@ def test_a_run_that_failed_is_a_failure_with_its_reason() -> None:
 
     seen = check_canary(lambda: result)
     assert (seen.state, seen.found) == ("fail", "run canary-1: floor not met")
-    assert "partsong explain canary-1" in seen.remedy
+    assert "partsong explain runs/canary-1" in seen.remedy
 
 
 def test_all_sites_in_the_sum_is_fine_and_nobody_to_ask_a_skip() -> None:
