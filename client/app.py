@@ -1,6 +1,7 @@
 """A site as a Flower ClientApp. It moves messages and decides nothing.
 
-Covers: over a network, that no text of an exception leaves the site (`make_remote_app`).
+Covers: over a network, that no text of an exception leaves the site, and that nothing reaches it that the coordinator
+of the charter has not signed for it (`make_remote_app`).
 Does not cover: the transport's own security, and what a site's answers hold (`partsong.client.site`).
 """
 
@@ -13,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
+from partsong.common.envelope import Letter, SiteEnvelope
 from partsong.common.errors import WireError
 
 if TYPE_CHECKING:  # a site brings torch along, moving messages does not need it
@@ -20,7 +22,7 @@ if TYPE_CHECKING:  # a site brings torch along, moving messages does not need it
     from partsong.client.site import Site
 
 RAW = "partsong.raw.v1"
-_QUERIES = ("propose", "keys", "roster", "confirm", "unmask", "result")
+_QUERIES = ("propose", "keys", "roster", "confirm", "unmask", "result", "offer", "publish")
 """Kinds of messages besides OPEN, which is Flower's `train`."""
 _APP_RAISED = 2
 
@@ -31,10 +33,12 @@ def make_app(site_of: Callable[[Context], Site]) -> ClientApp:
     Args:
         site_of: finds the site that a Flower context stands for; one process may play several.
     """
-    return _routed(ClientApp(), site_of)
+    return _routed(ClientApp(), site_of, None)
 
 
-def make_remote_app(site_of: Callable[[Context], Site], *, on_error: Callable[[Exception], None]) -> ClientApp:
+def make_remote_app(
+    site_of: Callable[[Context], Site], *, on_error: Callable[[Exception], None], envelope: SiteEnvelope | None = None
+) -> ClientApp:
     """Wrap a site into a ClientApp for a coordinator elsewhere.
 
     Guarantees: whatever goes wrong, the coordinator learns that it did and nothing else. Flower by itself would send
@@ -42,6 +46,7 @@ def make_remote_app(site_of: Callable[[Context], Site], *, on_error: Callable[[E
     Args:
         site_of: finds the site that a Flower context stands for.
         on_error: told the exception, at the site.
+        envelope: checks what the coordinator signed and signs the answers; None where another layer does it.
     """
 
     def conceal(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -51,25 +56,39 @@ def make_remote_app(site_of: Callable[[Context], Site], *, on_error: Callable[[E
             on_error(err)
             return Message(Error(_APP_RAISED, "the site failed"), reply_to=message)
 
-    return _routed(ClientApp(mods=[conceal]), site_of)
+    return _routed(ClientApp(mods=[conceal]), site_of, envelope)
 
 
-def _routed(app: ClientApp, site_of: Callable[[Context], Site]) -> ClientApp:
-    def handle(message: Message, context: Context) -> Message:
-        site = site_of(context)
-        return _reply(
-            message, site.handle(_header(message), vector=_raw(message, "vector"), note=_raw(message, "note"))
-        )
+def _routed(app: ClientApp, site_of: Callable[[Context], Site], envelope: SiteEnvelope | None) -> ClientApp:
+    def handler(kind: str) -> Callable[[Message, Context], Message]:
+        def handle(message: Message, context: Context) -> Message:
+            vector, note = _raw(message, "vector"), _raw(message, "note")
+            if envelope is None:
+                answer = site_of(context).handle(_header(message), vector=vector, note=note)
+                return _reply(message, answer, {"header": answer.header})
+            letter = Letter.read(_fields(message), kind=kind, vector=vector, note=note)
+            question = envelope.open(letter)
+            answer = site_of(context).handle(letter.header, vector=vector, note=note)
+            sealed = envelope.seal(
+                run=letter.run, kind=kind, question=question,
+                header=answer.header, vector=answer.vector, note=answer.note,
+            )  # fmt: skip
+            return _reply(message, answer, sealed.fields())
 
-    app.train()(handle)
+        return handle
+
+    app.train()(handler("open"))
     for kind in _QUERIES:
-        app.query(kind)(handle)
+        app.query(kind)(handler(kind))
     return app
 
 
+def _fields(message: Message) -> ConfigRecord:
+    return message.content.config_records.get("partsong") or ConfigRecord()
+
+
 def _header(message: Message) -> bytes:
-    config = message.content.config_records.get("partsong")
-    header = config.get("header") if config is not None else None
+    header = _fields(message).get("header")
     if not isinstance(header, bytes):
         raise WireError("flower message: no partsong header")
     return header
@@ -80,8 +99,8 @@ def _raw(message: Message, name: str) -> bytes:
     return arrays[name].data if arrays is not None and name in arrays else b""
 
 
-def _reply(message: Message, answer: Answer) -> Message:
-    content = RecordDict({"partsong": ConfigRecord({"header": answer.header})})
+def _reply(message: Message, answer: Answer, fields: dict[str, int | str | bytes]) -> Message:
+    content = RecordDict({"partsong": ConfigRecord({**fields})})
     for name, data in (("vector", answer.vector), ("note", answer.note)):
         if data:
             content[name] = ArrayRecord({name: Array(dtype="uint8", shape=(len(data),), stype=RAW, data=data)})

@@ -108,6 +108,9 @@ class JobConfig:
     """Longest sequence in tokens."""
     rounds: int = 5
     """Queries to ask; under differential privacy the budget is spread over all of them."""
+    start_timeout_s: float = 604800.0
+    """How long the run waits for its sites to connect and to accept the plan, which a person at a site may have to
+    approve; then it fails, naming those that are missing."""
     expected_sites: tuple[str, ...] = ()
     """Sites that must take part: the run does not start without them, and a round without one of them is reported as
     failed. Empty: whoever accepts, from `cohort.minimum` up."""
@@ -115,5 +118,9 @@ class JobConfig:
     def __post_init__(self) -> None:
         if self.rounds <= 0:
             raise ValueError(f"rounds above 0, not {self.rounds}")
+        if self.start_timeout_s <= 0:
+            raise ValueError(f"start_timeout_s above 0, not {self.start_timeout_s}")
+        if len(set(self.expected_sites)) != len(self.expected_sites):
+            raise ValueError("expected_sites without repeats")
         if not 2 <= self.max_length <= 1_000_000:
             raise ValueError(f"max_length between 2 and 1000000, not {self.max_length}")

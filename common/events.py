@@ -37,6 +37,22 @@ class SiteProgress:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SiteRefused:
+    """A site does not take part in the plan."""
+
+    site: str
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseBegan:
+    """A phase of a round asks its sites."""
+
+    round: int
+    phase: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SiteReady:
     """A site has its update."""
 
@@ -76,6 +92,14 @@ class RoundSummed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RoundIncomplete:
+    """A sum lacks sites that the job expects in every round."""
+
+    round: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoundAbandoned:
     """A round ended without a sum."""
 
@@ -93,6 +117,13 @@ class ResultChecked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterStored:
+    """A site has checked the published adapter and stored it."""
+
+    site: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluated:
     """The simulator scored the held-out records. Only possible where one process holds them all."""
 
@@ -105,12 +136,16 @@ Event = (
     RunStarted
     | RoundOpened
     | SiteProgress
+    | SiteRefused
+    | PhaseBegan
     | SiteReady
     | SiteReported
     | SiteLost
     | RoundSummed
+    | RoundIncomplete
     | RoundAbandoned
     | ResultChecked
+    | AdapterStored
     | Evaluated
 )
 Listener = Callable[[Event], None]

@@ -22,11 +22,19 @@ size caps. Does not cover: who sent it (the transport's and the note's signature
 | step    | site        | -                         | CONFIRM or UNMASK       | the answer to either                   |
 | result  | coordinator | -                         | RESULT                  | a sum to check outside of a round      |
 | checked | site        | -                         | VERDICT                 | what the site found                    |
+| offer   | coordinator | -                         | -                       | the adapters that are published        |
+| want    | site        | -                         | -                       | those that it has not stored           |
+| publish | coordinator | adapter: frozen part, then trained part, f32 | small files | an adapter, whole              |
+| stored  | site        | -                         | -                       | it was checked and stored              |
+
+The small files of a publish are the bytes of all `files` but the weights, one after the other; the weights file follows
+from the vector.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -44,6 +52,14 @@ MAX_HEADER_BYTES = 1 << 20
 T = TypeVar("T")
 RefusalCode = Literal["plan", "policy", "budget", "data", "model", "state", "sum"]
 KeyStep = Literal["begin", "pair", "reveal", "finish"]
+AdapterFile = Literal[
+    "README.md", "adapter_config.json", "adapter_model.safetensors", "privacy.json", "provenance.json"
+]
+WEIGHTS: AdapterFile = "adapter_model.safetensors"
+MOST_OFFERED = 100
+MOST_FILE_BYTES = 1 << 22
+"""Of a published file other than the weights."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,6 +226,92 @@ class Checked:
         _check_names(self.site)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offered:
+    """One published adapter."""
+
+    run: str
+    plan_sha256: str
+    adapter_sha256: str
+    """Of the trained part."""
+
+    def __post_init__(self) -> None:
+        _check_names(self.run)
+        _check_digests(self.plan_sha256, self.adapter_sha256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offer:
+    """The adapters that a site may ask for, the newest last."""
+
+    kind = "offer"
+    adapters: tuple[Offered, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.adapters) <= MOST_OFFERED:
+            raise ValueError(f"at most {MOST_OFFERED} adapters")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Want:
+    """Those of the offered that the site lacks, by plan."""
+
+    kind = "want"
+    site: str
+    plans: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_names(self.site)
+        _check_digests(*self.plans)
+        if not len(set(self.plans)) == len(self.plans) <= MOST_OFFERED:
+            raise ValueError(f"at most {MOST_OFFERED} plans without repeats")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishedFile:
+    """A file of the PEFT directory."""
+
+    name: AdapterFile
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _check_digests(self.sha256)
+        if self.size < 0 or (self.name != WEIGHTS and self.size > MOST_FILE_BYTES):
+            raise ValueError(f"files of at most {MOST_FILE_BYTES} bytes beside the weights")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publish:
+    """A published adapter: whose plan it is, and what its directory holds."""
+
+    kind = "publish"
+    plan: Plan
+    adapter_sha256: str
+    """Of the trained part; a site compares it with its own copy, which it computed from the sums."""
+    files: tuple[PublishedFile, ...]
+    """Sorted by name; without repeats."""
+
+    def __post_init__(self) -> None:
+        _check_digests(self.adapter_sha256)
+        names = [file.name for file in self.files]
+        if names != sorted(set(names)) or WEIGHTS not in names:
+            raise ValueError("files sorted by name, without repeats, the weights among them")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """The site has checked the adapter and stored it."""
+
+    kind = "stored"
+    site: str
+    plan_sha256: str
+
+    def __post_init__(self) -> None:
+        _check_names(self.site)
+        _check_digests(self.plan_sha256)
+
+
 def encode(message: Any) -> bytes:
     """Encode a message's header."""
     return canonical_json({"wire": WIRE_VERSION, "kind": message.kind, "body": to_tree(message)})
@@ -290,6 +392,11 @@ def _tree(data: bytes) -> dict[str, Any]:
 def _check_names(*names: str) -> None:
     if not all(map(is_name, names)):
         raise ValueError(f"site names of 1 to {LONGEST_NAME} printable characters")
+
+
+def _check_digests(*digests: str) -> None:
+    if not all(map(_SHA256.fullmatch, digests)):
+        raise ValueError("SHA-256 as 64 lower-case hex digits")
 
 
 def _shown(value: object, *, most: int = 20) -> str:

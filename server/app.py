@@ -1,7 +1,8 @@
 """The coordinator as a Flower ServerApp. It moves messages and decides nothing.
 
 Each parcel is a Flower message: the header as bytes in a ConfigRecord, vector and note as opaque Arrays (Flower cuts
-arrays, not configs, into chunks that survive slow links).
+arrays, not configs, into chunks that survive slow links). Over a network each message is signed: run, site, version and
+signature stand beside the header.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
+from partsong.common.envelope import CoordinatorEnvelope, Letter
+from partsong.common.errors import WireError
 from partsong.server.exchange import Exchange, Parcel
 from partsong.server.rounds import Loss
 
@@ -23,6 +26,8 @@ MESSAGE_TYPES = {
     "confirm": "query.confirm",
     "unmask": "query.unmask",
     "result": "query.result",
+    "offer": "query.offer",
+    "publish": "query.publish",
 }
 """Flower's message type for each kind of message."""
 RAW = "partsong.raw.v1"
@@ -30,16 +35,38 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 1.0
 _ERROR_NODE_UNAVAILABLE = 5
 
 
+_Fields = dict[str, int | str | bytes]
+_Check = Callable[[Mapping[str, object], bytes, bytes], None]
+"""Raises WireError unless fields, vector and note of an answer are those of the asked site."""
+
+
 class GridExchange:
     """An exchange over a Flower Grid."""
 
-    def __init__(self, grid: Grid) -> None:
-        """Use `grid`, which outlives this object."""
-        self._grid = grid
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        site_at: Callable[[int], str | None] = lambda _node: None,
+        envelope: CoordinatorEnvelope | None = None,
+    ) -> None:
+        """Use `grid`, which outlives this object.
+
+        Args:
+            grid: carries the messages.
+            site_at: tells which site a node is, where the transport knows.
+            envelope: signs questions and checks answers; None in a simulation. With one, a node that is no site is
+                sent nothing.
+        """
+        self._grid, self._site_at, self._envelope = grid, site_at, envelope
 
     def addresses(self) -> tuple[int, ...]:
         """Node ids that are connected now."""
         return tuple(sorted(self._grid.get_node_ids()))
+
+    def site_at(self, address: int) -> str | None:
+        """The site of a node, where the transport knows."""
+        return self._site_at(address)
 
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
@@ -50,7 +77,11 @@ class GridExchange:
         over before the last answer. Error replies made by the server carry no node, so answers are matched by
         message id.
         """
-        out = [self._message(parcel, node, phase=phase, ttl_s=timeout_s) for node, parcel in parcels.items()]
+        out, checks = list[Message](), dict[int, _Check]()
+        for node, parcel in parcels.items():
+            for fields, check in self._sealed(parcel, node, phase):
+                checks[node] = check
+                out.append(self._message(fields, parcel, node, phase=phase, ttl_s=timeout_s))
         waiting = dict(self._pushed(out))
         for node in set(parcels) - set(waiting.values()):
             yield node, Loss.SILENT
@@ -60,7 +91,7 @@ class GridExchange:
             replies = [r for r in self._grid.pull_messages(list(waiting)) if r.metadata.reply_to_message_id in waiting]
             for reply in replies:
                 node = waiting.pop(reply.metadata.reply_to_message_id)
-                yield node, _parcel(reply, node)
+                yield node, _parcel(reply, node, checks[node])
             if is_last:
                 return
             pause_s = _FIRST_PAUSE_S if replies else min(pause_s * 1.5, _LONGEST_PAUSE_S)
@@ -74,8 +105,24 @@ class GridExchange:
             if message_id:
                 yield message_id, message.metadata.dst_node_id
 
-    def _message(self, parcel: Parcel, node: int, *, phase: str, ttl_s: float) -> Message:
-        content = RecordDict({"partsong": ConfigRecord({"header": parcel.header})})
+    def _sealed(self, parcel: Parcel, node: int, phase: str) -> Iterator[tuple[_Fields, _Check]]:
+        """Give the fields of a question and the check of its answer; nothing for a node that is no site."""
+        envelope, site = self._envelope, self._site_at(node)
+        if envelope is None:
+            yield {"header": parcel.header}, lambda _fields, _vector, _note: None
+        elif site is not None:
+            letter, question = envelope.seal(
+                kind=phase, site=site, header=parcel.header, vector=parcel.vector, note=parcel.note
+            )
+
+            def check(fields: Mapping[str, object], vector: bytes, note: bytes) -> None:
+                answer = Letter.read(fields, kind=phase, vector=vector, note=note)
+                envelope.open(answer, kind=phase, site=site, question=question)
+
+            yield letter.fields(), check
+
+    def _message(self, fields: _Fields, parcel: Parcel, node: int, *, phase: str, ttl_s: float) -> Message:
+        content = RecordDict({"partsong": ConfigRecord({**fields})})
         for name, data in (("vector", parcel.vector), ("note", parcel.note)):
             if data:
                 raw = Array(dtype="uint8", shape=(len(data),), stype=RAW, data=data)
@@ -98,15 +145,19 @@ def make_app(run: Callable[[Exchange], None]) -> ServerApp:
     return app
 
 
-def _parcel(reply: Message, node: int) -> Parcel | Loss:
+def _parcel(reply: Message, node: int, check: _Check) -> Parcel | Loss:
     if reply.has_error():
         return Loss.SILENT if reply.error.code == _ERROR_NODE_UNAVAILABLE else Loss.FAILED
     content = reply.content
-    config = content.config_records.get("partsong")
-    header = config.get("header") if config is not None else None
+    fields = content.config_records.get("partsong") or ConfigRecord()
+    header, vector, note = fields.get("header"), _raw(content, "vector"), _raw(content, "note")
     if reply.metadata.src_node_id != node or not isinstance(header, bytes):
         return Loss.MALFORMED
-    return Parcel(header=header, vector=_raw(content, "vector"), note=_raw(content, "note"))
+    try:
+        check(fields, vector, note)
+    except WireError:
+        return Loss.MALFORMED
+    return Parcel(header=header, vector=vector, note=note)
 
 
 def _raw(content: RecordDict, name: str) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -306,7 +306,12 @@ def _passphrase(file: Path | None, *, new: bool = False) -> bytes:
     from partsong.common.passphrase import find_passphrase, new_passphrase
 
     find = new_passphrase if new else find_passphrase
-    return find(file=file, environment=os.environ, ask=_ask if sys.stdin.isatty() else None)
+    return find(file=file, environment=os.environ, ask=ask_passphrase())
+
+
+def ask_passphrase() -> Callable[[str], str] | None:
+    """Give what asks on the terminal; None where there is none."""
+    return _ask if sys.stdin.isatty() else None
 
 
 def _ask(prompt: str) -> str:

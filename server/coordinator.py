@@ -21,6 +21,9 @@ from partsong.server.secure_sum.masked_sums import MaskedSums
 
 _KIND = {Phase.READY: "open", Phase.REPORT: "roster", Phase.CONFIRM: "confirm", Phase.UNMASK: "unmask"}
 
+_WELCOME_S = 30.0
+"""Longest that a round waits for sites that come late."""
+
 
 class RunNotStarted(PartsongError):
     """Too few sites accepted the plan or agreed on keys; no record was read."""
@@ -47,6 +50,8 @@ class Coordinator:
         self._sums = sums
         self._address: dict[str, int] = {}
         self._proposal = Parcel(header=b"")
+        self._strangers: set[int] = set()
+        """Addresses that were asked since the beginning and take no part."""
         self._forgot: set[str] = set()
         """Sites that say they have no plan, as after a restart."""
 
@@ -72,6 +77,7 @@ class Coordinator:
         for address, answer in answers:
             if why_not := self._enrol(address, answer):
                 refused.append(why_not)
+        self._strangers = set(everybody) - set(self._address.values())
         if len(self._address) < self._plan.minimum_cohort:
             why = f" ({'; '.join(sorted(refused))})" if refused else ""
             raise RunNotStarted(
@@ -88,10 +94,12 @@ class Coordinator:
         Guarantees:
             - the sum has at least the plan's floor of summands, or there is none;
             - a site that fails, is silent or answers nonsense is left out and named;
-            - a site that was restarted takes part again from the round after the one that it missed;
+            - a site that was restarted takes part again from the round after the one that it missed, and so does one
+              that shares keys but was not connected when the run began or went on;
             - words that are no encoded vector end the round, not the run. Whose they were cannot be told from a sum.
         """
-        self._catch_up()  # first, because the round's deadline starts with its desk
+        self._welcome()
+        self._catch_up()  # before the desk, with which the round's deadline starts
         masked = None if self._sums is None else self._sums.desk(query, wait_s=2 * self._timeout_s)
         desk: Desk = masked or PlainDesk(self._plan, query)
         state = Round(number=query.round, attempt=query.attempt, cohort=self.sites, phases=desk.phases)
@@ -99,6 +107,7 @@ class Coordinator:
         bytes_out: dict[str, int] = {}
         try:
             for phase in desk.phases:
+                self._listen(events.PhaseBegan(round=query.round, phase=phase.value))
                 state = self._gather(state, desk, bytes_out)
                 state = rounds.close(state, needed=desk.needed(phase))
                 if state.phase is Phase.ABORTED:
@@ -143,6 +152,28 @@ class Coordinator:
             self._sums.agree_keys(self.sites, self._ask)
         except RoundAborted as err:
             raise RunNotStarted(f"run {self._plan.run}: {err}; no record was read") from err
+
+    def _welcome(self) -> None:
+        """Send the plan to sites that have come since; of a masked run those that have keys can take part."""
+        new = {a for a in self._exchange.addresses() if self._may_come(a)} - set(self._address.values())
+        if not new:
+            return
+        answers = self._exchange.ask(
+            dict.fromkeys(sorted(new), self._proposal), phase="propose", timeout_s=min(self._timeout_s, _WELCOME_S)
+        )
+        for address, answer in answers:
+            if self._enrol(address, answer):
+                continue
+            site = next(name for name, where in self._address.items() if where == address)
+            if self._sums is not None and not self._sums.has_keys(site):
+                del self._address[site]
+        self._strangers |= new - set(self._address.values())
+
+    def _may_come(self, address: int) -> bool:
+        """Whether the site at an address is worth asking: it is new, or known to have keys."""
+        site = self._exchange.site_at(address)
+        has_keys = site is not None and self._sums is not None and self._sums.has_keys(site)
+        return has_keys or address not in self._strangers
 
     def _catch_up(self) -> None:
         """Send each site what it lacks: the plan if it forgot it, and the results that it missed, in order.
@@ -212,12 +243,16 @@ class Coordinator:
         try:
             if wire.kind_of(answer.header) == wire.Refuse.kind:
                 refusal = wire.decode(answer.header, wire.Refuse)
-                return f"{refusal.site}: {refusal.code}"
+                site = self._exchange.site_at(address) or refusal.site
+                self._listen(events.SiteRefused(site=site, code=refusal.code))
+                return f"{site}: {refusal.code}"
             accept = wire.decode(answer.header, wire.Accept)
         except WireError:
             return Loss.MALFORMED.value
         if accept.plan_sha256 != self._plan.sha256:
             return f"{accept.site}: accepted another plan"
+        if self._exchange.site_at(address) not in (None, accept.site):
+            return f"{accept.site}: is another site's name"
         if accept.site in self._address:
             return f"{accept.site}: its name is taken"
         if self._sums is not None and not self._sums.lists(accept.site):

@@ -30,6 +30,10 @@ class Exchange(Protocol):
         """Every site that can be reached now."""
         ...
 
+    def site_at(self, address: int) -> str | None:
+        """The site that is connected at this address; None where the transport does not know, as in a simulation."""
+        ...
+
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
     ) -> Iterator[tuple[int, Parcel | Loss]]:

@@ -10,6 +10,7 @@ from partsong.common.accounting import epsilon, for_grid
 from partsong.common.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.calibration import calibrate
 from partsong.common.config import PrivacyConfig, SimulationConfig
+from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, largest_update
 from partsong.common.secure_sum.fixed_point import Block, Encoding
@@ -31,7 +32,7 @@ class Base:
 
 
 def make_plan(
-    config: SimulationConfig,
+    config: SimulationConfig | JobConfig,
     *,
     run: str,
     max_sites: int,
@@ -54,6 +55,9 @@ def make_plan(
         ConfigError: noise that was asked for does not keep the epsilon that was asked for.
     """
     privacy, training = config.privacy, config.training
+    max_length, seed = (
+        (config.max_length, None) if isinstance(config, JobConfig) else (config.data.max_length, config.seed)
+    )
     size, steps = base.layout.size(trained=True), config.rounds * training.steps_per_round
     dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=steps, size=size)
     clip = config.secure_sum.update_clip or largest_update(training, dp, size=size)
@@ -85,8 +89,8 @@ def make_plan(
         optimizer=config.optimizer,
         minimum_cohort=config.cohort.minimum,
         labels=labels,
-        max_length=config.data.max_length,
-        seed=config.seed,
+        max_length=max_length,
+        seed=seed,
     )
 
 

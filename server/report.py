@@ -11,8 +11,10 @@ from typing import Any
 
 from partsong.common.accounting import Unit, neighbours
 from partsong.common.build import to_tree
+from partsong.common.charter import Charter
 from partsong.common.methods import METHODS
 from partsong.common.plan import DpPlan, Plan
+from partsong.common.thresholds import smallest_sum
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +29,18 @@ class SumFacts:
     corrupt_tolerance: int
     checked_by: tuple[str, ...]
     """Sites that recomputed the published adapter from the sums and signed that it is right."""
+
+
+def sum_facts(charter: Charter, *, checked_by: tuple[str, ...]) -> SumFacts:
+    """Say how the sums under a charter are set up, and who checked them."""
+    return SumFacts(
+        charter_sha256=charter.hash.hex(),
+        members=len(charter.sites),
+        smallest_sum=smallest_sum(roster=len(charter.sites), floors=charter.floors),
+        minimum_honest=charter.minimum_honest,
+        corrupt_tolerance=charter.corrupt_tolerance,
+        checked_by=checked_by,
+    )
 
 
 _UNIT_GAPS = {

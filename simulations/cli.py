@@ -18,7 +18,9 @@ from rich.console import Console
 from partsong import __version__
 from partsong.client.cli import site
 from partsong.common.errors import PartsongError
+from partsong.server import run_cli
 from partsong.server.cli import coordinator
+from partsong.simulations import ask_cli
 from partsong.simulations.deploy_cli import deploy
 from partsong.simulations.doctor_cli import doctor
 
@@ -43,6 +45,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(site, rich_help_panel="Sites")
+run_cli.register(coordinator)
+ask_cli.register(coordinator)
 app.add_typer(coordinator, rich_help_panel="Coordinators")
 app.add_typer(deploy, rich_help_panel="Everyone")
 
@@ -65,6 +69,9 @@ def main() -> None:
         if end.code == _INTERRUPTED:
             Console(stderr=True).print("interrupted; `partsong simulate --resume RUN` continues a run")
         raise
+
+
+app.command(rich_help_panel="Coordinators")(run_cli.explain)
 
 
 @app.callback(invoke_without_command=True)

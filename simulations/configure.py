@@ -18,6 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from partsong.common.build import build, to_tree, unknown_key
 from partsong.common.config import SimulationConfig
+from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
 
 _OPEN_KEYS = ("adapter.peft.",)
@@ -37,6 +38,18 @@ def compose_simulation(overrides: Sequence[str]) -> SimulationConfig:
             required key without a value. Nothing was started.
     """
     return build(SimulationConfig, compose_tree("simulation", SimulationConfig, overrides))
+
+
+def compose_job(study: str, overrides: Sequence[str]) -> JobConfig:
+    """Compose the configuration of a job.
+
+    Args:
+        study: name of the study.
+        overrides: `key=value` and `group=choice`, as Hydra writes them.
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type or out of range, a required key without a value.
+    """
+    return build(JobConfig, {**compose_tree("job", JobConfig, overrides), "study": study})
 
 
 def compose_tree(name: str, cls: type[Any], overrides: Sequence[str]) -> Any:

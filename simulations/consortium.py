@@ -25,7 +25,6 @@ from partsong.common.errors import ConfigError, DataError
 from partsong.common.files import make_folder, sync_folder, write_bytes
 from partsong.common.keys import Identity, fingerprint
 from partsong.common.thresholds import Floors, default_tolerance, smallest_sum
-from partsong.server.report import SumFacts
 from partsong.server.secure_sum.masked_sums import Trust
 from partsong.simulations.run_dir import RunDir
 
@@ -43,18 +42,6 @@ class Consortium:
     def coordinator(self) -> str:
         """Fingerprint of the coordinator's key."""
         return fingerprint(self.trust.charter.coordinator_key)
-
-    def facts(self, *, checked_by: tuple[str, ...]) -> SumFacts:
-        """Say how the sums are set up, and who checked them, for reports."""
-        charter = self.trust.charter
-        return SumFacts(
-            charter_sha256=charter.hash.hex(),
-            members=len(charter.sites),
-            smallest_sum=smallest_sum(roster=len(charter.sites), floors=charter.floors),
-            minimum_honest=charter.minimum_honest,
-            corrupt_tolerance=charter.corrupt_tolerance,
-            checked_by=checked_by,
-        )
 
 
 def floors_of(config: SimulationConfig, *, sites: int) -> Floors:

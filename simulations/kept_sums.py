@@ -21,9 +21,9 @@ from partsong.common.secure_sum.history import Followed, History, HistoryDiffers
 from partsong.common.secure_sum.messages import Signed
 from partsong.common.secure_sum.recompute import recompute
 from partsong.common.secure_sum.transcript import RunFacts
+from partsong.server.adapter_file import read_adapter
 from partsong.server.secure_sum.sum_journal import KeptResult, Spooled, SumJournal
 from partsong.simulations.findings import Findings
-from partsong.simulations.start_file import read_adapter
 
 FOLDER = "coordinator"
 START, RUN, RESULTS = f"{FOLDER}/start.safetensors", f"{FOLDER}/run.json", f"{FOLDER}/results.jsonl"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from partsong.common.config import SimulationConfig
+from partsong.server.marks import NOT_PRIVATE, SEEDED, UNMASKED
 
-UNMASKED = "UNMASKED: secure_sum=off; whoever runs the coordinator could read each site's update"
-NOT_PRIVATE = "NOT PRIVATE: privacy.mode=none; no clipping, no noise, no guarantee for any record"
-SEEDED = "SEEDED: sampling is repeatable; for tests only"
 ONE_PROCESS = "SIMULATION: one process plays all sites and sees all their records and keys"
 
 

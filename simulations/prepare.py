@@ -69,7 +69,7 @@ def prepare(config: SimulationConfig, *, say: Callable[[str], None] = lambda _: 
         private=private,
         say=say,
     )
-    _check_length(host, config.data.max_length)
+    check_length(host, config.data.max_length, key="data.max_length")
     data = dataclasses.replace(config.data, labels=tables.labels)
     for line in dict.fromkeys(filter(None, map(_left_out, tables.sites.values()))):
         say(line)
@@ -83,13 +83,16 @@ def prepare(config: SimulationConfig, *, say: Callable[[str], None] = lambda _: 
     return Prepared(config=config, host=host, tables=tables, sites=sites, held_out=encoded)
 
 
-def _check_length(host: ModelHost, max_length: int) -> None:
+def check_length(host: ModelHost, max_length: int, *, key: str) -> None:
+    """Refuse sequences that the base model has no positions for.
+
+    Raises:
+        ConfigError: longer than its context.
+    """
     settings: Any = host.model.config
     context = getattr(settings, "max_position_embeddings", None)
     if context is not None and max_length > context:
-        raise ConfigError(
-            "data.max_length", found=str(max_length), expected=f"at most {context}, the context of {host.name}"
-        )
+        raise ConfigError(key, found=str(max_length), expected=f"at most {context}, the context of {host.name}")
 
 
 def _left_out(table: Table) -> str | None:

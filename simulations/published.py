@@ -19,8 +19,8 @@ from partsong.common.adapter import FloatVec, digest
 from partsong.common.build import to_tree
 from partsong.common.errors import DataError, PartsongError
 from partsong.common.plan import Plan
+from partsong.server.adapter_file import read_adapter
 from partsong.server.planning import epsilon_after
-from partsong.simulations.start_file import read_adapter
 
 WEIGHTS, OPTIONS = "adapter_model.safetensors", "adapter_config.json"
 PRIVACY, ORIGIN = "privacy.json", "provenance.json"

@@ -7,7 +7,6 @@ partition.json     who got how many records
 metrics.jsonl      one line a round
 checkpoint/        state after each round
 charter.json       who takes part, signed by all of them
-charter.json       who takes part, signed by all of them
 coordinator/       its key, the public start, and what it keeps of the secure sum
 sites/NAME/        what would be on a site's own disk: keys, vault, ledger, journal, copy of the adapter, and what the
                    plan means for its patients
@@ -36,21 +35,19 @@ from partsong.common.build import build, sha256_of, to_tree
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, DataError, TryAgain
 from partsong.common.files import write_bytes, write_json
+from partsong.server.run_files import RunFiles
 
 _PACKAGES = ("torch", "transformers", "peft", "opacus", "flwr", "dp-accounting", "numpy")
 _SAME_SECOND = 1000
 
 
-class RunDir:
-    """Paths and files of one run."""
+class RunDir(RunFiles):
+    """Paths and files of one simulated run."""
 
     def __init__(self, path: Path) -> None:
         """Use `path`."""
-        self.path = path
-        self.adapter, self.report, self.metrics = path / "adapter", path / "report.txt", path / "metrics.jsonl"
-        self.plan, self.partition, self._about = path / "plan.json", path / "partition.json", path / "run.json"
-        self.charter, self.coordinator = path / "charter.json", path / "coordinator"
-        self.start = self.coordinator / "start.safetensors"
+        super().__init__(path)
+        self.partition, self._about = path / "partition.json", path / "run.json"
 
     @classmethod
     def create(cls, config: SimulationConfig, *, marks: tuple[str, ...]) -> RunDir:
@@ -106,11 +103,6 @@ class RunDir:
         folder = self.path / "sites" / (site if plain else f"{safe}-{mark}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-    def rewrite_metrics(self, history: list[dict[str, Any]]) -> None:
-        """Make `metrics.jsonl` hold exactly the rounds of `history`; readers see the old file or the new one."""
-        lines = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in history)
-        write_bytes(self.metrics, "".join(lines).encode())
 
 
 def _fresh_folder(config: SimulationConfig) -> Path:

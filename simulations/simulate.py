@@ -12,17 +12,17 @@ from partsong.client.patients import patient_view
 from partsong.common.build import sha256_of
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import PartsongError
-from partsong.common.files import write_bytes, write_json
+from partsong.common.files import write_json
 from partsong.common.plan import Plan
-from partsong.server.planning import epsilon_after
-from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
-from partsong.server.studies.publish import publish
+from partsong.server.adapter_file import keep_start
+from partsong.server.publication import publish_run
+from partsong.server.run import Result
+from partsong.server.studies.peft_options import peft_options
 from partsong.simulations.display import display_for
-from partsong.simulations.federation import Federation, Result, draft, fresh_adapter, record_partition
+from partsong.simulations.federation import Federation, draft, fresh_adapter, record_partition
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.run_dir import RunDir
-from partsong.simulations.start_file import keep_start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,34 +93,14 @@ def _show_patients(prepared: Prepared, run: RunDir, plan: Plan, *, console: Cons
 
 def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
     config, base = prepared.config, prepared.host.name
-    warnings = marks(config)
-    at_two = epsilon_after(result.plan, len(result.history), sites=2)
-    publish(
-        run.adapter,
-        plan=result.plan,
-        trained_P=result.trained_P,
-        frozen_F=result.frozen_F,
+    publish_run(
+        run,
+        result,
         base_name=base,
-        privacy=privacy_facts(result.plan, epsilon=result.epsilon, at_two_sites=at_two, marks=warnings),
-        provenance=provenance_facts(
-            result.plan,
-            history=result.history,
-            config_sha256=sha256_of(config),
-            base_name=base,
-            secure_sum=result.secure_sum,
-        ),
-        card=model_card(result.plan, epsilon=result.epsilon, marks=warnings, base_name=base),
+        peft=peft_options(result.plan.lora, base_name=base),
+        config_sha256=sha256_of(config),
+        marks=marks(config),
     )
-    text = text_report(
-        result.plan,
-        history=result.history,
-        epsilon=result.epsilon,
-        at_two_sites=at_two,
-        marks=warnings,
-        base_name=base,
-        secure_sum=result.secure_sum,
-    )
-    write_bytes(run.report, text.encode())
 
 
 def _say(console: Console, text: str, *, style: str | None = None) -> None:

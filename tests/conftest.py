@@ -106,6 +106,8 @@ _helper("wiring")
 _helper("lies")
 _helper("loopback")
 _helper("quiet_daemons")
+_helper("transport_fixtures")
+_helper("fleet_site")
 
 
 def _masked_plan(**changes: Any) -> Plan:

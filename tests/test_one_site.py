@@ -59,6 +59,9 @@ class Memory:
     def addresses(self) -> tuple[int, ...]:
         return (1,)
 
+    def site_at(self, address: int) -> str | None:
+        return None
+
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
     ) -> Iterator[tuple[int, Parcel | Loss]]:

@@ -165,6 +165,9 @@ class Lines:
     def addresses(self) -> tuple[int, ...]:
         return tuple(range(100, 100 + len(self.made.names)))
 
+    def site_at(self, address: int) -> str | None:
+        return None
+
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
     ) -> Iterator[tuple[int, Parcel | Loss]]:

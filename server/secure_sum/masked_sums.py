@@ -80,6 +80,11 @@ class MaskedSums:
         """Whether the charter lists a site of this name."""
         return any(member.id == site for member in self._trust.charter.sites)
 
+    def has_keys(self, site: str) -> bool:
+        """Whether a site of this name took part in set-up."""
+        members = () if self._run is None else self._run.members
+        return any(self._trust.charter.sites[number].id == site for number in members)
+
     @property
     def is_set_up(self) -> bool:
         """Whether the sites share keys."""

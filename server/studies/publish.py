@@ -8,13 +8,12 @@ provenance.json                                  base digest, plan, rounds, cont
 
 from __future__ import annotations
 
-import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 from safetensors.numpy import save
 
 from partsong.common.adapter import FloatVec, unflatten
@@ -29,7 +28,7 @@ def publish(
     plan: Plan,
     trained_P: FloatVec,
     frozen_F: FloatVec,
-    base_name: str,
+    peft: Mapping[str, Any],
     privacy: dict[str, Any],
     provenance: dict[str, Any],
     card: str,
@@ -43,7 +42,7 @@ def publish(
         plan: of the run.
         trained_P: the global adapter, trained part.
         frozen_F: its frozen part.
-        base_name: of the base model, for people.
+        peft: all of PEFT's options; see `partsong.server.studies.peft_options`.
         privacy: what `privacy.json` says.
         provenance: what `provenance.json` says.
         card: text of README.md.
@@ -57,8 +56,7 @@ def publish(
         tensors = unflatten(frozen_F, plan.layout.frozen) | unflatten(trained_P, plan.layout.trained)
         contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         write_bytes(scratch / "adapter_model.safetensors", save(contiguous, metadata={"format": "pt"}))
-        options = {**plan.lora, "base_model_name_or_path": base_name, "inference_mode": True}
-        write_json(scratch / "adapter_config.json", _plain(peft.LoraConfig(**options).to_dict()))
+        write_json(scratch / "adapter_config.json", dict(peft))
         write_bytes(scratch / "README.md", card.encode())
         write_json(scratch / "privacy.json", to_tree(privacy))
         write_json(scratch / "provenance.json", to_tree(provenance))
@@ -70,10 +68,3 @@ def publish(
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _plain(options: dict[str, Any]) -> Any:
-    """PEFT's own values hold sets and enums; JSON does not."""
-    return json.loads(
-        json.dumps(options, default=lambda v: sorted(v) if isinstance(v, set) else getattr(v, "value", str(v)))
-    )

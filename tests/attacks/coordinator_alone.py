@@ -18,13 +18,13 @@ from partsong.common.charter import read as read_charter
 from partsong.common.keys import Identity
 from partsong.common.methods import ServerState
 from partsong.common.plan import Plan
+from partsong.server.adapter_file import read_adapter
 from partsong.server.coordinator import Coordinator
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Loss
 from partsong.server.secure_sum.masked_sums import MaskedSums, Trust
 from partsong.server.secure_sum.sum_journal import SumJournal
 from partsong.server.studies.train import train
-from partsong.simulations.start_file import read_adapter
 
 
 class PipeExchange:
@@ -35,6 +35,9 @@ class PipeExchange:
 
     def addresses(self) -> tuple[int, ...]:
         return tuple(range(self._sites))
+
+    def site_at(self, address: int) -> str | None:
+        return None
 
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float

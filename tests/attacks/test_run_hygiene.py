@@ -35,6 +35,7 @@ from partsong.common import wire
 from partsong.common.build import to_tree
 from partsong.common.config import SimulationConfig
 from partsong.common.files import write_json
+from partsong.server.adapter_file import keep_start
 from partsong.server.app import GridExchange
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Loss
@@ -49,7 +50,6 @@ from partsong.simulations.prepare import prepare
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.simulate import simulate
 from partsong.simulations.sites import make_site
-from partsong.simulations.start_file import keep_start
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DRIVER = Path(__file__).with_name("coordinator_alone.py")

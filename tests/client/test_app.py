@@ -87,7 +87,7 @@ def test_without_that_flower_would_be_given_the_text() -> None:
         make_app(site_of)(message("query.roster", header=b"fail"), CONTEXT)
 
 
-@pytest.mark.parametrize("module", ["consent", "seal", "door", "spending", "app"])
+@pytest.mark.parametrize("module", ["rules.consent", "seal", "secure_sum.door", "budget.spending", "app"])
 def test_deciding_sealing_and_moving_messages_need_no_torch(module: str) -> None:
     """What runs beside the model can be audited without it."""
     code = f"import sys, partsong.client.{module}; sys.exit('torch' in sys.modules)"

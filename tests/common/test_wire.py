@@ -32,6 +32,9 @@ SMALL = [
     wire.Step(site="north", round=2, attempt=1),
     wire.Result(plan_sha256="p", summed=2, adapter_sha256="a"),
     wire.Checked(site="north"),
+    wire.Offer(adapters=(wire.Offered(run="run-1", plan_sha256="a" * 64, adapter_sha256="b" * 64),)),
+    wire.Want(site="north", plans=("a" * 64,)),
+    wire.Stored(site="north", plan_sha256="a" * 64),
 ]
 
 
@@ -149,6 +152,41 @@ def test_site_names_that_cannot_be_shown_are_refused(name: str) -> None:
         wire.decode(data, wire.Accept)
     with pytest.raises(ValueError, match="printable"):
         wire.Roster(plan_sha256="p", round=1, attempt=1, sites=("north", name))
+
+
+def published(**changes: Any) -> dict[str, Any]:
+    """A file of a published adapter, as it stands on the wire."""
+    return {"name": "adapter_model.safetensors", "size": 10, "sha256": "c" * 64} | changes
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ([published(name="../../etc/passwd")], "files"),
+        ([published(name="adapter_model.bin")], "files"),
+        ([published(sha256="c" * 63)], "64 lower-case hex digits"),
+        ([published(size=-1)], "files of at most"),
+        ([published(name="README.md", size=(1 << 22) + 1), published()], "files of at most"),
+        ([published(name="README.md")], "the weights among them"),
+        ([published(), published()], "without repeats"),
+        ([published(name="privacy.json"), published()], "sorted by name"),
+    ],
+)
+def test_a_published_directory_holds_known_files_only(
+    make_plan: MakePlan, files: list[dict[str, Any]], text: str
+) -> None:
+    """No path, no other ending, no second file of a name; the control is one that comes back."""
+    right = wire.Publish(
+        plan=make_plan(),
+        adapter_sha256="a" * 64,
+        files=(wire.PublishedFile(name="README.md", size=3, sha256="b" * 64), wire.PublishedFile(**published())),
+    )
+    tree = json.loads(wire.encode(right))
+    assert wire.decode(wire.encode(right), wire.Publish) == right
+    tree["body"]["files"] = files
+
+    with pytest.raises(WireError, match=text):
+        wire.decode(json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(), wire.Publish)
 
 
 def test_an_unknown_refusal_code_is_refused() -> None:

@@ -43,6 +43,9 @@ class Wire:
     def addresses(self) -> tuple[int, ...]:
         return tuple(range(10, 10 + len(self.names)))
 
+    def site_at(self, address: int) -> str | None:
+        return None
+
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
     ) -> Iterator[tuple[int, Parcel | Loss]]:
@@ -111,7 +114,8 @@ def test_a_round_opens_the_mean_of_its_sites(make_plan: MakePlan) -> None:
     assert min(outcome.bytes_out.values()) > run.wire.plan.encoding.bytes()
     assert [phase for phase, _ in run.wire.asked] == ["propose", "open", "roster"]
     kinds = [type(e).__name__ for e in run.heard]
-    assert kinds == ["RunStarted", "RoundOpened", *["SiteReady"] * 4, *["SiteReported"] * 4]
+    ready, reported = ["SiteReady"] * 4, ["SiteReported"] * 4
+    assert kinds == ["RunStarted", "RoundOpened", "PhaseBegan", *ready, "PhaseBegan", *reported]
 
 
 def words(*, top: bool = False, size: int = 9) -> bytes:

@@ -21,9 +21,9 @@ from partsong.common.secure_sum.merkle import root_of
 from partsong.common.secure_sum.messages import Result, Statement, sign
 from partsong.common.secure_sum.result import words_from_bytes, words_to_bytes
 from partsong.common.secure_sum.transcript import RunFacts
+from partsong.server.adapter_file import keep_start, read_adapter
 from partsong.server.secure_sum.sum_journal import SumJournal
 from partsong.simulations.kept_sums import read_start
-from partsong.simulations.start_file import keep_start, read_adapter
 from partsong.simulations.verify import verify
 
 WEIGHTS = "adapter/adapter_model.safetensors"

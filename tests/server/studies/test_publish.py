@@ -27,6 +27,7 @@ from partsong.common.config import AdapterConfig, DataConfig, ModelConfig, Priva
 from partsong.common.plan import Plan
 from partsong.server.planning import Base, make_plan
 from partsong.server.report import guarantee, model_card, privacy_facts, provenance_facts, text_report
+from partsong.server.studies.peft_options import peft_options
 from partsong.server.studies.publish import publish
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -85,7 +86,8 @@ def plan_of(host: ModelHost, mode: Any = "none", **privacy: Any) -> Plan:
 def published(folder: Path, host: ModelHost, plan: Plan) -> Path:
     epsilon = None if plan.dp is None else 1.25
     publish(
-        folder, plan=plan, trained_P=host.take(), frozen_F=host.take(trained=False), base_name=host.name,
+        folder, plan=plan, trained_P=host.take(), frozen_F=host.take(trained=False),
+        peft=peft_options(plan.lora, base_name=host.name),
         privacy=privacy_facts(plan, epsilon=epsilon, at_two_sites=epsilon and 2 * epsilon, marks=MARKS),
         provenance=provenance_facts(plan, history=HISTORY, config_sha256="c" * 64, base_name=host.name, secure_sum=None),
         card=model_card(plan, epsilon=epsilon, marks=MARKS, base_name=host.name),
@@ -257,7 +259,7 @@ def test_a_full_disk_leaves_no_directory_or_the_older_one(tmp_path: Path, *, old
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     try:
-        publish(Path({str(folder)!r}), plan=plan, trained_P=zeros[0], frozen_F=zeros[1], base_name="x",
+        publish(Path({str(folder)!r}), plan=plan, trained_P=zeros[0], frozen_F=zeros[1], peft={{"r": 2}},
                 privacy={{}}, provenance={{}}, card="")
     except TryAgain as err:
         sys.exit(err.exit_code)

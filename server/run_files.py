@@ -1,0 +1,70 @@
+"""The directory of one run at its coordinator: what a deployed run and a simulated one have in common.
+
+plan.json          what the sites agreed to
+charter.json       who takes part, signed by all of them
+metrics.jsonl      one line a round
+opened.jsonl       rounds whose query went out
+events.jsonl       what happened, for `partsong explain`; names, counts and released numbers only
+checkpoint/        state after each round
+coordinator/       the public start, and what is kept of the secure sum
+adapter/           the PEFT directory, once the run is finished
+report.txt         for people
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from partsong.common.build import build, to_tree
+from partsong.common.errors import ConfigError, DataError
+from partsong.common.files import write_bytes, write_json
+from partsong.common.plan import Plan
+
+
+class RunFiles:
+    """Paths and files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Use `path`."""
+        self.path = path
+        self.adapter, self.report, self.metrics = path / "adapter", path / "report.txt", path / "metrics.jsonl"
+        self.plan, self.charter, self.events = path / "plan.json", path / "charter.json", path / "events.jsonl"
+        self.coordinator = path / "coordinator"
+        self.start = self.coordinator / "start.safetensors"
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Write the plan down, or find that it is the one that was.
+
+        Raises:
+            DataError: the directory holds a run of another plan.
+        """
+        tree = json.loads(json.dumps(to_tree(plan)))
+        if not self.plan.exists():
+            write_json(self.plan, tree)
+        elif json.loads(self.plan.read_text()) != tree:
+            raise DataError(
+                str(self.plan),
+                found="another plan than this model and configuration give now",
+                expected="the same one",
+                remedy="resume with the model and the versions that began the run (run.json), or start a new run",
+            )
+
+    def read_plan(self) -> Plan:
+        """Read the plan back.
+
+        Raises:
+            DataError: missing or damaged.
+        """
+        try:
+            return build(Plan, json.loads(self.plan.read_bytes()), where="plan.json")
+        except (OSError, ValueError, RecursionError, ConfigError) as err:
+            raise DataError(
+                str(self.plan), found="no plan that can be read", expected="what the sites agreed to"
+            ) from err
+
+    def rewrite_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Make `metrics.jsonl` hold exactly the rounds of `history`; readers see the old file or the new one."""
+        lines = (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n" for entry in history)
+        write_bytes(self.metrics, "".join(lines).encode())
