@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from partsong.client import onboarding_cli
+from partsong.client import daemon_cli, onboarding_cli
 
 site = typer.Typer(
     name="site", no_args_is_help=True, help="What a site allows, what it has spent, and what it agreed to."
@@ -21,6 +21,7 @@ policy = typer.Typer(name="policy", no_args_is_help=True, help="Check the site's
 site.add_typer(ledger)
 site.add_typer(policy)
 onboarding_cli.register(site)
+daemon_cli.register(site)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Dir = Annotated[

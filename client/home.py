@@ -10,11 +10,17 @@ charters/          every charter that was pinned, by version; the newest counts
 vault/             what must not be used twice; never restored from a backup
 ledger.sqlite      what was spent; never restored from a backup
 approvals/         plans that were proposed, and what was decided about them
+unfinished/        local rounds that broke off and updates that wait, encrypted; never restored from a backup
 inbox/, outbox/    messages that arrived and answers that are on their way
 plans/HASH/        journal and adapter copy of each plan
 adapters/RUN/      adapters that arrived and were checked
+part.json          whether the site takes new work or pauses
+seen.json          the newest charter that the daemon has worked under
+daemon.lock        held by the running daemon
 control/           socket of the daemon
 log/               JSON lines
+capsules/          what is left of failures
+node               what the coordinator's transport calls this site
 """
 
 from __future__ import annotations
@@ -80,6 +86,11 @@ class SiteHome:
         return self.path / "approvals"
 
     @property
+    def unfinished(self) -> Path:
+        """Folder of local work that is not finished."""
+        return self.path / "unfinished"
+
+    @property
     def inbox(self) -> Path:
         """Folder of messages that were journaled before they were confirmed."""
         return self.path / "inbox"
@@ -100,6 +111,21 @@ class SiteHome:
         return self.path / "adapters"
 
     @property
+    def part(self) -> Path:
+        """Whether the site takes new work."""
+        return self.path / "part.json"
+
+    @property
+    def seen(self) -> Path:
+        """The newest charter that the daemon has worked under."""
+        return self.path / "seen.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the running daemon."""
+        return self.path / "daemon.lock"
+
+    @property
     def socket(self) -> Path:
         """Unix socket of the running daemon; its folder is the owner's alone."""
         return self.path / "control" / "daemon.sock"
@@ -108,3 +134,13 @@ class SiteHome:
     def log(self) -> Path:
         """Folder of the daemon's log."""
         return self.path / "log"
+
+    @property
+    def capsules(self) -> Path:
+        """Folder of failure capsules."""
+        return self.path / "capsules"
+
+    @property
+    def node(self) -> Path:
+        """Written by the connection."""
+        return self.path / "node"

@@ -3,6 +3,9 @@
 Bytes in, bytes out. The order is fixed: a query is checked, its cost reserved in the ledger and the query written to
 the journal before a record is read; an update waits at the site until the roster is known; the cost is committed
 before the update is sealed; it is sealed once and then gone.
+
+Where unfinished work is kept, a round or a waiting update outlives its process, under the reservation it has: only what
+an earlier process left, only while the ledger says reserved, and only once.
 """
 
 from __future__ import annotations
@@ -11,16 +14,18 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from partsong.client.budget.spending import Purse
+from partsong.client.budget.spending import Purse, context_of
 from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import Encoder, LocalUpdate, Progress
+from partsong.client.encoders.encoder import Encoder, LocalUpdate, Progress, Resumable
 from partsong.client.rules.agreement import Consent
 from partsong.client.rules.consent import NotAgreed, check_query, public_refusal
 from partsong.client.seal import seal
 from partsong.client.secure_sum.door import Answer, Door
+from partsong.client.unfinished import UnfinishedWork
 from partsong.common import wire
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.errors import DataError, PartsongError, Refused, WireError
@@ -85,6 +90,7 @@ class Site:
         purse: Purse,
         chance: Callable[[Plan, int], Chance],
         watch: Watch | None = None,
+        unfinished: UnfinishedWork | None = None,
     ) -> None:
         """Set a site up; nothing is read or sent yet. Reservations of updates that a crash has erased are given back.
 
@@ -97,6 +103,7 @@ class Site:
             purse: pays for queries from the site's ledger.
             chance: randomness of a round.
             watch: told what happens, locally.
+            unfinished: where work outlives its process. None: it dies with it.
         """
         self._name, self._encoder, self._consent = name, encoder, consent
         self._journal, self._door, self._purse, self._chance = journal, door, purse, chance
@@ -104,7 +111,14 @@ class Site:
         self._plan: Plan | None = None
         self._frozen_F: FloatVec | None = None
         self._waiting: _Waiting | None = None
-        purse.settle()
+        self._unfinished = unfinished
+        self._left = self._settle()
+        """Contexts that an earlier process has left unfinished, and that nobody has gone on with."""
+
+    @property
+    def holds_update(self) -> bool:
+        """Whether an update waits in this process for its roster."""
+        return self._waiting is not None
 
     def handle(self, header: bytes, *, vector: bytes = b"", note: bytes = b"") -> Answer:
         """Answer one message of the coordinator.
@@ -150,7 +164,8 @@ class Site:
             raise WireError("propose message: the frozen part is not the one that the plan names")
         if digest(start_P) != plan.start_sha256:
             raise WireError("propose message: the start is not the one that the plan names")
-        self._forget()
+        if self._unfinished is None or (self._plan is not None and self._plan.sha256 != plan.sha256):
+            self._forget()
         self._door.agree(plan, start_P)
         self._plan, self._frozen_F = plan, frozen_F
         return Answer(header=wire.encode(wire.Accept(site=self._name, plan_sha256=plan.sha256)))
@@ -163,12 +178,15 @@ class Site:
         return Answer(header=wire.encode(wire.Keyed(site=self._name, step=message.step)), note=reply)
 
     def _open(self, query: wire.Open, vector: bytes, note: bytes) -> Answer:
-        """Train for one round; answer Ready once the update waits here."""
-        self._forget()
+        """Train for one round, or what a crash has left of it; answer Ready once the update waits here."""
+        goes_on = self._goes_on(query)
+        if not goes_on:
+            self._forget()
         plan = self._agreed(query.plan_sha256)
         self._consent.require(plan)
-        check_query(query, plan, opened=self._opened(plan))
-        if plan.dp is not None and (paid := self._purse.queries(plan)) >= plan.rounds:
+        before = self._opened(plan)
+        check_query(query, plan, opened=[q for q in before if not goes_on or q != (query.round, query.attempt)])
+        if plan.dp is not None and not goes_on and (paid := self._purse.queries(plan)) >= plan.rounds:
             raise NotAgreed("budget", f"{paid} of {plan.rounds} rounds are spent")
         adapter_P = wire.floats(vector, size=plan.layout.size(trained=True))
         if digest(adapter_P) != query.adapter_sha256:
@@ -177,14 +195,9 @@ class Site:
             self._door.open(query, note)
         with _coded(None):
             self._purse.recall(self._door.witnessed())
-            context = self._purse.reserve(plan, number=query.round, attempt=query.attempt)
-        try:
-            append_line(self._journal, {"plan": plan.sha256, "round": query.round, "attempt": query.attempt})
-            update = self._train(plan, query.round, adapter_P)
-        except BaseException:
-            # Nothing of the half-done work is kept, so nothing of it can ever be sealed.
-            self._purse.release(context)
-            raise
+            pay = self._purse.resume if goes_on else self._purse.reserve
+            context = pay(plan, number=query.round, attempt=query.attempt)
+        update = self._work(plan, query, adapter_P, context=context, goes_on=goes_on)
         self._waiting = _Waiting(number=query.round, attempt=query.attempt, context=context, update=update)
         block = self._door.wanted
         header = wire.Ready(site=self._name, round=query.round, attempt=query.attempt, block=block)
@@ -193,14 +206,19 @@ class Site:
     def _roster(self, roster: wire.Roster, vector: bytes, note: bytes) -> Answer:
         """Seal the waiting update for the sites of the roster; answer Report. A second call finds nothing to seal."""
         plan = self._agreed(roster.plan_sha256)
-        waiting = self._waiting
+        waiting = self._waiting or self._left_waiting(plan, roster)
         if waiting is None or (waiting.number, waiting.attempt) != (roster.round, roster.attempt):
             raise NotAgreed("state", "no update of that round waits here")
         with _coded("sum"):
             self._door.enter(roster, note, vector)
         # Used up, whatever happens next: where a commit fails, it may have been recorded all the same.
         self._waiting = None
-        self._purse.commit(waiting.context)
+        self._left.discard(waiting.context)
+        try:
+            self._purse.commit(waiting.context)
+        finally:
+            if self._unfinished is not None:
+                self._unfinished.erase(plan.sha256)
         blocks = {UPDATE: waiting.update.update_P, LOSS: np.array([waiting.update.loss], np.float32)}
         words_W = seal(blocks, plan, number=roster.round, rng=self._chance(plan, roster.round).rounding)
         words, sealed = self._door.report(words_W)
@@ -222,28 +240,104 @@ class Site:
             verdict = self._door.check(message, note)
         return Answer(header=wire.encode(wire.Checked(site=self._name)), note=verdict)
 
-    def _train(self, plan: Plan, number: int, adapter_P: FloatVec) -> LocalUpdate:
+    def _work(self, plan: Plan, query: wire.Open, adapter_P: FloatVec, *, context: str, goes_on: bool) -> LocalUpdate:
+        """Compute the update of a query that is paid for, and keep it where work is kept."""
+        self._left.discard(context)
+        try:
+            if not goes_on:
+                entry = {"plan": plan.sha256, "round": query.round, "attempt": query.attempt}
+                append_line(self._journal, entry)
+                if self._unfinished is not None:
+                    self._unfinished.begin(context, adapter_sha256=query.adapter_sha256)
+            update = self._kept_update(plan, context) if goes_on else None
+            if update is None:
+                update = self._train(plan, query.round, adapter_P, context)
+                if self._unfinished is not None:
+                    self._unfinished.keep(context, update)
+        except BaseException as err:
+            if self._unfinished is not None and not isinstance(err, Exception):
+                # The process is told to stop. What it has noted is as after a crash.
+                self._left.add(context)
+            else:
+                # Nothing of the half-done work is kept, so nothing of it can ever be sealed.
+                self._give_up(context)
+            raise
+        return update
+
+    def _train(self, plan: Plan, number: int, adapter_P: FloatVec, context: str) -> LocalUpdate:
         if self._frozen_F is None:
             raise AssertionError("a plan is only ever stored together with its frozen part")
-        update = self._encoder.encode(
-            plan,
-            number=number,
-            frozen_F=self._frozen_F,
-            adapter_P=adapter_P,
-            randomness=self._chance(plan, number).samples,
-            on_step=lambda p: self._watch.step(number, p),
-        )
+        asked: dict[str, Any] = {
+            "number": number,
+            "frozen_F": self._frozen_F,
+            "adapter_P": adapter_P,
+            "randomness": self._chance(plan, number).samples,
+            "on_step": lambda p: self._watch.step(number, p),
+        }
+        if self._unfinished is not None and isinstance(self._encoder, Resumable):
+            bookmark = self._unfinished.bookmark(context, size=plan.layout.size(trained=True))
+            update = self._encoder.encode_on(plan, **asked, bookmark=bookmark)
+        else:
+            update = self._encoder.encode(plan, **asked)
         self._watch.update(number, update)
         return update
 
+    def _settle(self) -> set[str]:
+        """Give back reservations of what died, and erase what was left of contexts that are settled.
+
+        Returns:
+            contexts that can be gone on with.
+        """
+        found = () if self._unfinished is None else self._unfinished.contexts()
+        kept = tuple(filter(self._purse.pays_for, found))
+        self._purse.settle(keep=kept)
+        reserved = set(kept) & set(self._purse.outstanding()) if kept else set()
+        for context in kept:
+            if self._unfinished is not None and context not in reserved:
+                # Committed: it was sealed, or may have been. Nothing is sealed twice.
+                self._unfinished.erase(context.partition(":")[0])
+        return reserved
+
+    def _goes_on(self, query: wire.Open) -> bool:
+        """Say whether a query is the very one that an earlier process broke off."""
+        context = context_of(query.plan_sha256, number=query.round, attempt=query.attempt)
+        if self._unfinished is None or context not in self._left:
+            return False
+        return self._unfinished.starts_from(context, adapter_sha256=query.adapter_sha256)
+
+    def _kept_update(self, plan: Plan, context: str) -> LocalUpdate | None:
+        """Read an update that was complete when its process died."""
+        if self._unfinished is None:
+            return None
+        found = self._unfinished.read(context, size=plan.layout.size(trained=True))
+        return found if isinstance(found, LocalUpdate) else None
+
+    def _left_waiting(self, plan: Plan, roster: wire.Roster) -> _Waiting | None:
+        """Find the update that waits for a roster, where an earlier process has computed it."""
+        context = context_of(plan.sha256, number=roster.round, attempt=roster.attempt)
+        update = self._kept_update(plan, context) if context in self._left else None
+        if update is None:
+            return None
+        return _Waiting(number=roster.round, attempt=roster.attempt, context=context, update=update)
+
     def _forget(self) -> None:
-        """Erase an update whose round was given up, and give its reservation back."""
+        """Erase an update or a round that was given up, and give its reservation back."""
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             context = waiting.context
             waiting.update.update_P.fill(0)
             del waiting
-            self._purse.release(context)
+            self._give_up(context)
+        elif self._plan is not None:
+            for context in [c for c in self._left if c.startswith(f"{self._plan.sha256}:")]:
+                self._give_up(context)
+
+    def _give_up(self, context: str) -> None:
+        """Give a reservation back, once nothing of it is left."""
+        self._left.discard(context)
+        if self._unfinished is not None:
+            self._unfinished.erase(context.partition(":")[0])
+        self._purse.release(context)
 
     def _agreed(self, plan_sha256: str) -> Plan:
         if self._plan is None:

@@ -11,17 +11,21 @@ import gc
 import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import torch
 
 from partsong.client.data.batch import by_length, pad
 from partsong.client.data.encode import Record
-from partsong.client.dp.engine import DpSettings, Stepper, StepResult, plain_stepper, private_stepper
+from partsong.client.dp.engine import DpSettings, Stepper, plain_stepper, private_stepper
 from partsong.client.dp.sampler import PatientSampler, PoissonSampler, Randomness, require_unpredictable
+from partsong.client.encoders import optimizer_state
 from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.halfway import Bookmark, Halfway, NoBookmark, SoFar
 from partsong.client.model.host import ModelHost, Scores
 from partsong.client.passes import Pass, draw
+from partsong.common.accounting import StepEvents
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import ModelError, PartsongError, Refused
 from partsong.common.plan import DpPlan
@@ -40,20 +44,25 @@ def train_round(
     dp: DpPlan | None,
     randomness: Randomness,
     on_step: Callable[[Progress], None] = lambda _: None,
+    bookmark: Bookmark | None = None,
 ) -> LocalUpdate:
     """Train the adapter that sits on the host and return how it changed.
 
     Guarantees:
         - every step draws its own Poisson sample; an empty one is a step like any other;
-        - memory running out halves the pass, never the sample, and the host remembers it for the rounds to come.
+        - memory running out halves the pass, never the sample, and the host remembers it for the rounds to come;
+        - a round that goes on from a bookmark takes the steps that are left and no other: what was noised is not
+          noised again, and its events count once. With a repeatable sample and without noise, the result is that of a
+          round without a break, bit by bit.
     Args:
         host: carries the global adapter of the round; carries the trained one afterwards.
         records: all records of the site, encoded.
         sampling_rate: q of the Poisson samples, of records or, where the terms say so, of patients.
         training: steps, optimizer and its constants.
         dp: privacy terms, or None for training without privacy.
-        randomness: of the samples.
+        randomness: of the samples; a repeatable one stands at its beginning.
         on_step: told after every step, at the site.
+        bookmark: of this round and these records; none if left out.
     Raises:
         TrainingFailed: the loss or the adapter is not finite. The caller throws the update away.
         ModelError: a single record does not fit into memory.
@@ -62,21 +71,18 @@ def train_round(
     """
     before_P = host.take()
     sampler = _sampler(records, sampling_rate, dp, randomness)
-    length_R = np.array([len(r.input_ids) for r in records])
-    results: list[StepResult] = []
-    visits = tokens = 0
-    with host.training(), closing(_stepper(host, training, dp, sampling_rate * sampler.size)) as stepper:
-        for step in range(1, training.steps_per_round + 1):
-            most = min(training.per_device_train_batch_size, host.largest_pass)
-            passes = draw(sampler, length_R, records=most, grouped=training.group_by_length)
-            _accumulate(host, records, passes, stepper)
-            results.append(stepper.step())
-            visits += sum(map(len, passes))
-            tokens += sum(int(length_R[p.record_B].sum()) for p in passes)
-            local_loss = results[-1].local.loss_mean
-            on_step(Progress(step=step, steps=training.steps_per_round, local_loss=local_loss))
+    optimizer, bookmark = _optimizer(host, training), bookmark or NoBookmark()
+    halfway = bookmark.read()
+    sums = SoFar() if halfway is None else _go_on(halfway, host, optimizer, sampler)
+    steps = _Steps(host, records, training, sampler)
+    done = () if halfway is None else halfway.events
+    with host.training(), closing(_stepper(host, optimizer, dp, steps.expected_batch, done)) as stepper:
+        while sums.step < training.steps_per_round:
+            sums, local_loss = steps.take(stepper, sums, private=dp is not None)
+            bookmark.put(partial(_halfway, sums, host, optimizer, stepper))
+            on_step(Progress(step=sums.step, steps=training.steps_per_round, local_loss=local_loss))
         events = stepper.events
-    update_P, loss = host.take() - before_P, _loss(results, private=dp is not None)
+    update_P, loss = host.take() - before_P, sums.loss_sum / max(1, sums.weight_sum)
     if not (np.isfinite(update_P).all() and math.isfinite(loss)):
         raise TrainingFailed(
             "local training: found a loss or an adapter that is not finite, expected finite numbers; "
@@ -85,11 +91,62 @@ def train_round(
     return LocalUpdate(
         update_P=update_P,
         loss=loss,
-        visits=visits,
-        tokens=tokens,
-        nonfinite=sum(r.local.nonfinite_units for r in results),
+        visits=sums.visits,
+        tokens=sums.tokens,
+        nonfinite=sums.nonfinite,
         events=events,
     )
+
+
+class _Steps:
+    """The steps of a round, one after the other."""
+
+    def __init__(
+        self,
+        host: ModelHost,
+        records: Sequence[Record],
+        training: TrainingConfig,
+        sampler: PoissonSampler | PatientSampler,
+    ) -> None:
+        self._host, self._records, self._training, self._sampler = host, records, training, sampler
+        self._length_R = np.array([len(r.input_ids) for r in records])
+        self.expected_batch = sampler.rate * sampler.size
+
+    def take(self, stepper: Stepper, before: SoFar, *, private: bool) -> tuple[SoFar, float]:
+        """Take the next one: the sums with it, and its exact loss, for the site alone."""
+        most = min(self._training.per_device_train_batch_size, self._host.largest_pass)
+        passes = draw(self._sampler, self._length_R, records=most, grouped=self._training.group_by_length)
+        _accumulate(self._host, self._records, passes, stepper)
+        result = stepper.step()
+        # Under privacy every step counts the same: which samples were empty must not show.
+        weight = 1 if private else result.local.units
+        sums = SoFar(
+            step=before.step + 1,
+            loss_sum=before.loss_sum + result.noisy_loss_mean * weight,
+            weight_sum=before.weight_sum + weight,
+            visits=before.visits + sum(map(len, passes)),
+            tokens=before.tokens + sum(int(self._length_R[p.record_B].sum()) for p in passes),
+            nonfinite=before.nonfinite + result.local.nonfinite_units,
+        )
+        return sums, result.local.loss_mean
+
+
+def _go_on(
+    halfway: Halfway, host: ModelHost, optimizer: torch.optim.Optimizer, sampler: PoissonSampler | PatientSampler
+) -> SoFar:
+    """Stand where a round was after one of its steps."""
+    step = halfway.so_far.step
+    if step:
+        host.put(halfway.adapter_P)
+        optimizer_state.put(optimizer, halfway.slots, step=step)
+    if sampler.repeatable:
+        for _ in range(step):
+            sampler.sample()
+    return halfway.so_far
+
+
+def _halfway(sums: SoFar, host: ModelHost, optimizer: torch.optim.Optimizer, stepper: Stepper) -> Halfway:
+    return Halfway(so_far=sums, adapter_P=host.take(), slots=optimizer_state.take(optimizer), events=stepper.events)
 
 
 def score(
@@ -124,14 +181,6 @@ def _sampler(
         sampler = PatientSampler(unit_R, rate, contribution_bound=dp.contribution_bound, randomness=randomness)
     require_unpredictable(sampler)
     return sampler
-
-
-def _loss(results: Sequence[StepResult], *, private: bool) -> float:
-    losses = np.array([r.noisy_loss_mean for r in results])
-    if private:  # every step counts the same: which samples were empty must not show
-        return float(losses.mean())
-    units = np.array([r.local.units for r in results])
-    return float((losses * units).sum() / max(1, units.sum()))
 
 
 def _accumulate(host: ModelHost, records: Sequence[Record], passes: list[Pass], stepper: Stepper) -> None:
@@ -181,8 +230,13 @@ def _out_of_memory(err: RuntimeError) -> bool:
     )
 
 
-def _stepper(host: ModelHost, training: TrainingConfig, dp: DpPlan | None, expected_batch: float) -> Stepper:
-    optimizer = _optimizer(host, training)
+def _stepper(
+    host: ModelHost,
+    optimizer: torch.optim.Optimizer,
+    dp: DpPlan | None,
+    expected_batch: float,
+    done: tuple[StepEvents, ...],
+) -> Stepper:
     if dp is None:
         return plain_stepper(host.model, optimizer, expected_batch=expected_batch)
     settings = DpSettings(
@@ -197,7 +251,7 @@ def _stepper(host: ModelHost, training: TrainingConfig, dp: DpPlan | None, expec
         noise=dp.noise,
         unit=dp.unit,
     )
-    return private_stepper(host.model, optimizer, settings)
+    return private_stepper(host.model, optimizer, settings, events=done)
 
 
 def _optimizer(host: ModelHost, training: TrainingConfig) -> torch.optim.Optimizer:

@@ -96,7 +96,7 @@ class Plan:
 
     run: str
     """Name of the run; unique."""
-    study: Literal["train"]
+    study: Literal["train", "canary"]
     task: Literal["causal_lm", "classification"]
     rounds: int
     base_sha256: str

@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +132,12 @@ def wired(tmp_path: Path) -> Callable[..., Any]:
         return _helper("wiring").Wired(folder, _masked_plan(**changes))
 
     return make
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Any]:
+    """Five site daemons and a coordinator."""
+    made = _helper("daemon_fleet").Fleet(tmp_path)
+    made.let_train = _helper("daemon_fleet").let_train
+    yield made
+    made.close()

@@ -1,13 +1,13 @@
 """What a query costs at this site, and when it is paid: the ledger as one run sees it.
 
 Covers: a cost is on record before a record is read, and final before a vector is sealed; a reservation is given back
-only for an update that was erased unsealed.
+only for an update that was erased unsealed; work that outlives its process goes on under the reservation it has.
 Does not cover: the truth of the plan's noise; consent has checked it, the engine adds it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from partsong.client.budget.ledger import Claim, Ledger
 from partsong.client.secure_sum.door import Witnessed
@@ -16,11 +16,23 @@ from partsong.common.errors import Refused
 from partsong.common.plan import Plan
 
 
+def context_of(plan_sha256: str, *, number: int, attempt: int) -> str:
+    """Name the one sealed vector that a query asks for."""
+    return f"{plan_sha256}:{number}:{attempt}"
+
+
 class Purse:
     """Pays for the queries of plans from one holding."""
 
     def __init__(
-        self, ledger: Ledger, *, holding: str, fingerprint: str, units: Mapping[Unit, int | None], coordinator: str
+        self,
+        ledger: Ledger,
+        *,
+        holding: str,
+        fingerprint: str,
+        units: Mapping[Unit, int | None],
+        coordinator: str,
+        only: str | None = None,
     ) -> None:
         """Use a ledger in which the holding has a ceiling.
 
@@ -31,9 +43,11 @@ class Purse:
             units: how many records and how many patients there are, None where the data does not say. It never
                 leaves the site.
             coordinator: fingerprint of the coordinator's key.
+            only: hash of the one plan that this purse pays for; what others have reserved is not touched. None: of a
+                process that answers one plan after the other.
         """
         self._ledger, self._holding, self._fingerprint = ledger, holding, fingerprint
-        self._units, self._coordinator = units, coordinator
+        self._units, self._coordinator, self._only = units, coordinator, only
 
     @property
     def head(self) -> bytes:
@@ -53,16 +67,28 @@ class Purse:
         if known is None or head.number > known.number:
             self._ledger.anchor(head, witnesses=witnessed.sites)
 
-    def settle(self) -> tuple[str, ...]:
+    def settle(self, *, keep: Collection[str] = ()) -> tuple[str, ...]:
         """Give back what a crash has left reserved: updates live in memory until they are committed, and died with it.
 
+        Guarantees: where this purse pays for one plan only, nothing of another is touched; its update may wait in this
+            very process.
+        Args:
+            keep: contexts whose work has outlived its process; they stay reserved.
         Returns:
             the contexts that were given back.
         """
-        left = self._ledger.outstanding()
+        left = tuple(context for context in self.outstanding() if context not in keep)
         for context in left:
             self._ledger.release(context)
         return left
+
+    def outstanding(self) -> tuple[str, ...]:
+        """Name the contexts that are reserved, and neither committed nor given back."""
+        return tuple(filter(self.pays_for, self._ledger.outstanding()))
+
+    def pays_for(self, context: str) -> bool:
+        """Whether a context is of a plan that this purse pays for."""
+        return self._only is None or context.startswith(f"{self._only}:")
 
     def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
         """Set the cost of one round aside; only then may a record be read.
@@ -72,8 +98,29 @@ class Purse:
         Raises:
             Refused: over the ceiling, or a context that was used; nothing was recorded.
         """
-        context = f"{plan.sha256}:{number}:{attempt}"
+        context = context_of(plan.sha256, number=number, attempt=attempt)
         self._ledger.reserve(self._claim(plan, context=context, rounds=1))
+        return context
+
+    def resume(self, plan: Plan, *, number: int, attempt: int) -> str:
+        """Find the reservation of one round, made by a process that broke off.
+
+        Returns:
+            the context, for `commit` or `release`.
+        Raises:
+            Refused: `not_reserved`, or `other_claim`: it was made for other records or another cost; nothing more of
+                that round may be computed.
+        """
+        context = context_of(plan.sha256, number=number, attempt=attempt)
+        if context not in self._ledger.outstanding():
+            raise Refused("not_reserved", reason="this round is not reserved any more", remedy="open a new round")
+        claimed = self._ledger.holding(self._holding).claims.get(context)
+        if claimed != self._claim(plan, context=context, rounds=1):
+            raise Refused(
+                "other_claim",
+                reason="the round was paid for before the records or their holding changed",
+                remedy="open a new round",
+            )
         return context
 
     def afford(self, plan: Plan) -> None:
@@ -119,3 +166,36 @@ class Purse:
             )
         steps = plan.dp.events(steps=rounds * plan.training.steps_per_round, size=plan.layout.size(trained=True))
         return (steps.at_site(records=units),)
+
+
+class FreePurse(Purse):
+    """Pays for queries that read no record: nothing. The ledger's head still travels, and its witnesses are noted."""
+
+    def settle(self, *, keep: Collection[str] = ()) -> tuple[str, ...]:  # noqa: ARG002 - nothing is ever reserved
+        """There is nothing to give back."""
+        return ()
+
+    def outstanding(self) -> tuple[str, ...]:
+        """Nothing is in doubt."""
+        return ()
+
+    def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
+        """Name the query; the ledger does not learn of it."""
+        return context_of(plan.sha256, number=number, attempt=attempt)
+
+    def resume(self, plan: Plan, *, number: int, attempt: int) -> str:
+        """Name the query; what is free can be gone on with at any time."""
+        return context_of(plan.sha256, number=number, attempt=attempt)
+
+    def afford(self, plan: Plan) -> None:
+        """Everything free is affordable."""
+
+    def commit(self, context: str) -> None:
+        """Nothing was spent."""
+
+    def release(self, context: str) -> None:
+        """Nothing was set aside."""
+
+    def queries(self, plan: Plan) -> int:  # noqa: ARG002 - none of them costs anything
+        """Count none."""
+        return 0

@@ -35,6 +35,7 @@ def private_stepper(
     optimizer: torch.optim.Optimizer,
     settings: DpSettings,
     *,
+    events: tuple[StepEvents, ...] = (),
     buffer_limit_bytes: int = BUFFER_LIMIT_BYTES,
 ) -> Stepper:
     """Attach differentially private steps to a model.
@@ -44,9 +45,11 @@ def private_stepper(
         model: on its device, adapter attached, in train mode; losses must be per record.
         optimizer: over exactly the trainable parameters.
         settings: clips, noise and sampling.
+        events: of the steps that the same round has taken before, in another process; counted here, not repeated.
         buffer_limit_bytes: flat engine: a larger buffer of gradients is replaced by book-keeping.
     Raises:
-        Refused: the model or optimizer does not allow it, by rule; the model is as before.
+        Refused: the model or optimizer does not allow it, or `other_events`: the steps before had other noise; the
+            model is as before.
     """
     require_clippable(model)
     require_same_parameters(model, optimizer)
@@ -56,7 +59,13 @@ def private_stepper(
         gradients = LinearGradients(model, parameters, buffer_limit_bytes=buffer_limit_bytes)
     else:
         gradients = HookGradients(model, parameters)
-    return _PrivateStepper(model, optimizer, settings, gradients)
+    stepper = _PrivateStepper(model, optimizer, settings, gradients)
+    try:
+        stepper.count(events)
+    except Refused:
+        stepper.close()
+        raise
+    return stepper
 
 
 def plain_stepper(model: nn.Module, optimizer: torch.optim.Optimizer, *, expected_batch: float) -> Stepper:
@@ -84,6 +93,22 @@ class _PrivateStepper:
         self._accountant = make_accountant()
         self._optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(settings.sampling_rate))
         self._tally = Tally(clip_norm=settings.clip_norm)
+        self._moved = False
+
+    def count(self, events: tuple[StepEvents, ...]) -> None:
+        """Take over what the accountant has recorded of the round before, once, and first of all."""
+        noise, rate = self._optimizer.noise_multiplier, self._settings.sampling_rate
+        equal = [
+            StepEvents(sampling_rate=rate, noise_multiplier=noise, steps=e.steps, unit=self._settings.unit)
+            for e in events
+        ]
+        if list(events) != equal:
+            raise Refused(
+                "other_events",
+                reason="the steps before were not of this noise, rate and unit",
+                remedy="give the round up; the next one begins anew",
+            )
+        self._accountant.history = [(noise, rate, e.steps) for e in events]
 
     def accumulate(self, loss_B: torch.Tensor, unit_B: Sequence[int] | None = None) -> None:
         try:
@@ -103,12 +128,13 @@ class _PrivateStepper:
         self._optimizer.zero_grad()
 
     def step(self) -> StepResult:
-        before = self._snapshot() if len(self._accountant) == 0 else None
+        before = None if self._moved else self._snapshot()
         self._count(self._optimizer.close_unit())
         self._optimizer.step()
         self._optimizer.zero_grad()
         if before is not None:
             self._require_moved(before)
+            self._moved = True
         noisy_loss_mean = self._optimizer.released_loss / self._settings.expected_batch
         return StepResult(noisy_loss_mean=noisy_loss_mean, local=self._tally.close())
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from partsong.client.dp.sampler import Randomness
+from partsong.client.encoders.halfway import Bookmark
 from partsong.client.rules.consent import Facts
 from partsong.common.accounting import StepEvents
 from partsong.common.adapter import FloatVec
@@ -71,6 +72,38 @@ class Encoder(Protocol):
             adapter_P: the global adapter of the round.
             randomness: of the samples.
             on_step: told after every step, at the site.
+        Raises:
+            PartsongError: there is no usable answer; nothing of it is kept.
+        """
+        ...
+
+
+@runtime_checkable
+class Resumable(Encoder, Protocol):
+    """An encoder whose rounds can be gone on with after a break."""
+
+    def encode_on(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+        bookmark: Bookmark,
+    ) -> LocalUpdate:
+        """Answer one round's query from where the bookmark is.
+
+        Guarantees: what was released before the bookmark is not released again, and its events are in the result.
+        Args:
+            plan: as of `encode`, like all others.
+            number: of the round.
+            frozen_F: the adapter's frozen part.
+            adapter_P: the global adapter of the round, not the one of the bookmark.
+            randomness: of the samples; a repeatable one stands at its beginning.
+            on_step: told after every step, at the site.
+            bookmark: of this very query.
         Raises:
             PartsongError: there is no usable answer; nothing of it is kept.
         """

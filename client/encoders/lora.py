@@ -8,6 +8,7 @@ from dataclasses import replace
 from partsong.client.data.encode import Encoded
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts
 from partsong.client.train import train_round
@@ -52,6 +53,28 @@ class LoraTraining:
         on_step: Callable[[Progress], None],
     ) -> LocalUpdate:
         """Train for one round from `adapter_P`; see `train_round` for guarantees and errors."""
+        return self.encode_on(
+            plan,
+            number=number,
+            frozen_F=frozen_F,
+            adapter_P=adapter_P,
+            randomness=randomness,
+            on_step=on_step,
+            bookmark=NoBookmark(),
+        )
+
+    def encode_on(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+        bookmark: Bookmark,
+    ) -> LocalUpdate:
+        """Train for the steps of one round that are left; see `train_round` for guarantees and errors."""
         self._host.put(frozen_F, trained=False)
         self._host.put(adapter_P)
         rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
@@ -63,4 +86,5 @@ class LoraTraining:
             dp=plan.dp,
             randomness=randomness,
             on_step=on_step,
+            bookmark=bookmark,
         )

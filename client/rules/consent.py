@@ -16,11 +16,12 @@ from typing import Any, Literal
 from partsong.common.accounting import epsilon
 from partsong.common.adapter import AdapterLayout
 from partsong.common.build import canonical_json
+from partsong.common.canary import MOST_NUMBERS, NO_MODEL, STUDY
 from partsong.common.errors import PartsongError, Refused
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
 from partsong.common.wire import Open, RefusalCode
 
-Purpose = Literal["train", "evaluate", "survey"]
+Purpose = Literal["train", "evaluate", "survey", "canary"]
 Unit = Literal["patient", "record"]
 
 _PUBLIC: Mapping[str, RefusalCode] = {
@@ -110,9 +111,11 @@ def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
     Raises:
         NotAgreed: the first rule that the plan breaks; nothing was read.
     """
-    _check_purpose(plan, rules)
-    _check_shapes(plan, rules, facts)
-    _check_floors(plan, rules, facts)
+    check_limits(plan, rules)
+    if plan.study == STUDY:
+        return
+    _check_installed(plan, facts)
+    _check_counts(rules, facts)
     if plan.dp is not None:
         _check_privacy(plan, plan.dp, rules, facts)
     elif not rules.allow_without_privacy:
@@ -121,6 +124,26 @@ def check_plan(plan: Plan, rules: Rules, facts: Facts) -> None:
             "the plan has no differential privacy, which has to be allowed here by name",
             rule="privacy.allow_without_privacy",
         )
+
+
+def check_limits(plan: Plan, rules: Rules) -> None:
+    """Check what a plan says by itself. Only what keeps these limits is worth loading a model for.
+
+    Raises:
+        NotAgreed: the first rule that the plan breaks; nothing was read.
+    """
+    _check_purpose(plan, rules)
+    _check_leaving(plan, rules)
+    if plan.minimum_cohort < rules.minimum_cohort:
+        raise NotAgreed(
+            "policy",
+            f"minimum cohort {plan.minimum_cohort}, {rules.minimum_cohort} required here",
+            rule="data.minimum_cohort",
+        )
+    if plan.study == STUDY:
+        _check_canary(plan)
+    else:
+        _check_adapter(plan, rules)
 
 
 def check_query(query: Open, plan: Plan, *, opened: Sequence[tuple[int, int]]) -> None:
@@ -178,23 +201,10 @@ def _check_purpose(plan: Plan, rules: Rules) -> None:
         )
 
 
-def _check_shapes(plan: Plan, rules: Rules, facts: Facts) -> None:
-    if plan.base_sha256 != facts.base_sha256:
-        raise NotAgreed("model", "the plan is for another base model than the one installed here")
-    if rules.bases is not None and plan.base_sha256 not in rules.bases:
-        raise NotAgreed("policy", f"base model {plan.base_sha256[:12]} is not an allowed one", rule="adapter.bases")
-    # As JSON, which is how options travel: a tuple comes back as a list.
-    same_lora = canonical_json(plan.lora) == canonical_json(facts.lora)
-    if plan.layout != facts.layout or not same_lora or plan.labels != facts.labels:
-        raise NotAgreed("model", "the plan's adapter or labels are not those configured here")
-    if facts.max_length not in (None, plan.max_length):
-        raise NotAgreed("model", f"records of {plan.max_length} tokens, {facts.max_length} configured here")
+def _check_leaving(plan: Plan, rules: Rules) -> None:
+    """What is sealed is one update and one loss, and not too much of it."""
     if {b.name: b.size for b in plan.encoding.blocks} != {UPDATE: plan.layout.size(trained=True), LOSS: 1}:
         raise NotAgreed("plan", "the encoding is not that of a training query")
-    if rules.target_modules is not None and (odd := sorted(trained_modules(plan) - set(rules.target_modules))):
-        raise NotAgreed("policy", f"layer {odd[0]} may not be trained here", rule="adapter.target_modules")
-    if rules.max_rank is not None and (rank := largest_rank(plan)) > rules.max_rank:
-        raise NotAgreed("policy", f"rank {rank}, at most {rules.max_rank} here", rule="adapter.max_r")
     if rules.max_bytes_out is not None and (leaving := bytes_out(plan)) > rules.max_bytes_out:
         raise NotAgreed(
             "policy",
@@ -203,13 +213,35 @@ def _check_shapes(plan: Plan, rules: Rules, facts: Facts) -> None:
         )
 
 
-def _check_floors(plan: Plan, rules: Rules, facts: Facts) -> None:
-    if plan.minimum_cohort < rules.minimum_cohort:
-        raise NotAgreed(
-            "policy",
-            f"minimum cohort {plan.minimum_cohort}, {rules.minimum_cohort} required here",
-            rule="data.minimum_cohort",
-        )
+def _check_canary(plan: Plan) -> None:
+    """A canary may not look like work on records: then nobody takes the one for the other."""
+    if plan.base_sha256 != NO_MODEL or plan.dp is not None or plan.labels or plan.lora:
+        raise NotAgreed("plan", "a canary with a model, labels or privacy terms", rule="canary")
+    if (size := plan.layout.size(trained=True)) > MOST_NUMBERS or plan.layout.size(trained=False):
+        raise NotAgreed("policy", f"a canary of {size:,} numbers, at most {MOST_NUMBERS:,}", rule="canary.size")
+
+
+def _check_adapter(plan: Plan, rules: Rules) -> None:
+    if rules.bases is not None and plan.base_sha256 not in rules.bases:
+        raise NotAgreed("policy", f"base model {plan.base_sha256[:12]} is not an allowed one", rule="adapter.bases")
+    if rules.target_modules is not None and (odd := sorted(trained_modules(plan) - set(rules.target_modules))):
+        raise NotAgreed("policy", f"layer {odd[0]} may not be trained here", rule="adapter.target_modules")
+    if rules.max_rank is not None and (rank := largest_rank(plan)) > rules.max_rank:
+        raise NotAgreed("policy", f"rank {rank}, at most {rules.max_rank} here", rule="adapter.max_r")
+
+
+def _check_installed(plan: Plan, facts: Facts) -> None:
+    if plan.base_sha256 != facts.base_sha256:
+        raise NotAgreed("model", "the plan is for another base model than the one installed here")
+    # As JSON, which is how options travel: a tuple comes back as a list.
+    same_lora = canonical_json(plan.lora) == canonical_json(facts.lora)
+    if plan.layout != facts.layout or not same_lora or plan.labels != facts.labels:
+        raise NotAgreed("model", "the plan's adapter or labels are not those configured here")
+    if facts.max_length not in (None, plan.max_length):
+        raise NotAgreed("model", f"records of {plan.max_length} tokens, {facts.max_length} configured here")
+
+
+def _check_counts(rules: Rules, facts: Facts) -> None:
     if facts.records < max(1, rules.minimum_records):
         raise NotAgreed(
             "data", f"{facts.records} records, {rules.minimum_records} required here", rule="data.minimum_records"

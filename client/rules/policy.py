@@ -1,7 +1,7 @@
 """The site's own rules, as its operator writes them: closed by default.
 
-Covers: what a policy may say, and what its silence means: no holding, no purpose, no base model and no layer is
-    allowed, and what is allowed waits for a person.
+Covers: what a policy may say, and what its silence means: no holding, no purpose that reads a record, no base model
+    and no layer is allowed, and what is allowed waits for a person.
 Does not cover: whether the rules are kept (`consent` for plans and queries, `ledger` for budgets, `approval` for the
     word of a person).
 """
@@ -21,6 +21,8 @@ from partsong.common.plan import is_name
 from partsong.common.thresholds import Floors
 
 Approval = Literal["manual", "auto"]
+_CANARY: Purpose = "canary"
+"""Reads no record, so no policy has to allow it; `purposes.canary.approval: manual` asks a person all the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +148,7 @@ class Policy:
     holdings: Mapping[str, HoldingPolicy] = field(default_factory=dict)
     """Bodies of records that have a budget, by name."""
     purposes: Mapping[Purpose, PurposePolicy] = field(default_factory=dict)
-    """Kinds of query that are allowed at all."""
+    """Kinds of query that are allowed at all, besides canaries."""
     privacy: PrivacyFloor = field(default_factory=PrivacyFloor)
     data: DataFloor = field(default_factory=DataFloor)
     adapter: AdapterLimits = field(default_factory=AdapterLimits)
@@ -167,7 +169,7 @@ class Policy:
             minimum_patients=self.data.minimum_patients,
             least_noise=self.privacy.min_noise_multiplier,
             units=self.privacy.units,
-            purposes=tuple(self.purposes),
+            purposes=tuple(dict.fromkeys((*self.purposes, _CANARY))),
             bases=self.adapter.bases,
             target_modules=self.adapter.target_modules,
             max_rank=self.adapter.max_r,
@@ -185,8 +187,9 @@ class Policy:
         return found
 
     def approval(self, purpose: str) -> Approval:
-        """Who accepts a plan of this purpose; a person, where nothing is said."""
-        return next((rule.approval for name, rule in self.purposes.items() if name == purpose), "manual")
+        """Who accepts a plan of this purpose; a person, where nothing is said, but for canaries."""
+        unsaid: Approval = "auto" if purpose == _CANARY else "manual"
+        return next((rule.approval for name, rule in self.purposes.items() if name == purpose), unsaid)
 
     def stricter(self, floors: Floors) -> Floors:
         """Give the charter's floors, raised to this site's own."""

@@ -1,5 +1,7 @@
 """The tiny pretrained bases, loaded with adapters, and records for them."""
 
+import importlib.util
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,3 +147,14 @@ def _encoded(records: tuple[Record, ...]) -> Encoded:
 def make_encoded() -> Callable[..., Encoded]:
     """Records as a site holds them."""
     return _encoded
+
+
+@pytest.fixture(scope="session")
+def fleet_end() -> Any:
+    """The module `fleet_end.py` beside this file, loaded when a test first needs Flower's server."""
+    spec = importlib.util.spec_from_file_location("fleet_end", Path(__file__).with_name("fleet_end.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["fleet_end"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,11 +1,13 @@
 """Costs are on record before a record is read, and final before a vector is sealed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import Purse
@@ -34,8 +36,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     made.close()
 
 
-def purse_of(ledger: Ledger, *, records: int = RECORDS) -> Purse:
-    return Purse(ledger, holding="h", fingerprint="f", units={"record": records, "patient": None}, coordinator="c")
+def purse_of(ledger: Ledger, *, records: int = RECORDS, only: str | None = None) -> Purse:
+    units: dict[Any, int | None] = {"record": records, "patient": None}
+    return Purse(ledger, holding="h", fingerprint="f", units=units, coordinator="c", only=only)
 
 
 @pytest.fixture
@@ -94,6 +97,48 @@ def test_what_a_crash_left_reserved_is_given_back_and_what_was_final_is_not(ledg
     assert purse.queries(private) == 1
 
 
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(own=st.sets(st.integers(1, 3)), others=st.sets(st.integers(1, 3)))
+def test_what_another_plan_has_reserved_stays_reserved(
+    tmp_path: Path, private: Plan, make_plan: MakePlan, make_dp: Callable[..., DpPlan], own: set[int], others: set[int]
+) -> None:
+    """Two plans share a ledger: a restart of one gives back exactly its own; the control gives back all."""
+    ledger = Ledger(tmp_path / f"{len(list(tmp_path.iterdir()))}.sqlite")
+    ledger.set_ceiling("h", epsilon=1000.0, delta=1e-4)
+    purse, other = purse_of(ledger, only=private.sha256), make_plan(run="another", dp=make_dp())
+    mine = {purse.reserve(private, number=n, attempt=1) for n in own}
+    theirs = {purse_of(ledger).reserve(other, number=n, attempt=1) for n in others}
+
+    given_back = purse.settle()
+
+    assert (set(given_back), purse.outstanding()) == (mine, ())
+    assert set(ledger.outstanding()) == theirs
+    assert set(purse_of(ledger).settle()) == theirs
+    ledger.close()
+
+
+def test_work_that_outlived_its_process_goes_on_under_its_reservation(ledger: Ledger, private: Plan) -> None:
+    """It is not given back, and found again once for the same records and cost; all else is as before."""
+    first = purse_of(ledger)
+    lives, died = (first.reserve(private, number=n, attempt=1) for n in (1, 2))
+    purse, entries = purse_of(ledger), len(ledger.entries())
+
+    assert purse.settle(keep=[lives, "another"]) == (died,)
+
+    assert purse.outstanding() == (lives,)
+    assert purse.resume(private, number=1, attempt=1) == lives
+    assert len(ledger.entries()) == entries + 1
+    with pytest.raises(Refused, match="not_reserved"):
+        purse.resume(private, number=2, attempt=1)
+    with pytest.raises(Refused, match="not_reserved"):
+        purse.resume(private, number=1, attempt=2)
+    with pytest.raises(Refused, match="other_claim"):
+        purse_of(ledger, records=RECORDS + 1).resume(private, number=1, attempt=1)
+    purse.commit(lives)
+    with pytest.raises(Refused, match="not_reserved"):
+        purse.resume(private, number=1, attempt=1)
+
+
 def test_without_privacy_a_round_stands_in_the_ledger_without_a_cost(tmp_path: Path, make_plan: MakePlan) -> None:
     """A holding with a ceiling refuses it; one without takes it down."""
     ledger = Ledger(tmp_path / "l.sqlite")
@@ -118,8 +163,8 @@ class WritingPurse(Purse):
     said: list[str]
     fails_at = ""
 
-    def settle(self) -> tuple[str, ...]:
-        return self._do("settle", super().settle)
+    def settle(self, *, keep: Collection[str] = ()) -> tuple[str, ...]:
+        return self._do("settle", lambda: super(WritingPurse, self).settle(keep=keep))
 
     def reserve(self, plan: Plan, *, number: int, attempt: int) -> str:
         return self._do("reserve", lambda: super(WritingPurse, self).reserve(plan, number=number, attempt=attempt))

@@ -46,7 +46,10 @@ def test_numbers_dates_and_switches_are_what_people_mean() -> None:
     [
         ("holdigns: {}", r"policy: holdigns: found an unknown key.*did you mean 'holdings'\?"),
         ("privacy: {max_epsilom: 1}", r"policy: privacy\.max_epsilom: .*did you mean 'privacy\.max_epsilon'\?"),
-        ("purposes: {trian: {}}", r"found 'trian', expected one of train, evaluate, survey; did you mean 'train'\?"),
+        (
+            "purposes: {trian: {}}",
+            r"found 'trian', expected one of train, evaluate, survey, canary; did you mean 'train'\?",
+        ),
         ("purposes: {train: {approval: automatic}}", r"purposes\.train\.approval.*did you mean"),
         ("holdings: {w: {epsilon: 8}}", r"holdings\.w\.delta: found nothing, expected a float"),
         ("holdings: {w: {epsilon: eight, delta: 1e-6}}", r"found 'eight', expected a float"),

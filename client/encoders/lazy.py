@@ -1,0 +1,140 @@
+"""Trains a LoRA adapter as `lora` does, with a model that is built for the plan on first need.
+
+Covers: no model is built for a plan that breaks the site's limits, so a coordinator cannot fill the memory with an
+adapter of its own size; a model that does not fit the plan is never trained.
+Does not cover: the plan's privacy terms and budget (consent and ledger).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from partsong.client.dp.sampler import Randomness
+from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.halfway import Bookmark, NoBookmark
+from partsong.client.encoders.resident import ResidentModel
+from partsong.client.records import Snapshot
+from partsong.client.rules.consent import Facts, NotAgreed, Rules, check_limits
+from partsong.common.adapter import AdapterLayout, FloatVec
+from partsong.common.config import DataConfig, ModelConfig
+from partsong.common.errors import InputError, Refused
+from partsong.common.plan import Plan
+
+if TYPE_CHECKING:  # torch comes with it
+    from partsong.client.encoders.lora import LoraTraining
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Built:
+    """The encoder of one plan, on a model that may meanwhile have become another plan's."""
+
+    plan_sha256: str
+    host: object
+    training: LoraTraining
+
+
+class LazyLora:
+    """The encoder of training queries at a site's daemon."""
+
+    def __init__(
+        self, *, model: ModelConfig, data: DataConfig, rules: Rules, records: Snapshot, resident: ResidentModel
+    ) -> None:
+        """Hold records and the place of a model; nothing is loaded.
+
+        Args:
+            model: of the site; its task is the only one that is answered.
+            data: of the site; `max_length` is the most that is taken of a record, `labels` the classes that are
+                allowed, where it names any.
+            rules: limits that a plan has to keep before a model is built.
+            records: of the site, as they were when the plan was taken up.
+            resident: shared by all plans.
+        """
+        self._model, self._data, self._rules = model, data, rules
+        self._records, self._resident = records, resident
+        self._built: _Built | None = None
+
+    def facts(self, plan: Plan) -> Facts:
+        """Say what the site has for this plan. Builds the model, unless the plan is refused without one.
+
+        Raises:
+            NotAgreed: `model`: the base model cannot have the plan's adapter.
+        """
+        bare = Facts(
+            records=self._records.count,
+            base_sha256=self._resident.sha256,
+            layout=AdapterLayout(tensors=()),
+            labels=self._data.labels or plan.labels,
+            patients=self._records.patients,
+            max_length=min(plan.max_length, self._data.max_length),
+        )
+        try:
+            check_limits(plan, self._rules)
+        except NotAgreed:
+            return bare
+        if plan.task != self._model.task:
+            raise NotAgreed("model", f"the plan is for {plan.task}, this site has a {self._model.task}", rule="task")
+        if (plan.base_sha256, plan.labels, plan.max_length) != (bare.base_sha256, bare.labels, bare.max_length):
+            return bare
+        host = self._resident.host_for(plan)
+        return replace(bare, layout=host.layout, lora=host.lora_options)
+
+    def encode(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+    ) -> LocalUpdate:
+        """Train for one round; see `LoraTraining.encode`."""
+        return self.encode_on(
+            plan,
+            number=number,
+            frozen_F=frozen_F,
+            adapter_P=adapter_P,
+            randomness=randomness,
+            on_step=on_step,
+            bookmark=NoBookmark(),
+        )
+
+    def encode_on(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+        bookmark: Bookmark,
+    ) -> LocalUpdate:
+        """Train for the steps of one round that are left; see `LoraTraining.encode_on`."""
+        return self._training(plan).encode_on(
+            plan,
+            number=number,
+            frozen_F=frozen_F,
+            adapter_P=adapter_P,
+            randomness=randomness,
+            on_step=on_step,
+            bookmark=bookmark,
+        )
+
+    def _training(self, plan: Plan) -> LoraTraining:
+        """Give the encoder on the resident model, which is built anew where another plan had its turn."""
+        from partsong.client.encoders.lora import LoraTraining  # noqa: PLC0415 - torch, on first need
+
+        host = self._resident.host_for(plan)
+        built = self._built
+        if built is None or built.plan_sha256 != plan.sha256 or built.host is not host:
+            data = replace(self._data, labels=plan.labels, max_length=plan.max_length)
+            try:
+                encoded = self._records.encoded(host.tokenizer, data, task=plan.task)
+            except (InputError, Refused) as err:
+                raise NotAgreed("data", str(err), rule="data") from err
+            training = LoraTraining(host=host, encoded=encoded, labels=plan.labels)
+            self._built = built = _Built(plan_sha256=plan.sha256, host=host, training=training)
+        return built.training
