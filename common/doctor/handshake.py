@@ -56,7 +56,7 @@ def meet(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     timeout_s: float = TIMEOUT_S,
 ) -> Handshake:
-    """Connect as the site's daemon does, ask for `/`, and report what was seen.
+    """Connect as the site's daemon does, post nothing to `/`, and report what was seen.
 
     Args:
         route: the way there.
@@ -90,7 +90,7 @@ def _trusted(
         leaf = x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
         version = connection.version() or ""
         try:
-            request = f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+            request = f"POST / HTTP/1.1\r\nHost: {name}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             connection.sendall(request.encode("ascii"))
             head = read_head(connection)
         except (ssl.SSLError, ConnectionError):

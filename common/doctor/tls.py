@@ -16,6 +16,7 @@ SOON = timedelta(days=30)
 """A certificate that ends sooner is warned about: renewing takes people at two organisations."""
 AHEAD_S, BEHIND_S = 5.0, 300.0
 """A site's requests carry a signed time. Flower refuses one more than 5 s in its own future or 305 s in its past."""
+_FORBIDDEN = "403"
 _RESOLUTION_S = 1.0
 """Of a Date header, which is cut to whole seconds: this much may look ahead and not be."""
 
@@ -55,14 +56,20 @@ def check_version(seen: Handshake) -> Seen:
 
 
 def check_accepted(seen: Handshake) -> Seen:
-    """Say whether the coordinator took this site's certificate."""
-    if seen.answer is not None:
-        return ok(f"the coordinator answers ({seen.answer})")
-    return fail(
-        "the coordinator cut the connection after the handshake",
-        cause="it does not take this site's certificate: not of its authority, expired, or revoked",
-        remedy="`partsong site renew`, `partsong coordinator enrol` there, and `partsong site join` its reply",
-    )
+    """Say whether the coordinator took this site's certificate, and serves this site."""
+    if seen.answer is None:
+        return fail(
+            "the coordinator cut the connection after the handshake",
+            cause="it does not take this site's certificate: not of its authority, expired, or revoked",
+            remedy="`partsong site renew`, `partsong coordinator enrol` there, and `partsong site join` its reply",
+        )
+    if _FORBIDDEN in seen.answer.split():
+        return fail(
+            f"the coordinator answers, and serves this site nothing ({seen.answer})",
+            cause="no charter in force there lists this site with the key of this certificate",
+            remedy="finish the charter (`partsong coordinator charter collect`), or enrol again with this certificate",
+        )
+    return ok(f"the coordinator answers ({seen.answer.strip()})")
 
 
 def check_clock(seen: Handshake) -> Seen:

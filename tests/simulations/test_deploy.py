@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -142,6 +142,7 @@ def test_no_gap_is_left_and_a_line_without_a_value_goes() -> None:
     assert "Environment=" not in fill("partsong-site.service", UNIT)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(alphabet=" \t\n\"'\\$%#@`&|;<>", min_size=1, max_size=3))
 def test_values_that_mean_something_to_a_shell_or_a_unit_are_refused(bad: str) -> None:
     """Anywhere in the value."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.common.doctor import machine
@@ -81,6 +81,7 @@ def test_memory_needs_some_room_above_the_weights(available: int, state: str) ->
     assert machine.check_memory(memory, needed_bytes=100, for_what="it").state == state
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1 << 40), st.integers(1, 1 << 40))
 def test_less_memory_than_wanted_never_passes(available: int, needed: int) -> None:
     """For every pair of numbers."""

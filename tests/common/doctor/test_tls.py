@@ -90,6 +90,16 @@ def test_a_certificate_of_ours_that_is_not_taken_is_said(tmp_path: Path, pinned:
     assert tls.check_accepted(seen).state == "fail"
 
 
+def test_a_site_that_is_not_served_is_told_from_one_that_is(pinned: Authority) -> None:
+    """A certificate of the authority is not yet a place in the charter; any other answer shows that there is one."""
+    states = []
+    for head in (b"HTTP/1.1 403 ", b"HTTP/1.1 404 Not Found"):
+        with coordinator(pinned.issue("localhost"), head=head) as port:
+            states.append(tls.check_accepted(visit(pinned, port)).state)
+
+    assert states == ["fail", "ok"]
+
+
 def test_an_older_version_of_tls_is_said(pinned: Authority) -> None:
     """The site's daemon would refuse it."""
     with coordinator(pinned.issue("localhost"), newest=ssl.TLSVersion.TLSv1_2) as port:
