@@ -20,7 +20,7 @@ def pinned(tmp_path: Path) -> Authority:
 
 def visit(authority: Authority, port: int, *, ours=None, **more) -> Handshake:
     credentials = Credentials(authority=authority.file, certificate=ours and ours.certificate, key=ours and ours.key)
-    return meet(Route(host="127.0.0.1", port=port), credentials, now=lambda: NOW, timeout_s=5, **more)
+    return meet(Route(host="127.0.0.1", port=port), credentials, timeout_s=5, **more)
 
 
 def test_the_coordinators_own_certificate_is_recognised(pinned: Authority) -> None:
@@ -115,7 +115,7 @@ def test_an_older_version_of_tls_is_said(pinned: Authority) -> None:
 def test_a_skewed_clock_is_measured(pinned: Authority, theirs_ahead_s: float, state: str, word: str) -> None:
     """The Date header of the answer is the other clock; Flower takes 5 s ahead and 305 s behind."""
     with coordinator(pinned.issue("localhost"), date=NOW + timedelta(seconds=theirs_ahead_s)) as port:
-        seen = visit(pinned, port)
+        seen = visit(pinned, port, now=lambda: NOW)
 
     finding = tls.check_clock(seen)
     assert finding.state == state
