@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,16 @@ def test_the_command_prints_json_and_fails_when_something_failed(consortium: Pat
     assert set(found["identity"]) == {"name", "state", "found", "cause", "remedy", "took_s"}
     assert "fail    public port: " in plain.stdout
     assert "        remedy: " in plain.stdout
+
+
+def test_doctor_itself_loads_no_torch() -> None:
+    """A broken driver must be found, not met: only the processes that doctor starts import torch."""
+    modules = "partsong.client.doctor.checks, partsong.client.doctor.torch_process, partsong.server.doctor.checks"
+    looks = f"import sys, {modules}; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+
+    done = subprocess.run([sys.executable, "-P", "-c", looks], check=False)
+
+    assert done.returncode == 0
 
 
 def test_the_summary_counts_what_is_there() -> None:
