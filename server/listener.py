@@ -18,6 +18,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -277,7 +279,8 @@ class Conversation:
             status, kind, body = answer.status, b"application/json", b'{"code": "%s"}' % answer.code.encode()
         else:
             status, kind, body = 200, b"application/protobuf", answer
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        date = format_datetime(datetime.now(UTC), usegmt=True).encode()  # a site finds out by it that its clock is off
+        headers = [(b"date", date), (b"content-type", kind), (b"content-length", b"%d" % len(body))]
         if self._http.their_state is not h11.DONE:
             headers.append((b"connection", b"close"))
         events = (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage())

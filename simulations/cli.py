@@ -21,8 +21,10 @@ from partsong.common.errors import PartsongError
 from partsong.server import run_cli
 from partsong.server.cli import coordinator
 from partsong.simulations import ask_cli
+from partsong.simulations.deploy_cli import deploy
+from partsong.simulations.doctor_cli import doctor
 
-_QUIET = {
+QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_OFFLINE": "1",
@@ -46,14 +48,16 @@ app.add_typer(site, rich_help_panel="Sites")
 run_cli.register(coordinator)
 ask_cli.register(coordinator)
 app.add_typer(coordinator, rich_help_panel="Coordinators")
+app.add_typer(deploy, rich_help_panel="Everyone")
 
 RESEARCH, EVERYONE = "Researchers", "Everyone"
+app.command(rich_help_panel=EVERYONE)(doctor)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    os.environ.update(_QUIET)
+    os.environ.update(QUIET)
     # It announces, on machines without a GPU, that it could have fetched a kernel from the network.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:

@@ -105,6 +105,7 @@ def _helper(name: str) -> Any:
 _helper("wiring")
 _helper("office")
 _helper("lies")
+_helper("loopback")
 _helper("quiet_daemons")
 _helper("transport_fixtures")
 _helper("fleet_site")
