@@ -225,6 +225,27 @@ def take_reply(home: SiteHome, reply: Reply, *, now: datetime, place: str) -> No
         asked.replace(home.enrolment / "request.json")
 
 
+def new_vault(home: SiteHome, passphrase: bytes) -> None:
+    """Give a site that lost its vault an empty one. It sits out until the next set-up; its budget stays spent.
+
+    Raises:
+        KeyFileError: the identity does not open; nothing was changed.
+        InputError: there is a vault with its key; what it remembers must not be thrown away.
+    """
+    owner = open_identity(home, passphrase).public_key
+    if home.vault_key.exists() and home.vault.is_dir():
+        raise InputError(
+            str(home.vault_key),
+            found="a vault and its key",
+            expected="neither, or one of them",
+            remedy="keep it; if its key is damaged, move vault.key out of the directory first",
+        )
+    shutil.rmtree(home.vault, ignore_errors=True)
+    make_private_folder(home.vault)
+    key = os.urandom(_VAULT_KEY_BYTES)
+    write_private(home.vault_key, wrap(key, kind="vault", owner=owner, passphrase=passphrase, entropy=os.urandom))
+
+
 def leave(home: SiteHome) -> tuple[str, ...]:
     """Leave the consortium: erase what could speak or connect for this site.
 

@@ -215,3 +215,18 @@ def test_who_leaves_keeps_what_was_spent_and_loses_every_key(ceremony: Any) -> N
     assert ledger.head == head
     ledger.close()
     assert home.policy.read_text() == "purposes: {survey: {}}"
+
+
+def test_a_lost_vault_is_replaced_by_an_empty_one_and_one_that_is_there_is_kept(ceremony: Any) -> None:
+    """A backup holds neither vault nor key, so a restored site starts so."""
+    home = ceremony.site("lyon")
+    open_site(home, PASSPHRASE).vault.write("run", b"what was used up")
+    with pytest.raises(InputError, match="a vault and its key"):
+        onboarding.new_vault(home, PASSPHRASE)
+    home.vault_key.unlink()
+    with pytest.raises(KeyFileError, match=r"vault\.key: found no file"):
+        open_site(home, PASSPHRASE)
+
+    onboarding.new_vault(home, PASSPHRASE)
+
+    assert open_site(home, PASSPHRASE).vault.read("run") is None
