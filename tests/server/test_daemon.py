@@ -19,6 +19,7 @@ from partsong.server.control import CoordinatorControl
 from partsong.server.deployed_run import DeployedRun
 from partsong.server.exchange import Parcel
 from partsong.server.explain import contributions, explain
+from partsong.simulations.export import export_adapter
 from partsong.simulations.verify import verify
 
 Make = Callable[..., Office]
@@ -54,6 +55,22 @@ def test_a_job_becomes_an_adapter_that_verifies_and_every_site_stores_it(office:
     assert (plan.masked, plan.minimum_cohort, plan.run) == (True, 3, run.name)
     assert all(plan.sha256 in shelf for shelf in made.hospitals.shelves.values())
     assert "5 of 5 sites recomputed the adapter" in run.report.read_text()
+
+
+def test_report_and_export_take_a_deployed_run(office: Make, tmp_path: Path) -> None:
+    """The same commands as for a simulated one; before its end there is nothing to export."""
+    made = office()
+    assert killed_at(made, 30)
+    with pytest.raises(DataError, match="no adapter in it"):
+        export_adapter(made.only().path, tmp_path / "out")
+    assert made.daemon().step()
+
+    out = export_adapter(made.only().path, tmp_path / "out")
+
+    assert {f.name: f.read_bytes() for f in out.iterdir()} == {
+        f.name: f.read_bytes() for f in made.only().adapter.iterdir()
+    }
+    assert made.only().report.read_text().startswith(f"partsong run {made.only().name}")
 
 
 def test_verify_notices_an_adapter_that_was_changed_after_the_run(office: Make) -> None:
