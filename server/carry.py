@@ -80,12 +80,16 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
     """
     job, signed = read_job(run.job), _charter_of(run, means)
     refused: dict[str, str] = {}
+    before: dict[str, str] = {}
     tell = listener(run, means.feed)
 
     def listen(event: events.Event) -> None:
-        tell(event)
         if isinstance(event, events.SiteRefused):
             refused[event.site] = event.code
+            if before.get(event.site) == event.code:
+                return  # a plan may be proposed for days before a person has decided
+            before[event.site] = event.code
+        tell(event)
 
     terms = _terms(run, job, Trust(charter=signed.charter, signer=means.signer))
     engine = Run(terms, run, listen=listen, stopping=lambda: means.stopping(run.name))

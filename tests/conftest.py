@@ -107,8 +107,8 @@ _helper("office")
 _helper("lies")
 _helper("loopback")
 _helper("quiet_daemons")
-_helper("transport_fixtures")
 _helper("fleet_site")
+_helper("transport_fixtures")
 _helper("ceremony")
 
 

@@ -12,6 +12,8 @@ from office import NAMES, Office
 from wiring import Killed
 
 from partsong.common import wire
+from partsong.common.capsule import Environment, make_capsule
+from partsong.common.capsule_shelf import CapsuleShelf
 from partsong.common.config import CohortConfig, PrivacyConfig
 from partsong.common.errors import ConfigError, DataError, InputError
 from partsong.common.plan import Plan
@@ -19,9 +21,13 @@ from partsong.server.control import CoordinatorControl
 from partsong.server.deployed_run import DeployedRun
 from partsong.server.exchange import Parcel
 from partsong.server.explain import contributions, explain
+from partsong.simulations.export import export_adapter
 from partsong.simulations.verify import verify
 
 Make = Callable[..., Office]
+AROUND = Environment(
+    python="3.11.7", system="Linux", machine="x86_64", versions={}, gpu=False, memory_gb=16, disk_gb=64
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -54,6 +60,22 @@ def test_a_job_becomes_an_adapter_that_verifies_and_every_site_stores_it(office:
     assert (plan.masked, plan.minimum_cohort, plan.run) == (True, 3, run.name)
     assert all(plan.sha256 in shelf for shelf in made.hospitals.shelves.values())
     assert "5 of 5 sites recomputed the adapter" in run.report.read_text()
+
+
+def test_report_and_export_take_a_deployed_run(office: Make, tmp_path: Path) -> None:
+    """The same commands as for a simulated one; before its end there is nothing to export."""
+    made = office()
+    assert killed_at(made, 30)
+    with pytest.raises(DataError, match="no adapter in it"):
+        export_adapter(made.only().path, tmp_path / "out")
+    assert made.daemon().step()
+
+    out = export_adapter(made.only().path, tmp_path / "out")
+
+    assert {f.name: f.read_bytes() for f in out.iterdir()} == {
+        f.name: f.read_bytes() for f in made.only().adapter.iterdir()
+    }
+    assert made.only().report.read_text().startswith(f"partsong run {made.only().name}")
 
 
 def test_verify_notices_an_adapter_that_was_changed_after_the_run(office: Make) -> None:
@@ -234,9 +256,14 @@ def test_refusals_that_waiting_does_not_change_end_the_run_at_once(office: Make)
 
     assert run.told().state == "failed"
     assert "c did not accept the plan" in run.told().reason
+    capsule = make_capsule(ValueError("a text that stays"), site="c", run=run.name, round_id=1, environment=AROUND)
+    CapsuleShelf(run.capsules).keep(capsule)
     by_site = {found.site: (found.state, found.code) for found in explain(run)}
     assert by_site["c"] == ("refused", "budget")
     assert by_site["a"] == ("accepted", "")
+    (released,) = next(found.capsules for found in explain(run) if found.site == "c")
+    assert released.startswith(f"{capsule.id} (round 1, ValueError): ")
+    assert "a text that stays" not in released
 
 
 def test_a_plan_that_a_person_has_to_approve_is_proposed_until_it_is(office: Make) -> None:
@@ -254,7 +281,8 @@ def test_a_plan_that_a_person_has_to_approve_is_proposed_until_it_is(office: Mak
     run = made.played()
 
     assert run.told().state == "finished"
-    assert run.events.read_text().count('"site_refused"') > 3
+    assert [phase for phase, site in asked if site == "d"].count("propose") > 1
+    assert run.events.read_text().count('"site_refused"') == 3
 
 
 def test_a_run_is_stopped_between_two_rounds_and_resumed(office: Make) -> None:
