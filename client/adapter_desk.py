@@ -48,7 +48,7 @@ class AdapterDesk:
         self._store, self._plans, self._site, self._clock = store, plans, site, clock
 
     def offered(self, header: bytes) -> Answer:
-        """Say which of the offered adapters this site wants: of its own plans those that it lacks or asked for again."""
+        """Say which of the offered adapters this site wants: those of its plans that it lacks or asked for again."""
         offer = wire.decode(header, wire.Offer)
         stored = {one.plan: one.adapter for one in self._store.all()}
         again = self._store.wanted()
