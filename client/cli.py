@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from partsong.client import adapters_cli, onboarding_cli
+from partsong.client import adapters_cli, daemon_cli, onboarding_cli
 
 site = typer.Typer(
     name="site", no_args_is_help=True, help="What a site allows, what it has spent, and what it agreed to."
@@ -22,6 +22,7 @@ site.add_typer(ledger)
 site.add_typer(policy)
 onboarding_cli.register(site)
 adapters_cli.register(site)
+daemon_cli.register(site)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Dir = Annotated[

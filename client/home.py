@@ -19,6 +19,8 @@ seen.json          the newest charter that the daemon has worked under
 daemon.lock        held by the running daemon
 control/           socket of the daemon
 log/               JSON lines
+capsules/          what is left of failures
+node               what the coordinator's transport calls this site
 """
 
 from __future__ import annotations
@@ -132,3 +134,13 @@ class SiteHome:
     def log(self) -> Path:
         """Folder of the daemon's log."""
         return self.path / "log"
+
+    @property
+    def capsules(self) -> Path:
+        """Folder of failure capsules."""
+        return self.path / "capsules"
+
+    @property
+    def node(self) -> Path:
+        """Written by the connection."""
+        return self.path / "node"

@@ -118,7 +118,7 @@ def init(
     _make_folders(home)
     identity, vault_key = make_identity(invitation.suite, os.urandom), os.urandom(_VAULT_KEY_BYTES)
     transport_key = tls.make_transport_key()
-    request = _request(invitation, identity, transport_key, answers=letters.letter_hash(invitation))
+    request = ask(invitation, identity, transport_key, answers=letters.letter_hash(invitation))
     write_private(home.identity, lock(identity, passphrase=passphrase, entropy=os.urandom))
     wrapped = wrap(vault_key, kind="vault", owner=identity.public_key, passphrase=passphrase, entropy=os.urandom)
     write_private(home.vault_key, wrapped)
@@ -130,6 +130,25 @@ def init(
         write_private(home.policy, policy.encode())
     write_private(home.config, site_yaml.encode())
     return letters.to_bytes(request)
+
+
+def ask(invitation: Invitation, signer: Signer, transport_key: bytes, *, answers: str) -> Request:
+    """Make a site's request.
+
+    Args:
+        invitation: of the consortium.
+        signer: the identity key.
+        transport_key: PEM of the key that the certificate is to be for.
+        answers: hash of the invitation; to renew, of the request that was answered last.
+    """
+    request = Request(
+        consortium=invitation.consortium,
+        site=invitation.site,
+        invitation=answers,
+        key=signer.public_key.hex(),
+        certificate_request=tls.request_site(transport_key, site=invitation.site).decode(),
+    )
+    return letters.seal_letter(request, signer)
 
 
 def renew(home: SiteHome, passphrase: bytes, *, new_key: bool, invitation: Invitation | None = None) -> bytes:
@@ -157,7 +176,7 @@ def renew(home: SiteHome, passphrase: bytes, *, new_key: bool, invitation: Invit
     key = tls.make_transport_key() if new_key else (home.tls / "site.key").read_bytes()
     answered = letters.read_letter(Request, home.enrolment / "request.json")
     answers = letters.letter_hash(invitation or answered)
-    request = _request(invitation or known, open_identity(home, passphrase), key, answers=answers)
+    request = ask(invitation or known, open_identity(home, passphrase), key, answers=answers)
     if new_key:
         write_private(home.tls / "next.key", key)
     if invitation is not None:
@@ -209,8 +228,8 @@ def take_reply(home: SiteHome, reply: Reply, *, now: datetime, place: str) -> No
 def leave(home: SiteHome) -> tuple[str, ...]:
     """Leave the consortium: erase what could speak or connect for this site.
 
-    What was spent stays spent: ledger, rules, decisions, charters and adapters stay. The settings go last, so that a
-    call that was killed can be made again.
+    What was spent stays spent: ledger, rules, decisions and adapters stay, and the charters beside them as
+    `charters.left-N`. The settings go last, so that a call that was killed can be made again.
 
     Returns:
         names of what was erased.
@@ -223,6 +242,9 @@ def leave(home: SiteHome) -> tuple[str, ...]:
     erased = [path.name for path in (*folders, *files) if path.exists()]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+    if home.charters.is_dir():
+        number = 1 + len(list(home.path.glob("charters.left-*")))
+        home.charters.replace(home.path / f"charters.left-{number}")
     for file in files:
         file.unlink(missing_ok=True)
     sync_folder(home.path)
@@ -232,17 +254,6 @@ def leave(home: SiteHome) -> tuple[str, ...]:
 def _make_folders(home: SiteHome) -> None:
     for folder in (home.path, home.tls, home.enrolment, home.charters, home.vault):
         make_private_folder(folder)
-
-
-def _request(invitation: Invitation, signer: Signer, transport_key: bytes, *, answers: str) -> Request:
-    request = Request(
-        consortium=invitation.consortium,
-        site=invitation.site,
-        invitation=answers,
-        key=signer.public_key.hex(),
-        certificate_request=tls.request_site(transport_key, site=invitation.site).decode(),
-    )
-    return letters.seal_letter(request, signer)
 
 
 def _request_answered(home: SiteHome, reply: Reply, *, place: str) -> Path:

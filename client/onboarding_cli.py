@@ -230,7 +230,8 @@ def leave(
         raise InputError("--yes", found="no word of a person", expected="--yes, or an answer at the terminal")
     erased = erase(home)
     words = (
-        f"erased: {', '.join(erased)}\nkept: ledger.sqlite, policy.yaml, approvals, charters, adapters, log\n"
+        f"erased: {', '.join(erased)}\nkept: ledger.sqlite, policy.yaml, approvals, adapters, "
+        f"log, and the charters as charters.left-N\n"
         f"let the coordinator run `partsong coordinator remove {name}`"
     )
     _print({"site": name, "erased": list(erased)}, words, as_json=as_json)

@@ -9,6 +9,9 @@ import socket
 from collections.abc import Mapping
 from typing import Literal
 
+_PATIENCE_S = 5.0
+"""A supervisor that does not read must not keep a daemon from working, or from ending."""
+
 Word = Literal["READY=1", "WATCHDOG=1", "STOPPING=1", "RELOADING=1"]
 
 
@@ -19,12 +22,13 @@ def notify(word: Word, *, environment: Mapping[str, str]) -> bool:
         word: of sd_notify(3).
         environment: of the process; systemd puts NOTIFY_SOCKET there: a path, or `@name` for an abstract one.
     Raises:
-        OSError: the socket that the environment names does not take it.
+        OSError: the socket that the environment names is not there, or does not take it in a few seconds.
     """
     address = environment.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.settimeout(_PATIENCE_S)
         end.connect(f"\0{address[1:]}" if address.startswith("@") else address)
         end.sendall(word.encode())
     return True

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from partsong.common import letters, tls
 from partsong.common.build import canonical_json
-from partsong.common.certificates import check_authority, check_issued
+from partsong.common.certificates import check_authority, check_issued, spki, transport_key_of
 from partsong.common.deployment import CoordinatorConfig
 from partsong.common.errors import InputError
 from partsong.common.keys import Signer, fingerprint, lock, make_identity
@@ -25,7 +25,15 @@ from partsong.common.strict_yaml import differences, to_yaml
 from partsong.common.suite import SuiteName, suite_of_key
 from partsong.common.wrapped_secret import unwrap, wrap
 from partsong.server.home import CoordinatorHome
-from partsong.server.home_files import Enrolled, address, enrolled, identity_key, read_config, server_authority
+from partsong.server.home_files import (
+    Enrolled,
+    address,
+    all_enrolled,
+    enrolled,
+    identity_key,
+    read_config,
+    server_authority,
+)
 
 INVITATION_DAYS = 14
 _DAY_S = 86_400
@@ -181,7 +189,12 @@ def check_request(home: CoordinatorHome, request: Request, *, now: datetime, pla
     if request.consortium != config.consortium:
         raise LetterError(place, found="a request to another consortium", expected=f"one to {config.consortium}")
     letters.check_seal(request, key=bytes.fromhex(request.key), whose="site")
-    tls.read_site_request(request.certificate_request.encode(), site=request.site)
+    transport_key = spki(tls.read_site_request(request.certificate_request.encode(), site=request.site))
+    for other in all_enrolled(home):
+        if other.site != request.site and (
+            other.key == request.key or transport_key_of(other.certificate.encode()) == transport_key
+        ):
+            raise LetterError(place, found=f"a key of {other.site}", expected="keys of its own for each site")
     if known is not None and known.request == letters.letter_hash(request):
         return known
     file = home.invited / f"{request.site}.json"

@@ -107,6 +107,7 @@ _helper("lies")
 _helper("quiet_daemons")
 _helper("transport_fixtures")
 _helper("fleet_site")
+_helper("ceremony")
 
 
 def _masked_plan(**changes: Any) -> Plan:
@@ -140,3 +141,14 @@ def fleet(tmp_path: Path) -> Iterator[Any]:
     made.let_train = _helper("daemon_fleet").let_train
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def _founded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return _helper("ceremony").found(tmp_path_factory.mktemp("founded"))
+
+
+@pytest.fixture
+def ceremony(_founded: Any, tmp_path: Path) -> Any:
+    """A consortium of three sites whose first charter is in force everywhere, on directories of this test's own."""
+    return _founded.copy(tmp_path / "ceremony")

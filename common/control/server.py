@@ -27,7 +27,7 @@ from partsong.common.control.failures import TRAILER, to_failure
 from partsong.common.control.feed import MOST_WATCHERS, Feed, ProgressEvent
 from partsong.common.control.messages import progress_message, to_message
 from partsong.common.control.surfaces import CoordinatorControl, SiteControl
-from partsong.common.errors import ConfigError, Refused
+from partsong.common.errors import ConfigError, Refused, TryAgain
 
 MOST_REQUEST_BYTES = 16 * 1024
 """A request names a plan, a run or a folder."""
@@ -138,7 +138,10 @@ def coordinator_server(path: Path, control: CoordinatorControl) -> ControlServer
 
 def _listen(server: grpc.Server, name: socket_file.SocketName) -> None:
     credentials = grpc.local_server_credentials(grpc.LocalConnectionType.UDS)
-    server.add_secure_port(f"unix:{name.path}", credentials)
+    try:
+        server.add_secure_port(f"unix:{name.path}", credentials)
+    except RuntimeError as err:
+        raise TryAgain("the control socket cannot be made; is the disk full, or its folder read-only?") from err
     Path(name.path).chmod(0o600)
 
 

@@ -36,6 +36,21 @@ def test_a_socket_that_is_gone_is_an_error(tmp_path: Path) -> None:
         notify("READY=1", environment={"NOTIFY_SOCKET": str(tmp_path / "gone")})
 
 
+def test_a_supervisor_that_does_not_read_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue is full after a few words; then the call fails instead of keeping the daemon."""
+    monkeypatch.setattr("partsong.common.notify._PATIENCE_S", 0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+
+        with pytest.raises(TimeoutError):
+            _flood({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+
+
+def _flood(environment: dict[str, str]) -> None:
+    for _ in range(10_000):
+        notify("WATCHDOG=1", environment=environment)
+
+
 @pytest.mark.parametrize(
     ("environment", "interval_s"),
     [
