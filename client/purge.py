@@ -59,7 +59,7 @@ def purge(
             raise Refused("purge_link", reason=f"{folder.name} is a link", remedy="purge where it leads to yourself")
     messages = sum(_erase_old(folder, before_ms=forgotten_ms) for folder in (home.inbox, home.outbox))
     due = [plan for plan in all_plans(home.plans) if plan.plan_sha256 in also or _has_ended(plan, before_ms=before_ms)]
-    plans = tuple(plan.plan_sha256 for plan in due if _purge_plan(plan, now_ms=now_ms))
+    plans = tuple(plan.plan_sha256 for plan in due if purge_plan(plan, now_ms=now_ms))
     return Purged(plans=plans, messages=messages)
 
 
@@ -68,8 +68,12 @@ def _has_ended(plan: PlanFolder, *, before_ms: int) -> bool:
     return life is not None and life.ended_ms is not None and max(life.ended_ms, life.asked_ms) <= before_ms
 
 
-def _purge_plan(plan: PlanFolder, *, now_ms: int) -> bool:
-    """Note that a plan is purged, and only then erase the rest: half a purge leaves no plan that could go on."""
+def purge_plan(plan: PlanFolder, *, now_ms: int) -> bool:
+    """Note that a plan is purged, and only then erase the rest: half a purge leaves no plan that could go on.
+
+    Returns:
+        whether there was something to erase.
+    """
     life = plan.life()
     if life is None or life.purged_ms is not None:
         return False
