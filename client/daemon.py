@@ -130,7 +130,12 @@ class SiteDaemon:
         self.coordinator = fingerprint(site.charter.coordinator_key)
         self.board = Board()
         self.desk = PlanDesk(
-            home.plans, make=self._site, before_query=self._await_window, board=self.board, clock=clock
+            home.plans,
+            make=self._site,
+            before_query=self._await_window,
+            retire=lambda plan_sha256: PlanVault(site.vault, plan_sha256).erase_all(),
+            board=self.board,
+            clock=clock,
         )
         self.adapters = AdapterDesk(AdapterStore(home.adapters), plans=home.plans, site=site.config.name, clock=clock)
         self._one_at_a_time = threading.Lock()

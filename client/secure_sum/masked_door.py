@@ -263,7 +263,7 @@ def _require_header(header: Header, plan: Plan, query: wire.Open) -> None:
         "query": query_hash(plan, number=query.round),
         "encoding": encoding_hash(plan),
         "words": plan.encoding.words(),
-        "noised": int(plan.dp is not None),
+        "noised": int(plan.survives_differences),
     }
     wrong = [name for name, value in expected.items() if getattr(header, name) != value]
     if wrong:

@@ -48,7 +48,7 @@ def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: Ope
         encoding=encoding_hash(plan),
         words=plan.encoding.words(),
         minimum_sum=0,
-        noised=int(plan.dp is not None),
+        noised=int(plan.survives_differences),
         deadline=deadline,
         previous_round=last.header.round if last else 0,
         previous=last.hash if last else run.setup,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from partsong.common.errors import Refused
+from partsong.server.coordinator import RunNotStarted
 
 MESSAGES = 14
 """Of one site in a canary of two rounds: proposal, four steps of set-up, two rounds of four phases, the last result."""
@@ -151,6 +152,24 @@ def test_a_daemon_does_not_go_back_to_an_older_charter(fleet: Any) -> None:
 
     with pytest.raises(Refused, match="charter_rolled_back"):
         site.start()
+
+
+def test_old_canaries_make_room_and_leave_nothing_in_the_vault(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They need nobody's approval, so a coordinator could fill the disk with them; what is gone stays gone."""
+    monkeypatch.setattr("partsong.client.plan_desk.MOST_CANARIES", 1)
+    first, second = fleet.canary(run="one", rounds=1), fleet.canary(run="two", rounds=1)
+    first.play()
+    fleet.now += 1
+
+    checked = second.play()
+
+    home = fleet.sites["a"].home
+    assert len(checked) == 5
+    assert {path.name for path in (home.plans / first.plan.sha256).iterdir()} == {"life.json"}
+    assert not [file for file in home.vault.iterdir() if file.name.startswith(first.plan.sha256)]
+    assert [file for file in home.vault.iterdir() if file.name.startswith(second.plan.sha256)]
+    with pytest.raises(RunNotStarted, match="a: state"):
+        fleet.canary(run="one", rounds=1).propose()
 
 
 _WITHOUT_TORCH = """
