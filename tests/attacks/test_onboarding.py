@@ -106,27 +106,25 @@ def test_a_request_serves_one_consortium_and_one_invitation(ceremony: Any, tmp_p
         heard(ceremony, request, said)
 
 
-def test_a_cosignature_is_for_one_draft(ceremony: Any) -> None:
+def test_a_cosignature_is_for_one_draft(joining: Any) -> None:
     """What a site signed for strict floors does not count for lower ones."""
-    ceremony.join("zagreb")
-    strict = ceremony.sign("lyon", ceremony.draft(minimum_cohort=4))
-    lower = letters.read_letter(Draft, ceremony.draft(minimum_cohort=3)).charter
+    strict = joining.sign("lyon", joining.draft(minimum_cohort=4))
+    lower = letters.read_letter(Draft, joining.draft(minimum_cohort=3)).charter
     moved = Cosignature(consortium=strict.consortium, site="lyon", charter=lower.hash.hex(), signature=strict.signature)
 
     for bad in (strict, moved):
         with pytest.raises(InputError, match=r"another draft|no valid signature of site lyon"):
-            charter_desk.collect(ceremony.home, bad, place="lyon.cosigned.json")
+            charter_desk.collect(joining.home, bad, place="lyon.cosigned.json")
 
 
-def test_lowered_floors_are_shown_to_whoever_is_to_sign(ceremony: Any) -> None:
+def test_lowered_floors_are_shown_to_whoever_is_to_sign(joining: Any) -> None:
     """As a difference that says that it protects less; raised ones do not say so."""
-    ceremony.join("zagreb")
-    strict = ceremony.agree(ceremony.draft(minimum_cohort=4), (*SITES, "zagreb"))
+    strict = joining.agree(joining.draft(minimum_cohort=4), (*SITES, "zagreb"))
     for name in (*SITES, "zagreb"):
-        charter_pins.pin(ceremony.site(name), strict)
+        charter_pins.pin(joining.site(name), strict)
 
-    lowered = charter_pins.review(ceremony.site("lyon"), ceremony.draft(minimum_cohort=3))
-    raised = charter_pins.review(ceremony.site("lyon"), ceremony.draft(corrupt_tolerance=1))
+    lowered = charter_pins.review(joining.site("lyon"), joining.draft(minimum_cohort=3))
+    raised = charter_pins.review(joining.site("lyon"), joining.draft(corrupt_tolerance=1))
 
     assert lowered.differences == ("minimum_cohort 4 -> 3 (LOWER: protects less)",)
     assert lowered.new == frozenset()

@@ -39,12 +39,11 @@ def test_a_site_joins_and_no_other_key_is_made_again(ceremony: Any) -> None:
     assert set(open_coordinator(ceremony.home, PASSPHRASE).sites) == {*SITES, "zagreb"}
 
 
-def test_nothing_is_published_before_everyone_signed(ceremony: Any) -> None:
+def test_nothing_is_published_before_everyone_signed(joining: Any) -> None:
     """Each signature once; of another draft, another site or another key none."""
-    ceremony.join("zagreb")
-    old = ceremony.sign("lyon", ceremony.draft())
-    draft = ceremony.draft(minimum_cohort=4)
-    lyon = ceremony.sign("lyon", draft)
+    old = joining.sign("lyon", joining.draft())
+    draft = joining.draft(minimum_cohort=4)
+    lyon = joining.sign("lyon", draft)
 
     for bad, error, words in (
         (old, LetterError, "a signature of another draft"),
@@ -54,14 +53,14 @@ def test_nothing_is_published_before_everyone_signed(ceremony: Any) -> None:
         (dataclasses.replace(lyon, signature="zz"), CharterError, "no valid signature of site lyon"),
     ):
         with pytest.raises(error, match=words):
-            charter_desk.collect(ceremony.home, bad, place="f")
+            charter_desk.collect(joining.home, bad, place="f")
     for name in ("lyon", "lyon", "porto", "zagreb"):
-        signed = charter_desk.collect(ceremony.home, ceremony.sign(name, draft), place="f")
+        signed = charter_desk.collect(joining.home, joining.sign(name, draft), place="f")
 
     assert charter_desk.missing(signed) == ("turku",)
     with pytest.raises(CharterError, match="turku"):
-        charter_desk.publish(ceremony.home)
-    newest = newest_charter(ceremony.home)
+        charter_desk.publish(joining.home)
+    newest = newest_charter(joining.home)
     assert newest is not None
     assert newest.charter.version == 1
 
