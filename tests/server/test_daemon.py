@@ -17,7 +17,6 @@ from partsong.common.capsule_shelf import CapsuleShelf
 from partsong.common.config import CohortConfig, PrivacyConfig
 from partsong.common.errors import ConfigError, DataError, InputError
 from partsong.common.plan import Plan
-from partsong.server.control import CoordinatorControl
 from partsong.server.deployed_run import DeployedRun
 from partsong.server.exchange import Parcel
 from partsong.server.explain import contributions, explain
@@ -357,28 +356,6 @@ def test_a_site_that_was_away_is_offered_the_adapter_when_it_connects(office: Ma
 
     assert made.hospitals.shelves["e"][sha256] == made.hospitals.shelves["a"][sha256]
     assert {found.site for found in explain(run) if found.stored} == set(NAMES)
-
-
-def test_control_says_how_daemon_and_runs_stand(office: Make) -> None:
-    """What commands and dashboards see, from any thread."""
-    made = office()
-    daemon = made.daemon()
-    control = CoordinatorControl(
-        daemon, made.home, made.hospitals, consortium="trial", port=lambda: 7443, charter=lambda: made.signed
-    )  # fmt: skip
-    with control.feed.watch() as watcher:
-        begun = control.run(made.job())
-        daemon.step()
-        told = [event.event for event in iter(lambda: watcher.next(timeout_s=0), None)]
-    status, (run,) = control.status(), control.runs()
-
-    assert (begun.state, begun.standing.round) == ("waiting", 0)
-    assert (run.state, run.standing.round, run.standing.rounds, run.standing.phase) == ("finished", 3, 3, "")
-    assert [(s.site, s.state, s.rounds) for s in run.sites] == [(name, "reported", 3) for name in NAMES]
-    assert (status.ready, status.connected, status.members) == (True, NAMES, NAMES)
-    assert {"run_state", "round_opened", "phase_began", "site_reported", "round_summed", "adapter_stored"} <= set(told)
-    made.signed = None
-    assert [check.name for check in control.readiness() if not check.ok] == ["charter"]
 
 
 def test_a_thread_carries_runs_out_and_ends_when_it_is_told_to(office: Make) -> None:
