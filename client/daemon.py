@@ -225,7 +225,7 @@ class SiteDaemon:
         told = False
         while (opens_s := windows.next_opening(self._windows, self._clock(), zone=self._zone)) > self._clock():
             if not told:
-                self.board.begin(plan, query, phase="window")
+                self.board.waits(plan, query)
                 self._feed.tell("window", plan=plan.sha256, wait_s=opens_s - self._clock())
                 told = True
             self._wait(self.stop, min(_LONGEST_NAP_S, opens_s - self._clock()))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from partsong.client.board import Board, Round
+from partsong.client.board import Board
 from partsong.client.plan_folder import Life, PlanFolder, all_plans
 from partsong.client.purge import purge_plan
 from partsong.client.rules.consent import NotAgreed
@@ -114,11 +114,8 @@ class PlanDesk:
         if isinstance(message, wire.Open):
             self._before_query(woken.plan, message)
             folder.asked(now_ms=self._now_ms())
-        if isinstance(message, Round):
-            self._board.begin(woken.plan, message)
-        answer = woken.site.handle(header, vector=vector, note=note)
-        if isinstance(message, Round):
-            self._board.end(woken.plan, message)
+        with self._board.showing(woken.plan, message):
+            answer = woken.site.handle(header, vector=vector, note=note)
         last = isinstance(message, wire.Result) and bool(message.adapter_sha256)
         if last and wire.kind_of(answer.header) == wire.Checked.kind:
             folder.ended(now_ms=self._now_ms())

@@ -105,6 +105,24 @@ def test_five_daemons_train_and_every_copy_is_the_published_adapter(training: An
         assert 0 < site.ledger.spent("records").epsilon <= 8.0
 
 
+def test_an_update_that_waits_outlives_its_daemon(training: Any, plan: Plan, host: Any) -> None:
+    """Killed between READY and ROSTER, the site is in the sum all the same, and pays once."""
+    run = run_of(training, plan, host)
+    run.propose()
+    site = training.sites["c"]
+
+    def before(_number: int, phase: str, name: str) -> None:
+        if (phase, name) == ("roster", "c"):
+            site.start()
+
+    run.before = before
+    run.round(1)
+
+    assert run.survivors(1) == ("a", "b", "c", "d", "e")
+    assert list(site.ledger.holding("records").claims) == [f"{plan.sha256}:1:1"]
+    assert site.ledger.outstanding() == ()
+
+
 def test_the_finished_adapter_reaches_every_site_and_a_forged_one_none(
     training: Any, plan: Plan, host: Any, tmp_path: Path
 ) -> None:
