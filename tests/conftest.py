@@ -106,8 +106,8 @@ _helper("wiring")
 _helper("office")
 _helper("lies")
 _helper("quiet_daemons")
-_helper("transport_fixtures")
 _helper("fleet_site")
+_helper("transport_fixtures")
 _helper("ceremony")
 
 
