@@ -77,7 +77,7 @@ class MaskedDoor:
         """
         self._member, self._name = membership, name
         self._entropy, self._clock, self._threads = entropy, clock, threads
-        self._follower = Follower(copy, charter=membership.charter)
+        self._follower = Follower(copy)
         self._spot = SpotCheck(membership.vault, entropy=entropy)
         self._plan: Plan | None = None
         self._setup: KeySetup | None = None
@@ -121,7 +121,7 @@ class MaskedDoor:
         _require_header(opened.header, plan, query)
         self._witnessed = self._own_head(note) if opened.previous is not None else None
         if opened.previous_fits and opened.previous is not None:
-            self._follower.take(opened.previous, number=query.summed)
+            self._follower.take(opened.previous, number=query.summed, charter=self._member.charter)
         right = opened.previous_fits and query.adapter_sha256 == self._follower.adapter_sha256
         if not right:
             site.ready(verdict=False)
@@ -171,7 +171,7 @@ class MaskedDoor:
         """Take a sum over, and say whether it and the adapter that is said to follow from it are right."""
 
         def follows(opened: OpenedSum) -> bool:
-            self._follower.take(opened, number=result.summed)
+            self._follower.take(opened, number=result.summed, charter=self._member.charter)
             return result.adapter_sha256 in ("", self._follower.adapter_sha256)
 
         model = model_hash(result.adapter_sha256) if result.adapter_sha256 else bytes(32)
