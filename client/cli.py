@@ -21,8 +21,8 @@ policy = typer.Typer(name="policy", no_args_is_help=True, help="Check the site's
 site.add_typer(ledger)
 site.add_typer(policy)
 onboarding_cli.register(site)
-adapters_cli.register(site)
 daemon_cli.register(site)
+adapters_cli.register(site)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Dir = Annotated[
