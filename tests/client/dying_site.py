@@ -4,6 +4,7 @@ Loaded by programs that may fork, such as the driver beside it.
 """
 
 import gc
+import math
 import os
 import signal
 import sqlite3
@@ -29,8 +30,10 @@ from partsong.client.rules.agreement import ByRules
 from partsong.client.rules.consent import Rules
 from partsong.client.secure_sum.door import Door, PlainDoor
 from partsong.client.secure_sum.masked_door import MaskedDoor, Membership
+from partsong.client.secure_sum.vault import Vault
 from partsong.client.site import Chance, Site
 from partsong.client.train import train_round
+from partsong.client.unfinished import UnfinishedWork
 from partsong.common import config, wire
 from partsong.common.accounting import epsilon
 from partsong.common.errors import PartsongError
@@ -140,31 +143,38 @@ class TellingDoor(MaskedDoor):
 class Setting:
     """What lives through all runs: the model, its plan and the records."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, steps: int = 1, keeps: bool = False) -> None:
+        """Load them.
+
+        Args:
+            steps: of a round.
+            keeps: whether unfinished work outlives its process.
+        """
         torch.set_num_threads(1)
+        self.keeps = keeps
         self.host = load(
             config.ModelConfig(source=str(TESTS / "fixtures" / "tiny-llama"), device="cpu"),
             config.AdapterConfig(r=1, lora_alpha=1.0, target_modules=("q_proj",)),
         )
         self.start_P, self.frozen_F = self.host.take(), self.host.take(trained=False)
-        self.plan = _plan(self.host)
+        self.plan = _plan(self.host, steps=steps)
         ids = [np.arange(3 + n, 6 + n, dtype=np.int32) for n in range(RECORDS)]
         self.records = tuple(Record(input_ids=i, labels=i, label=-1, unit=None) for i in ids)
+        counts = {"truncated": 0, "tokens": 12, "tokens_cut": 0, "without_loss": 0, "longest": 3, "max_length": 512}
+        self.encoded = Encoded(records=self.records, report=EncodingReport(records=RECORDS, **counts))
         terms, size = self.plan.dp, self.plan.layout.size(trained=True)
         assert terms is not None
         self.event = terms.events(steps=self.plan.training.steps_per_round, size=size).at_site(records=RECORDS)
         self.owed = [epsilon([self.event] * n, delta=DELTA).epsilon if n else 0.0 for n in range(MOST_ROUNDS + 1)]
         self._warm()
 
-    def site(self, door: Door, purse: Purse, folder: Path) -> Site:
-        counts = {"truncated": 0, "tokens": 12, "tokens_cut": 0, "without_loss": 0, "longest": 3, "max_length": 512}
+    def site(self, door: Door, purse: Purse, folder: Path, *, vault: Vault | None = None) -> Site:
         return Site(
             name=SITE, consent=ByRules(Rules(minimum_records=1, max_epsilon=EPSILON)), door=door, purse=purse,
-            encoder=LoraTraining(
-                host=self.host, labels=(), encoded=Encoded(records=self.records, report=EncodingReport(records=RECORDS, **counts))
-            ),
+            encoder=LoraTraining(host=self.host, labels=(), encoded=self.encoded),
             journal=folder / "journal.jsonl",
             chance=lambda _p, _n: Chance(samples=SystemRandomness(), rounding=np.random.default_rng()),
+            unfinished=noting_every_step(folder, vault) if self.keeps and vault is not None else None,
         )  # fmt: skip
 
     def _warm(self) -> None:
@@ -187,12 +197,17 @@ class Setting:
         gc.freeze()
 
 
-def _plan(host: ModelHost) -> Plan:
+def noting_every_step(folder: Path, vault: Vault) -> UnfinishedWork:
+    """Unfinished work that is noted whatever it costs."""
+    return UnfinishedWork(folder / "unfinished", vault=vault, most_share=math.inf)
+
+
+def _plan(host: ModelHost, *, steps: int) -> Plan:
     settings = config.SimulationConfig(
         model=config.ModelConfig(source="x"), data=config.DataConfig(),
         adapter=config.AdapterConfig(r=1, lora_alpha=1.0),
         privacy=config.PrivacyConfig(mode="dp", epsilon=EPSILON, delta=DELTA, sampling_rate=0.25, noise_multiplier=NOISE),
-        training=config.TrainingConfig(steps_per_round=1), cohort=config.CohortConfig(minimum=3),
+        training=config.TrainingConfig(steps_per_round=steps), cohort=config.CohortConfig(minimum=3),
         secure_sum=config.SecureSumConfig(field_bits=32), rounds=MOST_ROUNDS,
     )  # fmt: skip
     base = Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout)
@@ -211,7 +226,7 @@ def wake(setting: Setting, member: Membership, folder: Path, *, order: str) -> t
     if order == "seal first":
         door.after_sealing = late.catch_up
     purse = Purse(ledger, **PURSE) if order == "right" else late
-    return setting.site(door, purse, folder), door, late
+    return setting.site(door, purse, folder, vault=member.vault), door, late
 
 
 def live(site: Site, door: TellingDoor, late: LatePurse, line: Connection, killer: Killer) -> None:

@@ -195,6 +195,8 @@ def at_every_write(
 ) -> dict[str, Any]:
     """Kill the site at the 1st, 2nd, 3rd, ... write of each of these rounds of a run, until it survives them all.
 
+    `came_through` counts the runs in which it was killed and is in the first of these rounds' sum nevertheless.
+
     Args:
         setting: of all runs.
         rounds: in which it dies, 0 for set-up or what a process does first.
@@ -204,7 +206,7 @@ def at_every_write(
         first: of the writes to die at.
         until: words of a violation after which no more is looked for.
     """
-    found, killed_in, received = list[str](), list[str](), 0
+    found, killed_in, received, came_through = list[str](), list[str](), 0, 0
     for count in range(first, 1000):
         with dying_site.scratch() as name:
             kills = [*before, *((number, count) for number in rounds)]
@@ -213,8 +215,11 @@ def at_every_write(
         found += [f"killed at {count} in {run.killed_in}: {line}" for line in run.violations]
         received += len(run.sent)
         killed_in += run.killed_in
+        came_through += len(run.killed_in) > len(before) and SITE in run.outcomes[rounds[0] or 1].state.survivors
         if len(run.killed_in) <= len(before) or until in "".join(found):
-            return {"killed_in": killed_in, "violations": found, "received": received}
+            return {
+                "killed_in": killed_in, "violations": found, "received": received, "came_through": came_through
+            }  # fmt: skip
     raise AssertionError("a thousand writes are more than a round has")
 
 
@@ -228,6 +233,8 @@ def main() -> None:
         "first round, silent": lambda: at_every_write(setting, 1, again=False),
         "second round, silent": lambda: at_every_write(setting, 2, again=False),
         "restart": lambda: at_every_write(setting, 0, before=[(1, RESERVED)]),
+        "unfinished": lambda: at_every_write(Setting(steps=2, keeps=True), 1),
+        "unfinished, silent": lambda: at_every_write(Setting(steps=2, keeps=True), 1, again=False),
         "seal first": lambda: at_every_write(setting, 1, order="seal first"),
         "send first": lambda: at_every_write(setting, 1, order="send first", first=RESERVED, until="was received"),
     }

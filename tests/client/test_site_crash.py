@@ -49,3 +49,23 @@ def test_a_site_that_stays_away_after_a_kill_is_named_and_comes_back() -> None:
     assert min(len(outcome["killed_in"]) for outcome in outcomes.values()) >= 8
     assert "is masked in the vault and is reserved" in control
     assert "was received" not in control
+
+
+@pytest.mark.nightly
+def test_a_site_that_keeps_its_work_is_in_the_sum_of_the_round_in_which_it_was_killed() -> None:
+    """In most of the lives, after the same looks: nothing is masked twice or uncommitted, each sum is exact."""
+    outcome = drive("unfinished")["unfinished"]
+
+    assert outcome["violations"] == []
+    assert set(outcome["killed_in"]) == {"open", "roster", "confirm", "unmask"}
+    assert len(outcome["killed_in"]) >= 40
+    assert outcome["came_through"] > len(outcome["killed_in"]) / 2
+
+
+@pytest.mark.nightly
+def test_kept_work_whose_round_went_on_without_the_site_is_given_up() -> None:
+    """Nothing is sent again after the kill; the next query ends what was left."""
+    outcome = drive("unfinished, silent")["unfinished, silent"]
+
+    assert outcome["violations"] == []
+    assert len(outcome["killed_in"]) >= 20
