@@ -1,10 +1,12 @@
 """What a reader with bad intentions found in a deployment's code: each attack is refused, and nobody else is harmed."""
 
 import json
+from pathlib import Path
 
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id
+from transport_fixtures import make_port
 
 from partsong.server import fleet
 from partsong.server.postbox import Answer, Postbox
@@ -53,3 +55,20 @@ def test_text_that_grows_when_it_is_read_is_none() -> None:
     found = grid()._inflated(3, answer_that_repeats(800_000), most_bytes=1 << 60)
 
     assert not found.content
+
+
+def test_refusals_do_not_fill_the_log(tmp_path: Path) -> None:
+    """Each kind is told once a minute for each peer, so that what an operator needs is not turned over."""
+    now_s = [0.0]
+    port = make_port(tmp_path, "north", clock=lambda: now_s[0])
+    own = port.sites["north"].public
+    path = fleet.PULL
+
+    for _ in range(500):
+        port.superlink.admit(b"stranger", path=path, content_length=0)
+        port.superlink.admit(own, path="/nowhere", content_length=0)
+
+    assert port.refusals == [("", "not_enrolled"), ("north", "no_such_path"), ("north", "too_often")]
+    now_s[0] = 60.0
+    port.superlink.admit(b"stranger", path=path, content_length=0)
+    assert port.refusals[3:] == [("", "not_enrolled")]
