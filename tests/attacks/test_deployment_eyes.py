@@ -8,6 +8,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id
 from transport_fixtures import make_port
 
+from partsong.client.board import Board
+from partsong.client.home import SiteHome
+from partsong.client.plan_desk import PlanDesk
+from partsong.client.plan_folder import PlanFolder
+from partsong.client.purge import purge, purge_plan
+from partsong.client.rules.consent import NotAgreed
 from partsong.server import fleet
 from partsong.server.postbox import Answer, Postbox
 
@@ -72,3 +78,40 @@ def test_refusals_do_not_fill_the_log(tmp_path: Path) -> None:
     now_s[0] = 60.0
     port.superlink.admit(b"stranger", path=path, content_length=0)
     assert port.refusals[3:] == [("", "not_enrolled")]
+
+
+def kept(plans: Path, name: str, *, study: str) -> PlanFolder:
+    """A plan that was accepted."""
+    folder = PlanFolder(plans, name * 64)
+    folder.keep(b"{}", b"start", run="run-1", study=study, now_ms=1)
+    return folder
+
+
+def test_canaries_cannot_fill_the_disk_with_the_notes_of_their_purge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They need nobody's approval; what was here stays known, so there is an end to how many there can be."""
+    monkeypatch.setattr("partsong.client.plan_desk.MOST_REMEMBERED", 2)
+    desk = PlanDesk(
+        tmp_path, make=lambda *_: pytest.fail("nothing is taken up"), before_query=lambda *_: None, retire=lambda _: None, board=Board(),
+        clock=lambda: 1.0,
+    )  # fmt: skip
+    purge_plan(kept(tmp_path, "a", study="canary"), now_ms=2)
+    desk._require_room(PlanFolder(tmp_path, "c" * 64))
+    purge_plan(kept(tmp_path, "b", study="canary"), now_ms=2)
+
+    with pytest.raises(NotAgreed, match=r"rule plans\.kept"):
+        desk._require_room(PlanFolder(tmp_path, "c" * 64))
+
+
+def test_a_purge_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
+    """What it had noted and not erased would stay for ever; a plan that is under way stays untouched."""
+    home = SiteHome(tmp_path)
+    killed, going = kept(home.plans, "a", study="train"), kept(home.plans, "b", study="train")
+    killed.purged(now_ms=2)
+
+    done = [purge(home, clock=lambda: 3.0).plans for _ in range(2)]
+
+    assert done == [("a" * 64,), ()]
+    assert [path.name for path in killed.path.iterdir()] == ["life.json"]
+    assert going.proposal() is not None
