@@ -212,3 +212,14 @@ def test_an_answer_that_comes_too_late_is_not_begun() -> None:
 
     with pytest.raises(NotAsked):
         made.begin("q", run=7, root="r", objects=["r"])
+
+
+def test_an_answer_that_is_fetched_too_late_is_gone() -> None:
+    """It was whole in time, and nobody has looked into the box since."""
+    clock, data = Clock(), b"data"
+    made = box(question("q"), clock=clock)
+    made.begin("q", run=7, root=name_of(data), objects=[name_of(data)])
+    made.add("q", object_id=name_of(data), content=data)
+    clock.now_s = 10.0
+
+    assert made.take("q") is None
