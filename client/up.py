@@ -29,6 +29,7 @@ from partsong.common.control.hosting import hosted, stopped_by_signals
 from partsong.common.control.server import site_server
 from partsong.common.envelope import SiteEnvelope
 from partsong.common.logs import Level
+from partsong.common.memory import return_freed_memory
 
 
 def serve(
@@ -56,6 +57,7 @@ def serve(
         Refused: `control_folder`, `ledger_missing`, or the charter does not hold.
         InputError: no charter was pinned, or the settings do not fit the directory.
     """
+    return_freed_memory()
     config, feed = opened.config, Feed(clock=clock)
     link, failures = Link(feed), FailureBook(home.capsules, site=config.name, feed=feed, clock=clock)
     with contextlib.ExitStack() as stack:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from flwr.app import Array, Error, Message, Metadata, RecordDict
@@ -45,6 +45,7 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
     get_all_nested_objects,
     get_object_head_values_from_object_content,
     get_object_tree,
@@ -206,6 +207,23 @@ def answer(desk: Desk, *, path: str, body: bytes) -> bytes | Refusal:
     return response
 
 
+class _Parts(Mapping[str, bytes]):
+    """Parts of a question as bytes. A chunk of an array is a view of it until it is asked for."""
+
+    def __init__(self, parts: Mapping[str, InflatableObject]) -> None:
+        self._parts = {i: part if isinstance(part, ArrayChunk) else part.deflate() for i, part in parts.items()}
+
+    def __getitem__(self, object_id: str) -> bytes:
+        part = self._parts[object_id]
+        return part if isinstance(part, bytes) else part.deflate()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
 class FleetGrid(Grid):
     """Flower's Grid over the postboxes, for one run."""
 
@@ -254,8 +272,8 @@ class FleetGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Put messages into the boxes of their nodes; the id is empty for a node that is not enrolled any more."""
-        shared: dict[str, bytes] = {}
-        return [self._push(message, shared) for message in messages]
+        with no_object_id_recompute():  # over all of them: what they share is hashed once
+            return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return one answer that is whole, or an error for a node that is gone; each once.
@@ -281,20 +299,15 @@ class FleetGrid(Grid):
         """Not offered: it would hold all answers in memory at once."""
         raise NotImplementedError("push_messages and pull_messages")
 
-    def _push(self, message: Message, shared: dict[str, bytes]) -> str:
+    def _push(self, message: Message) -> str:
         node = message.metadata.dst_node_id
         box = self._boxes().get(node)
         if box is None:
             return ""
-        with no_object_id_recompute():
-            message_id = message.object_id
-            message.metadata.__dict__["_message_id"] = message_id
-            objects = {}
-            for object_id, part in get_all_nested_objects(message).items():
-                if object_id not in shared:
-                    shared[object_id] = part.deflate()
-                objects[object_id] = shared[object_id]
-            tree = get_object_tree(message).SerializeToString()
+        message_id = message.object_id
+        message.metadata.__dict__["_message_id"] = message_id
+        objects = _Parts(get_all_nested_objects(message))
+        tree = get_object_tree(message).SerializeToString()
         head = message_to_proto(remove_content_from_message(message)).SerializeToString()
         box.put(
             Question(
