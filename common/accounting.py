@@ -11,6 +11,8 @@ Renyi accounting (RDP), 9 to 31 % loose, takes over where PLD gives up. The Gaus
 offered: it is not a bound.
 """
 
+# ruff: noqa: PLC0415  # dp-accounting brings scipy, which takes a second: a command that asks for no epsilon is quick
+
 from __future__ import annotations
 
 import dataclasses
@@ -19,10 +21,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import dp_accounting
-from dp_accounting.pld import privacy_loss_distribution
-from dp_accounting.rdp import rdp_privacy_accountant
 
 from partsong.common.errors import Refused
 
@@ -258,6 +256,8 @@ def patient_epsilon(events: StepEvents, *, delta: float, records: int) -> float:
         records: of the patient, >= 1; the time grows with it, some 0.2 s each.
     Source: Charles et al. 2024 (arXiv 2407.07737), example-level sampling with mixture-of-Gaussians accounting.
     """
+    from dp_accounting.pld import privacy_loss_distribution
+
     check_delta(delta)
     if records < 1 or events.unit != "record":
         raise ValueError("steps whose unit is the record, and at least one record")
@@ -295,6 +295,8 @@ def _pld_epsilon(events: Sequence[StepEvents], *, delta: float, grid: float) -> 
 
 
 def _pld(events: Sequence[StepEvents], *, grid: float) -> Any:
+    from dp_accounting.pld import privacy_loss_distribution
+
     total = privacy_loss_distribution.identity(value_discretization_interval=grid)
     for event in events:
         total = total.compose(_pld_of(event, grid))
@@ -310,6 +312,8 @@ def _pld_of(event: StepEvents, grid: float) -> Any:
 @functools.lru_cache(maxsize=64)
 def _pld_of_step(event: StepEvents, grid: float) -> Any:
     """Build the distribution of one step, the slow part: a ledger asks for the same step, some more of it each time."""
+    from dp_accounting.pld import privacy_loss_distribution
+
     if event.max_batch is None:
         return privacy_loss_distribution.from_gaussian_mechanism(
             event.noise_multiplier, sampling_prob=event.sampling_rate, value_discretization_interval=grid
@@ -324,6 +328,9 @@ def _pld_of_step(event: StepEvents, grid: float) -> Any:
 
 
 def _rdp_epsilon(events: Sequence[StepEvents], *, delta: float) -> float:
+    import dp_accounting
+    from dp_accounting.rdp import rdp_privacy_accountant
+
     if any(e.max_batch is not None for e in events):
         raise _unaccountable("a cut sample is beyond the accountant that is left")
     accountant = rdp_privacy_accountant.RdpAccountant(orders=RDP_ORDERS)
