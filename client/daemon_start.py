@@ -1,7 +1,7 @@
 """Puts a site's daemon together on its directory.
 
 Covers: one daemon at a time works on a directory; a ledger that is gone is not begun anew once plans were answered
-from it.
+from it, and an older one is not spent from.
 Does not cover: unlocking the directory (`partsong.client.onboarding`) and the connection.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from partsong.client.budget.ledger import Ledger
+from partsong.client.budget.remembered import RememberedHead
 from partsong.client.daemon import SiteDaemon, policy_under
 from partsong.client.directory import held
 from partsong.client.encoders.resident import ResidentModel
@@ -86,4 +87,4 @@ def _ledger(home: SiteHome, clock: Callable[[], float]) -> Ledger:
             reason="plans were answered here, and what they have spent is not known",
             remedy="put the ledger back; an empty one would allow everything a second time",
         )
-    return Ledger(home.ledger, clock=clock)
+    return Ledger(home.ledger, remembered=RememberedHead(home.ledger_head), clock=clock)

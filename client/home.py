@@ -9,6 +9,7 @@ tls/               key and certificate of the connection, and the authority that
 charters/          every charter that was pinned, by version; the newest counts
 vault/             what must not be used twice; never restored from a backup
 ledger.sqlite      what was spent; never restored from a backup
+ledger-head.json   the newest commit of the ledger, so that an older one is noticed; never restored from a backup
 approvals/         plans that were proposed, and what was decided about them
 unfinished/        local rounds that broke off and updates that wait, encrypted; never restored from a backup
 inbox/, outbox/    messages that arrived and answers that are on their way
@@ -79,6 +80,11 @@ class SiteHome:
     def ledger(self) -> Path:
         """The privacy ledger."""
         return self.path / "ledger.sqlite"
+
+    @property
+    def ledger_head(self) -> Path:
+        """The newest commit of the ledger."""
+        return self.path / "ledger-head.json"
 
     @property
     def approvals(self) -> Path:
