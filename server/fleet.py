@@ -11,11 +11,12 @@ Does not cover: limits and admission (`partsong.server.gate`), and whether an an
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app import Array, Error, Message, Metadata, RecordDict
 from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_to_proto
@@ -43,6 +44,7 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
+    get_object_head_values_from_object_content,
     get_object_tree,
     iterate_object_tree,
     no_object_id_recompute,
@@ -211,6 +213,7 @@ class FleetGrid(Grid):
         gone: Callable[[int], bool],
         posted: Callable[[int], None],
         clock: Callable[[], float],
+        most_bytes: int,
     ) -> None:
         """Take the run's number and the way to the sites.
 
@@ -221,7 +224,10 @@ class FleetGrid(Grid):
             gone: whether a node has been away for so long that nobody waits for it.
             posted: told the node that has mail.
             clock: the boxes' clock.
+            most_bytes: that an answer's arrays may become. One chunk may be named many times, so that little of it
+                travels and much is laid out.
         """
+        self._most_bytes = most_bytes
         self._run = Run.create_empty(run_id=run)
         self._boxes, self._online, self._gone, self._posted, self._clock = boxes, online, gone, posted, clock
         self._asked: dict[str, int] = {}
@@ -307,6 +313,8 @@ class FleetGrid(Grid):
         """Build the message of an answer; an empty one of what is none."""
         metadata = self._metadata(SUPERLINK_NODE_ID, source=node, reply_to=found.question)
         try:
+            if _laid_out_bytes(found.objects) > self._most_bytes:
+                return make_message(metadata, RecordDict())
             reply = inflate_object_from_contents(found.root, found.objects)
         except Exception:  # noqa: BLE001 - Flower raises whatever its parsers meet in a hostile answer
             return make_message(metadata, RecordDict())
@@ -341,3 +349,14 @@ class FleetGrid(Grid):
             ttl=ttl_s,
             message_type=kind,
         )
+
+
+def _laid_out_bytes(objects: Mapping[str, bytes]) -> int:
+    """Count what the arrays among these objects become; raises whatever a malformed one raises."""
+    total = 0
+    for content in objects.values():
+        kind, children, _ = get_object_head_values_from_object_content(content)
+        if kind == Array.__qualname__:
+            chunks = json.loads(content[content.index(b"\x00") + 1 :])["arraychunk_ids"]
+            total += sum(len(objects[children[index]]) for index in chunks)
+    return total

@@ -208,6 +208,7 @@ class EmbeddedSuperlink:
             gone=self._is_gone,
             posted=self._posted,
             clock=self._clock,
+            most_bytes=self._listen.max_message_bytes,
         )
         envelope = CoordinatorEnvelope(run=run, signer=signer, identity_keys=identity_keys)
         return GridExchange(grid, site_at=self._site_at, envelope=envelope, pause=self._bell.listener())

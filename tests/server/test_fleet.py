@@ -19,7 +19,13 @@ from partsong.server.postbox import Answer, Postbox
 
 def grid(box: Postbox) -> fleet.FleetGrid:
     return fleet.FleetGrid(
-        7, boxes=lambda: {3: box}, online=lambda: [3], gone=lambda _: False, posted=lambda _: None, clock=lambda: 0.0
+        7,
+        boxes=lambda: {3: box},
+        online=lambda: [3],
+        gone=lambda _: False,
+        posted=lambda _: None,
+        clock=lambda: 0.0,
+        most_bytes=1000,
     )
 
 
