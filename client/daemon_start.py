@@ -8,13 +8,12 @@ Does not cover: unlocking the directory (`partsong.client.onboarding`) and the c
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.daemon import SiteDaemon, policy_under
+from partsong.client.directory import held
 from partsong.client.encoders.resident import ResidentModel
 from partsong.client.home import SiteHome
 from partsong.client.home_files import OpenedSite
@@ -26,8 +25,7 @@ from partsong.client.work import Workshop
 from partsong.common.charter import Charter
 from partsong.common.control.feed import Feed
 from partsong.common.deployment import SiteConfig
-from partsong.common.errors import InputError, Refused, TryAgain
-from partsong.common.files import make_folder
+from partsong.common.errors import InputError, Refused
 from partsong.common.keys import Signer, fingerprint
 
 
@@ -40,22 +38,6 @@ class _Parts:
     charter: Charter
     policy: Policy
     vault: Vault
-
-
-@contextlib.contextmanager
-def held(file: Path) -> Iterator[None]:
-    """Hold a site's directory for the time of a block.
-
-    Raises:
-        TryAgain: another process holds it.
-    """
-    make_folder(file.parent)
-    with file.open("a+b") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            raise TryAgain(f"{file.parent}: a daemon works on this directory; stop it first") from err
-        yield
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.app.message import make_message, remove_content_from_message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.metadata import Metadata
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
@@ -83,6 +84,8 @@ _PATHS = {
 _ID = re.compile(r"[0-9a-f]{64}")
 _MOST_BYTES = 1 << 20
 """Of an answer that carries no part of a message; the longest lists the parts of a message, 66 bytes each."""
+_MOST_DESCRIBING = 2 << 20
+"""Bytes of a message beside the chunks of its arrays: a header has 1 MiB at most, and text grows as it is read."""
 _PART_OVERHEAD = 64
 _APP_RAISED = 2
 
@@ -312,12 +315,15 @@ def _opened(message: object, notice: Notice) -> Opened:
 
 def _check_parts(delivery: Delivery, contents: Mapping[str, bytes], *, limits: Limits) -> None:
     """Compare the children that parts name with the announced ones, and bound what arrays become."""
-    left = limits.message_bytes
+    left, describing = limits.message_bytes, _MOST_DESCRIBING
     for part in delivery.notice.parts:
         content = contents[part.name.hex()]
         kind, children, _ = get_object_head_values_from_object_content(content)
         if [bytes.fromhex(child) for child in children] != list(part.children):
             raise WireError("message: its parts are not those that were announced; it was dropped")
+        describing -= 0 if kind == ArrayChunk.__qualname__ else len(content)
+        if describing < 0:
+            raise WireError(f"message: over {_MOST_DESCRIBING} bytes beside its arrays; it was dropped")
         if kind == Array.__qualname__:
             chunks = json.loads(content[content.index(b"\x00") + 1 :])["arraychunk_ids"]
             sizes = [len(contents[child]) for child in children]

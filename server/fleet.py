@@ -3,7 +3,8 @@
 This is the one module of the server that knows how Flower's messages look on the wire. Runs, apps, tasks and the APIs
 to control them do not exist here, so there is nothing of them to protect.
 
-Covers: a site speaks as its own node and about its own messages alone, whatever its requests claim.
+Covers: a site speaks as its own node and about its own messages alone, whatever its requests claim; an answer that
+would grow when it is laid out is not.
 Does not cover: limits and admission (`partsong.server.gate`), and whether an answer is genuine
 (`partsong.common.envelope`).
 """
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from flwr.app import Array, Error, Message, Metadata, RecordDict
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_to_proto
@@ -66,6 +68,9 @@ from partsong.server.gate import (
     Refusal,
 )
 from partsong.server.postbox import Answer, NotAsked, Postbox, Question, TooMuch
+
+_MOST_DESCRIBING = 2 << 20
+"""Bytes of all objects of an answer that are no chunks of arrays: a header has 1 MiB at most."""
 
 
 def node_of(key: bytes) -> int:
@@ -213,7 +218,6 @@ class FleetGrid(Grid):
         gone: Callable[[int], bool],
         posted: Callable[[int], None],
         clock: Callable[[], float],
-        most_bytes: int,
     ) -> None:
         """Take the run's number and the way to the sites.
 
@@ -224,10 +228,7 @@ class FleetGrid(Grid):
             gone: whether a node has been away for so long that nobody waits for it.
             posted: told the node that has mail.
             clock: the boxes' clock.
-            most_bytes: that an answer's arrays may become. One chunk may be named many times, so that little of it
-                travels and much is laid out.
         """
-        self._most_bytes = most_bytes
         self._run = Run.create_empty(run_id=run)
         self._boxes, self._online, self._gone, self._posted, self._clock = boxes, online, gone, posted, clock
         self._asked: dict[str, int] = {}
@@ -269,7 +270,7 @@ class FleetGrid(Grid):
             if box is None or self._gone(node):
                 reply = self._lost(node, message_id)
             elif (found := box.take(message_id)) is not None:
-                reply = self._inflated(node, found)
+                reply = self._inflated(node, found, most_bytes=box.max_message_bytes)
             else:
                 continue
             del self._asked[message_id]
@@ -309,12 +310,11 @@ class FleetGrid(Grid):
         self._posted(node)
         return message_id
 
-    def _inflated(self, node: int, found: Answer) -> Message:
-        """Build the message of an answer; an empty one of what is none."""
+    def _inflated(self, node: int, found: Answer, *, most_bytes: int) -> Message:
+        """Build the message of an answer; an empty one of what is none, or is larger than it came."""
         metadata = self._metadata(SUPERLINK_NODE_ID, source=node, reply_to=found.question)
         try:
-            if _laid_out_bytes(found.objects) > self._most_bytes:
-                return make_message(metadata, RecordDict())
+            _require_modest(found.objects, most_bytes=most_bytes)
             reply = inflate_object_from_contents(found.root, found.objects)
         except Exception:  # noqa: BLE001 - Flower raises whatever its parsers meet in a hostile answer
             return make_message(metadata, RecordDict())
@@ -351,12 +351,22 @@ class FleetGrid(Grid):
         )
 
 
-def _laid_out_bytes(objects: Mapping[str, bytes]) -> int:
-    """Count what the arrays among these objects become; raises whatever a malformed one raises."""
-    total = 0
+def _require_modest(objects: Mapping[str, bytes], *, most_bytes: int) -> None:
+    """Refuse objects that would take much more memory than they came in: an array may name one chunk a million times.
+
+    Raises:
+        ValueError: they would; nothing was laid out.
+    """
+    left, describing = most_bytes, _MOST_DESCRIBING
     for content in objects.values():
         kind, children, _ = get_object_head_values_from_object_content(content)
+        if kind == ArrayChunk.__qualname__:
+            continue
+        describing -= len(content)
+        if describing < 0:
+            raise ValueError(f"more than {_MOST_DESCRIBING} bytes beside the chunks")
         if kind == Array.__qualname__:
-            chunks = json.loads(content[content.index(b"\x00") + 1 :])["arraychunk_ids"]
-            total += sum(len(objects[children[index]]) for index in chunks)
-    return total
+            sizes = [len(objects[child]) for child in children]
+            left -= sum(sizes[index] for index in json.loads(content[content.index(b"\x00") + 1 :])["arraychunk_ids"])
+        if left < 0:
+            raise ValueError(f"arrays of more than {most_bytes} bytes")

@@ -103,7 +103,7 @@ def test_without_the_bound_a_chunk_named_many_times_is_laid_out(
     hospital: Hospital, e: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control for what is oversized: it would be taken, and could as well have been a terabyte."""
-    monkeypatch.setattr(fleet, "_laid_out_bytes", lambda _objects: 0)
+    monkeypatch.setattr(fleet, "_require_modest", lambda _objects, *, most_bytes: None)
     e.answers = lying(e, "roster", oversized)
 
     assert hospital.play(hospital.canary("laid out")).survivors == EVERYBODY

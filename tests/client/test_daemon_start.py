@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partsong.client.daemon_start import at_work, held
+from partsong.client.daemon_start import at_work
+from partsong.client.directory import held
 from partsong.client.home import SiteHome
 from partsong.client.plan_folder import PlanFolder, all_plans
 from partsong.client.secure_sum.plan_vault import PlanVault

@@ -19,13 +19,7 @@ from partsong.server.postbox import Answer, Postbox
 
 def grid(box: Postbox) -> fleet.FleetGrid:
     return fleet.FleetGrid(
-        7,
-        boxes=lambda: {3: box},
-        online=lambda: [3],
-        gone=lambda _: False,
-        posted=lambda _: None,
-        clock=lambda: 0.0,
-        most_bytes=1000,
+        7, boxes=lambda: {3: box}, online=lambda: [3], gone=lambda _: False, posted=lambda _: None, clock=lambda: 0.0
     )
 
 
@@ -93,7 +87,7 @@ def test_objects_that_are_no_message_make_an_empty_answer(objects: dict[str, byt
     """Whatever Flower's parsers raise; the empty answer counts as malformed."""
     out = grid(box())
 
-    reply = out._inflated(3, Answer(question="q", root="r", objects=objects))
+    reply = out._inflated(3, Answer(question="q", root="r", objects=objects), most_bytes=1000)
 
     assert not reply.has_error()
     assert not reply.content
