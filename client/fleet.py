@@ -115,8 +115,8 @@ class Opened:
 class Unfit(WireError):
     """A message that this site does not take; nothing of it was fetched."""
 
-    def __init__(self, text: str, *, notice: Notice) -> None:
-        super().__init__(text)
+    def __init__(self, error: WireError, *, notice: Notice) -> None:
+        super().__init__(str(error), rule=error.rule)
         self.notice = notice
 
 
@@ -166,7 +166,7 @@ class FleetApi:
             parts = tuple(_parts(tree, limits=self._limits))
             return replace(bare, expires_ms=now_ms + _lifetime_ms(metadata.ttl), parts=parts)
         except WireError as err:
-            raise Unfit(str(err), notice=bare) from err
+            raise Unfit(err, notice=bare) from err
 
     def pull_part(self, notice: Notice, part: Part, *, most_bytes: int) -> bytes | None:
         """Fetch a part of a message; None: it is not at the coordinator yet.
@@ -329,7 +329,7 @@ def _check_parts(delivery: Delivery, contents: Mapping[str, bytes], *, limits: L
             sizes = [len(contents[child]) for child in children]
             left -= sum(sizes[index] for index in chunks)
         if left < 0:
-            raise WireError(f"message: longer than {limits.message_bytes} bytes; it was dropped")
+            raise WireError(f"message: longer than {limits.message_bytes} bytes; it was dropped", rule="message.size")
 
 
 def _parts(tree: ObjectTree, *, limits: Limits) -> list[Part]:
@@ -345,7 +345,9 @@ def _parts(tree: ObjectTree, *, limits: Limits) -> list[Part]:
         nonlocal nodes
         nodes += 1
         if depth > limits.depth or nodes > limits.parts:
-            raise WireError(f"message: over {limits.parts} parts or {limits.depth} levels; it was dropped")
+            raise WireError(
+                f"message: over {limits.parts} parts or {limits.depth} levels; it was dropped", rule="message.parts"
+            )
         children = tuple(visit(child, depth + 1) for child in node.children)
         name = _name(node.object_id)
         if parts.setdefault(name, Part(name=name, children=children)).children != children:

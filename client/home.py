@@ -19,6 +19,7 @@ part.json          whether the site takes new work or pauses
 seen.json          the newest charter that the daemon has worked under
 daemon.lock        held by the running daemon
 control/           socket of the daemon
+supernode/         socket for a stock SuperNode's ClientApp, where `up --behind-supernode` runs
 log/               JSON lines
 capsules/          what is left of failures
 node               what the coordinator's transport calls this site
@@ -135,6 +136,11 @@ class SiteHome:
     def socket(self) -> Path:
         """Unix socket of the running daemon; its folder is the owner's alone."""
         return self.path / "control" / "daemon.sock"
+
+    @property
+    def supernode_socket(self) -> Path:
+        """Unix socket that questions come by where a stock SuperNode fetches them."""
+        return self.path / "supernode" / "site.sock"
 
     @property
     def log(self) -> Path:

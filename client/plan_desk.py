@@ -184,7 +184,7 @@ def _accepted(folder: PlanFolder) -> tuple[bytes, bytes, Plan]:
     """Read the proposal that was accepted: header, vector and the plan that the header holds."""
     proposal = folder.proposal()
     if proposal is None:
-        raise NotAgreed("state", "no such plan was accepted here")
+        raise NotAgreed("state", "no such plan was accepted here", rule="plan.accepted")
     try:
         plan = wire.decode(proposal[0], wire.Propose).plan
     except WireError as err:
