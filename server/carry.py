@@ -106,6 +106,7 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
         peft=job.base.peft,
         config_sha256=run.about().config_sha256,
         marks=run.about().marks,
+        signer=means.signer,
     )
     hand_over(exchange, [run], means.feed, timeout_s=terms.report_timeout_s)
     return result

@@ -25,7 +25,7 @@ from partsong.server.coordinator import Coordinator, RunNotStarted
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Exchange
 from partsong.server.planning import epsilon_after
-from partsong.server.report import SumFacts, sum_facts
+from partsong.server.report.facts import SumFacts, sum_facts
 from partsong.server.run_files import RunFiles
 from partsong.server.secure_sum.masked_sums import MaskedSums, Trust
 from partsong.server.secure_sum.sum_journal import SumJournal

@@ -132,14 +132,39 @@ def demo(
 
 
 @app.command(rich_help_panel=EVERYONE)
-def report(run: Annotated[Path, typer.Argument(help="Directory of a run.")]) -> None:
-    """Print the report of a run."""
-    from partsong.common.errors import DataError
+def report(
+    run: Annotated[Path, typer.Argument(help="Directory of a run, or its facts.json.")],
+    form: Annotated[
+        Literal["text", "html", "md", "json"],
+        typer.Option("--format", help="html: one file that opens offline. json: the signed facts."),
+    ] = "text",  # one line of help
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of printing.")] = None,
+    audit_file: Annotated[
+        Path | None,
+        typer.Option("--audit", metavar="FILE", help="Show this audit of the same settings beside the claim."),
+    ] = None,
+    drafts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write drafts of a DPIA, of EU AI Act Annex IV and of security answers instead."
+        ),
+    ] = None,
+) -> None:
+    """Show what a run did and promises: for a terminal, a browser or a program."""
+    from partsong.server.report import command
 
-    file = run / "report.txt"
-    if not file.is_file():
-        raise DataError(str(run), found="no report.txt in it", expected="the directory of a finished run")
-    typer.echo(file.read_text(), nl=False)
+    if drafts is not None:
+        if out is not None or audit_file is not None or form != "text":
+            raise typer.BadParameter("stands without --format, --out and --audit", param_hint="--drafts")
+        for file in command.write_drafts(run, drafts):
+            typer.echo(str(file))
+        return
+    text = command.report(run, form=form, audit=audit_file)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        command.write_new(out, text)
+        typer.echo(str(out))
 
 
 @app.command(rich_help_panel=EVERYONE)
@@ -269,7 +294,7 @@ def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
 
 def _facts(done: Any) -> dict[str, Any]:
     from partsong.common.build import to_tree
-    from partsong.server.report import guarantee
+    from partsong.server.report.claims import guarantee
     from partsong.simulations.marks import marks
 
     return {

@@ -13,6 +13,7 @@ from partsong.common.build import sha256_of
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import PartsongError
 from partsong.common.files import write_json
+from partsong.common.keys import Signer
 from partsong.common.plan import Plan
 from partsong.server.adapter_file import keep_start
 from partsong.server.publication import publish_run
@@ -20,6 +21,7 @@ from partsong.server.run import Result
 from partsong.server.studies.peft_options import peft_options
 from partsong.simulations.display import display_for
 from partsong.simulations.federation import Federation, draft, fresh_adapter, record_partition
+from partsong.simulations.kept_ledgers import ledger_heads
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.run_dir import RunDir
@@ -78,7 +80,7 @@ def finish(
         federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
         _show_patients(prepared, run, federation.plan, console=console)
         result = federation.run()
-    _publish(prepared, run, result)
+    _publish(prepared, run, result, signer=federation.signer)
     return Finished(config=config, run=run, result=result)
 
 
@@ -91,7 +93,7 @@ def _show_patients(prepared: Prepared, run: RunDir, plan: Plan, *, console: Cons
                 _say(console, f"  {name} (shown at the site only): {line}")
 
 
-def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
+def _publish(prepared: Prepared, run: RunDir, result: Result, *, signer: Signer | None) -> None:
     config, base = prepared.config, prepared.host.name
     publish_run(
         run,
@@ -100,6 +102,8 @@ def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
         peft=peft_options(result.plan.lora, base_name=base),
         config_sha256=sha256_of(config),
         marks=marks(config),
+        signer=signer,
+        ledger_heads=ledger_heads(run.path),
     )
 
 
