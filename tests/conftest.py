@@ -110,6 +110,7 @@ _helper("quiet_daemons")
 _helper("fleet_site")
 _helper("transport_fixtures")
 _helper("ceremony")
+_helper("rehearsed")
 
 
 def _masked_plan(**changes: Any) -> Plan:
