@@ -88,7 +88,7 @@ def purge(
     import time
 
     from partsong.client import purge as purging
-    from partsong.client.daemon_start import held
+    from partsong.client.directory import held
 
     home = _home(folder)
     with held(home.lock):

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from partsong.client.data.table import read_table
+from partsong.client.directory import held
 from partsong.client.home import SiteHome
 from partsong.client.home_files import open_identity, read_config
 from partsong.client.rules.policy_file import parse_policy
@@ -231,7 +232,13 @@ def new_vault(home: SiteHome, passphrase: bytes) -> None:
     Raises:
         KeyFileError: the identity does not open; nothing was changed.
         InputError: there is a vault with its key; what it remembers must not be thrown away.
+        TryAgain: a daemon works on the directory; nothing was changed.
     """
+    with held(home.lock):
+        _make_vault(home, passphrase)
+
+
+def _make_vault(home: SiteHome, passphrase: bytes) -> None:
     owner = open_identity(home, passphrase).public_key
     if home.vault_key.exists() and home.vault.is_dir():
         raise InputError(
@@ -256,8 +263,14 @@ def leave(home: SiteHome) -> tuple[str, ...]:
         names of what was erased.
     Raises:
         InputError: the directory is no site's.
+        TryAgain: a daemon works on it, and has the keys in its memory; nothing was erased.
     """
     read_config(home)
+    with held(home.lock):
+        return _erase_membership(home)
+
+
+def _erase_membership(home: SiteHome) -> tuple[str, ...]:
     folders = (home.vault, home.tls, home.enrolment, home.inbox, home.outbox, home.plans)
     files = (home.identity, home.vault_key, home.config)
     erased = [path.name for path in (*folders, *files) if path.exists()]

@@ -27,6 +27,8 @@ MOST_PLANS = 500
 """Plans that may have a folder here; a coordinator cannot fill the disk with proposals."""
 MOST_CANARIES = 20
 """Canaries that are kept. They need nobody's approval, so the oldest makes room for the next one."""
+MOST_REMEMBERED = 10_000
+"""Plans that were here at all. Of each that was purged a note stays, and there could be ever more canaries."""
 MOST_AWAKE = 8
 """Plans that are held in memory, besides those whose update waits there."""
 _Asked = wire.Keys | wire.Open | wire.Roster | wire.Confirm | wire.Unmask | wire.Result
@@ -157,6 +159,8 @@ class PlanDesk:
             raise NotAgreed("state", "what this plan did here was purged", rule="plan.purged")
         if life is None and len(self._kept()) >= MOST_PLANS:
             raise NotAgreed("state", f"{MOST_PLANS} plans are kept here; purge those that ended", rule="plans.kept")
+        if life is None and sum(1 for _ in all_plans(self._plans)) >= MOST_REMEMBERED:
+            raise NotAgreed("state", f"{MOST_REMEMBERED} plans were here; remove those of canaries", rule="plans.kept")
 
     def _kept(self) -> list[tuple[Life, PlanFolder]]:
         """Give the plans that were not purged."""
@@ -180,7 +184,7 @@ def _accepted(folder: PlanFolder) -> tuple[bytes, bytes, Plan]:
     """Read the proposal that was accepted: header, vector and the plan that the header holds."""
     proposal = folder.proposal()
     if proposal is None:
-        raise NotAgreed("state", "no such plan was accepted here")
+        raise NotAgreed("state", "no such plan was accepted here", rule="plan.accepted")
     try:
         plan = wire.decode(proposal[0], wire.Propose).plan
     except WireError as err:

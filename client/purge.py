@@ -65,23 +65,28 @@ def purge(
 
 def _has_ended(plan: PlanFolder, *, before_ms: int) -> bool:
     life = plan.life()
-    return life is not None and life.ended_ms is not None and max(life.ended_ms, life.asked_ms) <= before_ms
+    if life is None or life.purged_ms is not None:
+        return life is not None  # what a killed purge has left of it is due at once
+    return life.ended_ms is not None and max(life.ended_ms, life.asked_ms) <= before_ms
 
 
 def purge_plan(plan: PlanFolder, *, now_ms: int) -> bool:
     """Note that a plan is purged, and only then erase the rest: half a purge leaves no plan that could go on.
 
+    Killed in between, the same call finishes.
+
     Returns:
         whether there was something to erase.
     """
     life = plan.life()
-    if life is None or life.purged_ms is not None:
+    if life is None:
         return False
-    plan.purged(now_ms=now_ms)
-    for path in plan.path.iterdir():
-        if path != plan.note:
-            _erase(path)
-    return True
+    if life.purged_ms is None:
+        plan.purged(now_ms=now_ms)
+    rest = [path for path in plan.path.iterdir() if path != plan.note]
+    for path in rest:
+        _erase(path)
+    return life.purged_ms is None or bool(rest)
 
 
 def _erase_old(folder: Path, *, before_ms: int) -> int:

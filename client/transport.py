@@ -150,10 +150,10 @@ class FleetConnection:
         try:
             notice = self._persist(lambda: self._api.pull(self._known_node(), now_ms=self._now_ms()))
         except Unfit as no:
-            self._refuse(no.notice, reason=str(no))
+            self._refuse(no.notice, no)
             return None
         except WireError as err:
-            self._tell("dropped", reason=str(err))
+            self._tell("dropped", reason=str(err), rule=err.rule)
             return None
         if notice is not None:
             self._inbox.announce(notice)
@@ -351,14 +351,14 @@ class FleetConnection:
         try:
             yield
         except (_Gone, WireError) as gone:
-            self._refuse(notice, reason=str(gone))
+            self._refuse(notice, gone)
 
-    def _refuse(self, notice: Notice, *, reason: str) -> None:
+    def _refuse(self, notice: Notice, why: _Gone | WireError) -> None:
         """Forget a message, and have the coordinator not offer it again."""
         self._inbox.erase(notice)
         with contextlib.suppress(Unreachable, Declined, WireError):
             self._api.confirm(notice)
-        self._tell("dropped", notice.message, reason=reason)
+        self._tell("dropped", notice.message, reason=str(why), rule=why.rule if isinstance(why, WireError) else "")
 
     def _known_node(self) -> int:
         if self._node is None:
@@ -386,6 +386,13 @@ class FleetConnection:
             self._tell("connected")
 
     def _tell(
-        self, what: What, message: bytes = b"", *, reason: str = "", wait_s: float = 0.0, error: Exception | None = None
+        self,
+        what: What,
+        message: bytes = b"",
+        *,
+        reason: str = "",
+        rule: str = "",
+        wait_s: float = 0.0,
+        error: Exception | None = None,
     ) -> None:
-        self._listen(Told(what=what, message=message.hex(), reason=reason, wait_s=wait_s, error=error))
+        self._listen(Told(what=what, message=message.hex(), reason=reason, rule=rule, wait_s=wait_s, error=error))

@@ -60,9 +60,9 @@ def server_step(state: ServerState, mean_P: Vec64, config: ServerOptimizerConfig
     """
     step = _STEPS[config.name]
     change_P, memory = step(mean_P, state.memory, config)
-    return ServerState(
-        adapter_P=state.adapter_P + config.learning_rate * change_P, memory=memory, steps=state.steps + 1
-    )
+    adapter_P = config.learning_rate * change_P
+    adapter_P += state.adapter_P
+    return ServerState(adapter_P=adapter_P, memory=memory, steps=state.steps + 1)
 
 
 Memory = dict[str, Vec64]

@@ -321,9 +321,8 @@ def decode(data: bytes, cls: type[T]) -> T:
     """
     tree = _tree(data)
     if tree["wire"] != WIRE_VERSION or type(tree["wire"]) is not int:
-        raise WireError(
-            f"wire version {_shown(tree['wire'])} is unknown here, expected {WIRE_VERSION}; update the older side"
-        )
+        text = f"wire version {_shown(tree['wire'])} is unknown here, expected {WIRE_VERSION}; update the older side"
+        raise WireError(text, rule="wire.version")
     kind = getattr(cls, "kind", None)
     if set(tree) != {"wire", "kind", "body"} or tree["kind"] != kind:
         raise WireError(f"message header: expected kind {kind}, found {_shown(tree.get('kind'))}")
@@ -331,11 +330,11 @@ def decode(data: bytes, cls: type[T]) -> T:
         message = build(cls, tree["body"])
         canonical = encode(message)
     except ConfigError as err:
-        raise WireError(f"{kind} message: {_shown(err, most=300)}") from err
+        raise WireError(f"{kind} message: {_shown(err, most=300)}", rule="wire.form") from err
     except (ValueError, RecursionError) as err:
-        raise WireError(f"{kind} message: a value that has no canonical form") from err
+        raise WireError(f"{kind} message: a value that has no canonical form", rule="wire.form") from err
     if canonical != data:
-        raise WireError(f"{kind} message: not in canonical form")
+        raise WireError(f"{kind} message: not in canonical form", rule="wire.form")
     return message
 
 

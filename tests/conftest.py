@@ -110,6 +110,8 @@ _helper("quiet_daemons")
 _helper("fleet_site")
 _helper("transport_fixtures")
 _helper("ceremony")
+_helper("daemon_fleet")
+_helper("hostile")
 
 
 def _masked_plan(**changes: Any) -> Plan:

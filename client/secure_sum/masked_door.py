@@ -153,7 +153,10 @@ class MaskedDoor:
         entered = site.enter(note)
         names = {self._member.charter.sites[number].id for number in entered.roster}
         if names != set(roster.sites) or len(roster.sites) != len(names):
-            raise WireError("message roster: found other names than those that signed; the update was not sealed")
+            raise WireError(
+                "message roster: found other names than those that signed; the update was not sealed",
+                rule="roster.names",
+            )
 
     def report(self, words_W: WordVec) -> tuple[bytes, bytes]:
         """Mask the words and give the signed REPORT."""

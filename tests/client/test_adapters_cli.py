@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from partsong.client.adapters import AdapterStore
 from partsong.client.cli import site
-from partsong.client.daemon_start import held
+from partsong.client.directory import held
 from partsong.client.home import SiteHome
 from partsong.client.plan_folder import PlanFolder
 from partsong.common import wire

@@ -1,6 +1,8 @@
 """A directory is held by one daemon, and its ledger is not begun anew; the parts that share a vault stay apart."""
 
+import contextlib
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partsong.client.daemon_start import at_work, held
+from partsong.client.budget.ledger import Claim
+from partsong.client.daemon_start import at_work
+from partsong.client.directory import held
 from partsong.client.home import SiteHome
 from partsong.client.plan_folder import PlanFolder, all_plans
 from partsong.client.secure_sum.plan_vault import PlanVault
 from partsong.client.secure_sum.vault import MemoryVault
 from partsong.client.seen_charter import require_newest
+from partsong.client.site_files import open_ledger
 from partsong.common.charter import Charter
 from partsong.common.control.feed import Feed
 from partsong.common.errors import DataError, InputError, Refused, TryAgain, WireError
@@ -87,6 +92,36 @@ def test_a_ledger_that_is_gone_is_not_begun_anew(fleet: Any, tmp_path: Path) -> 
         file.unlink()
 
     with pytest.raises(Refused, match="ledger_missing"), at_work(home, opened, feed=feed, clock=lambda: 0.0):
+        pass
+
+
+def test_a_ledger_put_back_from_a_backup_is_not_spent_from(fleet: Any, tmp_path: Path) -> None:
+    """Whoever commits on the directory is remembered; the newest file is worked on again."""
+    home, opened = unlocked(fleet, tmp_path)
+    feed = Feed(clock=lambda: 0.0)
+    with at_work(home, opened, feed=feed, clock=lambda: 0.0):
+        pass
+    backup, newest = tmp_path / "backup.sqlite", tmp_path / "newest.sqlite"
+    shutil.copy(home.ledger, backup)
+    with contextlib.closing(open_ledger(home.path)) as ledger:
+        ledger.set_ceiling("ward", epsilon=None, delta=1e-5)
+        claim = Claim(
+            holding="ward", context="1", purpose="train", run="r", coordinator="c", fingerprint="f", events=(),
+            protected=False,
+        )  # fmt: skip
+        ledger.reserve(claim)
+        ledger.commit("1")
+    shutil.move(home.ledger, newest)
+    shutil.copy(backup, home.ledger)
+
+    with (
+        pytest.raises(Refused, match="ledger_rolled_back"),
+        at_work(home, opened, feed=feed, clock=lambda: 0.0),
+    ):
+        pass
+
+    shutil.move(newest, home.ledger)
+    with at_work(home, opened, feed=feed, clock=lambda: 0.0):
         pass
 
 

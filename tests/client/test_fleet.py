@@ -119,6 +119,14 @@ def bomb(contents: dict[str, bytes]) -> None:
     contents[name] = head.rsplit(b" ", 1)[0] + b" %d\0" % len(wide) + wide
 
 
+def long_text(contents: dict[str, bytes]) -> None:
+    """Three megabytes of numbers, which take thirty once they are read."""
+    name, content = next((n, c) for n, c in contents.items() if c.startswith(b"Array "))
+    head, body = content.split(b"\0", 1)
+    wide = json.dumps(json.loads(body) | {"shape": [999] * 700_000}).encode()
+    contents[name] = head.rsplit(b" ", 1)[0] + b" %d\0" % len(wide) + wide
+
+
 def other_children(contents: dict[str, bytes]) -> None:
     name, content = next((n, c) for n, c in contents.items() if c.startswith(b"RecordDict "))
     contents[name] = content.replace(content.split(b" ")[1][:64], b"a" * 64)
@@ -129,7 +137,7 @@ def unknown_type(contents: dict[str, bytes]) -> None:
     contents[name] = b"Pickle" + content[len("ConfigRecord") :]
 
 
-@pytest.mark.parametrize("change", [bomb, other_children, unknown_type])
+@pytest.mark.parametrize("change", [bomb, long_text, other_children, unknown_type])
 def test_a_hostile_message_is_dropped(change: Callable[[dict[str, bytes]], None]) -> None:
     """Before anything large is made of it; unchanged, the same message is read."""
     message = flower(vector=bytes(1000))

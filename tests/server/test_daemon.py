@@ -266,10 +266,16 @@ def test_refusals_that_waiting_does_not_change_end_the_run_at_once(office: Make)
 
 
 def test_a_plan_that_a_person_has_to_approve_is_proposed_until_it_is(office: Make) -> None:
-    """`state` is what a site says meanwhile."""
+    """`state` is what a site says meanwhile; the run's own state names where somebody has to act."""
     made = office()
     made.hospitals.refusals = dict.fromkeys("abc", "state")
-    asked = made.hospitals.lines.asked
+    asked, connected, said = made.hospitals.lines.asked, made.hospitals.connected, set()
+
+    def look() -> tuple[str, ...]:
+        said.add(made.only().told().reason)
+        return connected()
+
+    made.hospitals.connected = look
 
     def approve(site: str, phase: str, parcel: Parcel) -> Parcel:
         if phase == "propose" and len(asked) > 6:
@@ -280,6 +286,7 @@ def test_a_plan_that_a_person_has_to_approve_is_proposed_until_it_is(office: Mak
     run = made.played()
 
     assert run.told().state == "finished"
+    assert said == {"", "waits for approval, or the end of a pause, at a, b, c"}
     assert [phase for phase, site in asked if site == "d"].count("propose") > 1
     assert run.events.read_text().count('"site_refused"') == 3
 
