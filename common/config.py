@@ -310,6 +310,8 @@ class SimulationConfig:
     drop: tuple[str, ...] = ()
     """Scripted drop-outs: `SITE@ROUND:train` (before READY), `report` (after it, the default), `confirm` or `unmask`
     (after its report, which then stays in the sum)."""
+    faults: str | None = None
+    """YAML file of scripted faults (docs/faults.md): drop-outs, delays, cuts, kills, corruption, lies, wrong clocks."""
     evaluate_every: int = 1
     """Rounds between evaluations of the held-out set by the simulator, the last round included; 0: none."""
     evaluate_limit: int | None = None

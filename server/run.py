@@ -92,6 +92,7 @@ class Run:
         listen: events.Listener,
         score: Score = lambda _number, _adapter_P: {},
         stopping: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare; nothing is read, written or sent yet.
 
@@ -101,9 +102,11 @@ class Run:
             listen: told what happens.
             score: asked after each round, before it is saved.
             stopping: asked before each round whether the run is to stop.
+            clock: Unix time in seconds.
         """
         self._terms, self._plan, self._files = terms, terms.plan, files
         self._listen, self._score, self._stopping = listen, score, stopping
+        self._clock = clock
         self._checkpoints = Checkpoints(files.path)
         self._sums: MaskedSums | None = None
         self._saved = Saved(round=0, state=ServerState(adapter_P=terms.start_P.astype(np.float64)), facts={})
@@ -181,6 +184,7 @@ class Run:
             self._plan,
             journal=SumJournal(self._files.coordinator),
             check_window=self._terms.check_window,
+            clock=self._clock,
         )
 
     def _lost_rounds(self, *, after: int, recovered: set[int]) -> list[dict[str, Any]]:
