@@ -20,6 +20,7 @@ from partsong.common.adapter import FloatVec
 from partsong.common.errors import PartsongError, RoundAborted
 from partsong.common.methods import ServerState
 from partsong.common.plan import Plan
+from partsong.common.thresholds import Floors
 from partsong.server.checkpoint import Checkpoints, Saved
 from partsong.server.coordinator import Coordinator, RunNotStarted
 from partsong.server.exchange import Exchange
@@ -63,6 +64,10 @@ class Terms:
     """How long a phase waits for its sites."""
     check_window: int
     """Newest rounds whose masked vectors are kept."""
+    sample: int | None = None
+    """Sites that are asked in a round; None: all."""
+    floors: Floors | None = None
+    """Of the secure sum, for a plan that goes without it but is to end as if it did not; None: the plan's alone."""
     expected: tuple[str, ...] = ()
     """Sites without which no round is begun; one that is missing from a sum is named as a failure."""
 
@@ -153,7 +158,13 @@ class Run:
         """
         terms = self._terms
         coordinator = Coordinator(
-            exchange, self._plan, timeout_s=terms.report_timeout_s, listen=self._listen, sums=self._sums
+            exchange,
+            self._plan,
+            timeout_s=terms.report_timeout_s,
+            listen=self._listen,
+            sums=self._sums,
+            sample=terms.sample,
+            floors=terms.floors,
         )
         accepted = coordinator.propose(terms.frozen_F, terms.start_P)
         if missing := sorted(set(terms.expected) - set(accepted)):

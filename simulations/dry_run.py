@@ -28,6 +28,7 @@ from partsong.common import events
 from partsong.common.canary import canary_update
 from partsong.common.errors import PartsongError
 from partsong.common.plan import Plan
+from partsong.common.thresholds import Floors
 from partsong.server.run import Result, Run, Terms
 from partsong.server.run_files import RunFiles
 from partsong.server.secure_sum.masked_sums import Trust
@@ -57,6 +58,10 @@ class DryTerms:
     """Drawn."""
     awake: int = 1_000_000
     """Most sites in memory."""
+    sample: int | None = None
+    """Sites that are asked in a round; None: all."""
+    floors: Floors | None = None
+    """For an unmasked plan, those of the secure sum whose place it takes."""
     timeout_s: float = 60.0
     encoder: Callable[[str], Encoder] = lambda name: CanaryEncoder(site=name)
 
@@ -129,6 +134,8 @@ class DryRun:
             trust=None if keys is None else Trust(charter=keys.charter, signer=keys.coordinator),
             report_timeout_s=terms.timeout_s,
             check_window=1,
+            sample=terms.sample,
+            floors=terms.floors,
         )
         return Run(about, RunFiles(self._folder), listen=self._listen, clock=self._clock)
 

@@ -32,7 +32,7 @@ from partsong.server.app import make_app as make_server_app
 from partsong.server.exchange import Exchange
 from partsong.server.planning import Base, make_plan
 from partsong.server.run import Diverged, Result, Run, Terms
-from partsong.simulations.consortium import floors_of, found
+from partsong.simulations.consortium import found, sum_floors
 from partsong.simulations.faults.clock import VirtualClock
 from partsong.simulations.faults.exchange import CoordinatorKilled, Director, FaultyExchange
 from partsong.simulations.faults.script import Script, draw, parse_drop, read_script, write_script
@@ -89,6 +89,8 @@ class Federation:
             trust=None if self._consortium is None else self._consortium.trust,
             report_timeout_s=config.cohort.report_timeout_s,
             check_window=config.secure_sum.check_window,
+            sample=config.cohort.sample,
+            floors=sum_floors(config, sites=len(self._names)) if config.secure_sum.mode == "sum-only" else None,
         )
         self._terms, self._clock = terms, VirtualClock()
         signer = None if self._consortium is None else self._consortium.trust.signer
@@ -213,14 +215,13 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             "privacy.delta", found=f"{config.privacy.delta:g} with {largest} {unit}s", expected=f"below {1 / largest:g}"
         )
     start_P, frozen_F = fresh_adapter(prepared)
-    if config.secure_sum.mode == "full":
-        floors_of(config, sites=len(names))
+    sum_floors(config, sites=len(names))
     try:
         plan = make_plan(
             config,
             # The plan's digest seeds the rotation, so runs of one seed agree only if the plan names no time.
             run=run if config.seed is None else f"{config.study}-seed-{config.seed}",
-            max_sites=len(names),
+            max_sites=min(len(names), config.cohort.sample or len(names)),
             base=Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout),
             labels=labels_of(prepared),
             frozen_F=frozen_F,
