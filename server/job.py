@@ -139,6 +139,8 @@ def _check(config: JobConfig, charter: Charter) -> None:
             found=config.secure_sum.mode,
             expected="full: in a deployment the coordinator learns the sum only",
         )
+    if config.cohort.sample is not None:
+        raise ConfigError("cohort.sample", found=str(config.cohort.sample), expected="nothing: a deployment asks all")
     decided = {"minimum_honest": charter.minimum_honest, "corrupt_tolerance": charter.corrupt_tolerance}
     for name, value in decided.items():
         if getattr(config.secure_sum, name) not in (None, value):
