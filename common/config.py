@@ -278,10 +278,11 @@ class SecureSumConfig:
 class PartitionConfig:
     """How one dataset becomes several sites, in a simulation."""
 
-    kind: Literal["natural", "iid", "dirichlet", "column"] = "natural"
-    """natural: as the data comes (one file or one built-in site each)."""
+    kind: Literal["natural", "iid", "dirichlet", "quantity", "column"] = "natural"
+    """natural: as the data comes (one file or one built-in site each). dirichlet: skewed labels. quantity: skewed
+    sizes."""
     alpha: float = 0.5
-    """dirichlet: small is skewed."""
+    """dirichlet, quantity: small is skewed."""
     column: str | None = None
     """column: one site per value of this field."""
     seed: int = 0
