@@ -5,6 +5,7 @@ A site accepts it once; each round's query must then lie inside it. It holds dat
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -90,7 +91,7 @@ class DpPlan:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: the hash is kept
 class Plan:
     """One run, from its first to its last round."""
 
@@ -139,7 +140,7 @@ class Plan:
         if self.dp is not None and self.dp.sampling_rate != self.sampling_rate:
             raise ValueError("one sampling rate")
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """What the messages of the run refer to."""
         return sha256_of(self)

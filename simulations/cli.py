@@ -192,7 +192,7 @@ def verify(
 
 @app.command(rich_help_panel=RESEARCH)
 def bench(
-    name: Annotated[Literal["dp", "secure-sum", "round"], typer.Argument(help="What to measure.")],
+    name: Annotated[Literal["dp", "secure-sum", "round", "simulation"], typer.Argument(help="What to measure.")],
     as_json: Json = False,
 ) -> None:
     """Measure against peers in one interleaved run; takes minutes."""

@@ -19,11 +19,12 @@ from partsong.common.secure_sum.messages import Signed, Verdict
 from partsong.common.secure_sum.opened import model_hash, query_hash, read_opened
 from partsong.common.secure_sum.result import OpenedSum, read_result
 from partsong.common.secure_sum.transcript import RunFacts, read_from_sites
+from partsong.common.thresholds import smallest_roster
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import MASKED, Loss, Phase, Round
 from partsong.server.secure_sum.key_setup import SetupRelay
-from partsong.server.secure_sum.masked_desk import LastSum, MaskedDesk, header_of, smallest_roster
+from partsong.server.secure_sum.masked_desk import LastSum, MaskedDesk, header_of
 from partsong.server.secure_sum.protocol import SumRound
 from partsong.server.secure_sum.sum_journal import KeptResult, SumJournal
 
