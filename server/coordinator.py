@@ -120,6 +120,8 @@ class Coordinator:
             return self._abandoned(rounds.abort(state, why=str(err)))
         if self._sums is not None and masked is not None:
             self._sums.finished(masked, number=query.round)
+            if (disputed := masked.disputes()) is not None:
+                self._listen(disputed)
         return Outcome(state=state, opened=opened, bytes_out={s: bytes_out[s] for s in state.survivors})
 
     def close(self, adapter_P: FloatVec) -> tuple[str, ...]:

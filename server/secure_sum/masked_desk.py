@@ -14,6 +14,7 @@ from partsong.common import wire
 from partsong.common.adapter import digest
 from partsong.common.codec import unpack
 from partsong.common.errors import WireError
+from partsong.common.events import SharesDisputed
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.merkle import LEAF_BYTES
 from partsong.common.secure_sum.messages import Header, Report, Result, Signed
@@ -151,6 +152,13 @@ class MaskedDesk:
         self._journal.keep(kept, packed)
         self.result, self.packed = result, packed
         return opened
+
+    def disputes(self) -> SharesDisputed | None:
+        """Say what the shares of the opened sum contradicted; None where they agreed."""
+        pairs = sum(map(len, self._desk.disputed.values()))
+        if not pairs:
+            return None
+        return SharesDisputed(round=self._query.round, disputes=pairs, liars=self._names(self._desk.liars))
 
     def _block(self, site: str) -> bytes:
         """Give the block of the last sum that a site wants to see; nothing where there is none or it is gone."""
