@@ -101,9 +101,14 @@ class DataConfig:
 class AdapterConfig:
     """What is trained and sent: LoRA."""
 
-    method: Literal["ffa", "fedit"] = "ffa"
+    method: Literal["ffa", "fedit", "rolora"] = "ffa"
     """ffa: A is frozen and drawn from a public seed, B is trained and averaged; the mean of the products is exact.
-    fedit: A and B are averaged each on its own, the plain FedAvg baseline; not exact."""
+    fedit: A and B are averaged each on its own, the plain FedAvg baseline; not exact. rolora: B in odd rounds and A in
+    even ones, the other frozen and the same everywhere; exact."""
+    lr_ratio: float = 5.0
+    """rolora: training.learning_rate, which is B's, over that of A."""
+    clip_ratio: float = 1.0
+    """rolora: the clip of a unit's gradient of A over privacy.clip_norm, which is that of B."""
     r: int = 8
     """LoRA rank."""
     lora_alpha: float = 16.0
@@ -123,6 +128,7 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         _positive(r=self.r, lora_alpha=self.lora_alpha, last_layers=self.last_layers)
+        _within(1e-6, 1e6, lr_ratio=self.lr_ratio, clip_ratio=self.clip_ratio)
         if not self.target_modules:
             raise ValueError("target_modules with at least one name")
 
@@ -184,6 +190,8 @@ class TrainingConfig:
     """Local optimizer; its state begins anew in every round."""
     weight_decay: float = 0.0
     """Of the local optimizer."""
+    prox_mu: float = 0.0
+    """FedProx: this times the way from the round's global adapter is added to every gradient, after any noise."""
     adam_beta1: float = 0.9
     """Of AdamW."""
     adam_beta2: float = 0.999
@@ -200,7 +208,9 @@ class TrainingConfig:
         _positive(per_device_train_batch_size=self.per_device_train_batch_size)
         _positive(per_device_eval_batch_size=self.per_device_eval_batch_size)
         _within(0, 0.9999999, adam_beta1=self.adam_beta1, adam_beta2=self.adam_beta2)
-        _within(0, 10, weight_decay=self.weight_decay)
+        _within(0, 10, weight_decay=self.weight_decay, prox_mu=self.prox_mu)
+        if self.optim == "sgd" and self.learning_rate * self.prox_mu > 1:
+            raise ValueError("prox_mu of at most 1 / learning_rate: beyond, a step would overshoot the global adapter")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from partsong.common.accounting import epsilon, for_grid
 from partsong.common.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.calibration import calibrate
-from partsong.common.config import PrivacyConfig, SimulationConfig
+from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, largest_update
 from partsong.common.secure_sum.fixed_point import Block, Encoding
+from partsong.common.turns import Turn, specs_of
 
 _LOSS_RANGE = 4.0
 """The released loss is clipped before it is noised, so noise may carry it beyond its clip; this many times the clip
@@ -91,7 +92,42 @@ def make_plan(
         labels=labels,
         max_length=max_length,
         seed=seed,
+        turns=_turns(config.adapter, training, dp, layout=base.layout, clip=config.secure_sum.update_clip),
     )
+
+
+def _turns(
+    adapter: AdapterConfig, training: TrainingConfig, dp: DpPlan | None, *, layout: AdapterLayout, clip: float | None
+) -> tuple[Turn, ...]:
+    """Say what the rounds train, where they do not all train the same. B first: as long as it is 0, A learns nothing.
+
+    Source: Chen et al. 2025, RoLoRA (arXiv 2409.02346), algorithm 1; the rates are those of Koo et al. 2025, LoRA-A2
+        (arXiv 2410.22815).
+    """
+    if adapter.method != "rolora":
+        return ()
+    factors = {"B": (1.0, 1.0), "A": (1 / adapter.lr_ratio, adapter.clip_ratio)}
+    return tuple(
+        _turn(part, training, dp, rate=rate, clip_norm=norm, layout=layout, clip=clip)
+        for part, (rate, norm) in factors.items()
+    )
+
+
+def _turn(
+    part: str,
+    training: TrainingConfig,
+    dp: DpPlan | None,
+    *,
+    rate: float,
+    clip_norm: float,
+    layout: AdapterLayout,
+    clip: float | None,
+) -> Turn:
+    turn = Turn(trains=part, learning_rate=rate, clip_norm=clip_norm, update_clip=1.0)
+    size = sum(spec.size for spec in specs_of(layout, turn))
+    scaled = None if dp is None else replace(dp, clip_norm=dp.clip_norm * clip_norm)
+    reach = largest_update(replace(training, learning_rate=training.learning_rate * rate), scaled, size=size)
+    return replace(turn, update_clip=clip or reach)
 
 
 def epsilon_after(plan: Plan, rounds: int, *, sites: int = 1) -> float | None:

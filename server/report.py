@@ -215,7 +215,7 @@ def _bytes_lines(plan: Plan, history: Sequence[dict[str, Any]]) -> list[str]:
     for entry in history:
         for site, size in entry["bytes_out"].items():
             total[site] = total.get(site, 0) + size
-    each = plan.encoding.bytes() / plan.layout.size(trained=True)
+    each = plan.encoding_of(1).bytes() / plan.update_size(1)
     lines = [f"  {site}: {size:,} bytes in all" for site, size in sorted(total.items())]
     return [*lines, f"  words of the update and the loss, {each:.2f} bytes a trained parameter; shares, signatures"]
 

@@ -34,8 +34,8 @@ def test_every_file_of_the_configuration_composes(choice: str) -> None:
 
 
 def test_no_file_was_missed() -> None:
-    """Each YAML file but the entry points, simulation.yaml and audit.yaml, is one of the choices above."""
-    assert len(CHOICES) == len(list(CONF.rglob("*.yaml"))) - 2
+    """Each YAML file but the entry points, simulation.yaml, audit.yaml and job.yaml, is one of the choices above."""
+    assert len(CHOICES) == len(list(CONF.rglob("*.yaml"))) - 3
 
 
 def test_yaml_files_hold_differences_only() -> None:
@@ -95,7 +95,7 @@ def test_unknown_options_of_peft_pass_and_other_unknown_keys_do_not(configured: 
     [
         ("demo=smollm9", "found 'smollm9', expected one of .*smollm2"),
         ("privacy=dpp", "expected one of dp, none$"),
-        ("adapter=lora", "expected one of fedit, ffa$"),
+        ("adapter=lora", "expected one of fedit, ffa, rolora$"),
         ("data=loca", "or data=local with your own"),
         ("privacy.epsilon=[1", "overrides that do not compose"),
         ("rounds", "expected key=value"),
