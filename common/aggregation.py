@@ -98,7 +98,7 @@ def from_sketches(basis_Os: Mat64, sum_sI: Mat64, *, sites: int, rank: int) -> t
         sum_sI: the second sum.
         sites: summands.
         rank: of the result.
-    Source: Guo et al. 2025, FedASK (arXiv 2507.09990), algorithm 1; Halko, Martinsson & Tropp 2011, section 1.
+    Source: FedASK 2025 (arXiv 2507.09990); Halko, Martinsson & Tropp 2011, section 1.
     """
     left_sr, right_rI = truncated(sum_sI / sites, rank=rank)
     return basis_Os @ left_sr, right_rI

@@ -14,10 +14,12 @@ gives the same bits, and what is published can be compared with what follows fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from partsong.common.adapter import AdapterLayout, FloatVec, unflatten
 
 Mat64 = NDArray[np.float64]
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -33,7 +35,7 @@ def product(left_Or: NDArray[np.floating], right_rI: NDArray[np.floating]) -> Ma
     return total_OI
 
 
-def is_plain(names: Mapping[str, object] | tuple[str, ...]) -> bool:
+def is_plain(names: Iterable[str]) -> bool:
     """Whether tensors of these names are A and B as PEFT has them."""
     return all(name.endswith(_B + _WEIGHT) for name in names if _B in name)
 
@@ -56,6 +58,18 @@ def as_lora(tensors: Tensors) -> dict[str, NDArray[np.float32]]:
         elif rest == "blocks.0.weight":
             plain[layer + _B + _WEIGHT] = np.concatenate(_blocks(tensors, layer), axis=1)
     return plain
+
+
+def published(layout: AdapterLayout, *, trained_P: FloatVec, frozen_F: FloatVec) -> dict[str, NDArray[np.float32]]:
+    """Give the tensors of `adapter_model.safetensors`, as everybody writes them who has the two vectors.
+
+    Args:
+        layout: of the adapter.
+        trained_P: its trained part.
+        frozen_F: its frozen part.
+    """
+    tensors = unflatten(frozen_F, layout.frozen) | unflatten(trained_P, layout.trained)
+    return {name: np.ascontiguousarray(value) for name, value in as_lora(tensors).items()}
 
 
 def products(tensors: Tensors) -> dict[str, Mat64]:

@@ -21,7 +21,7 @@ from partsong.common.plan import Plan
 from partsong.common.turns import gather, replaced
 
 Vec64 = NDArray[np.float64]
-MethodName = Literal["ffa", "fedit", "rolora"]
+MethodName = Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"]
 Exactness = Literal["exact", "near", "not exact"]
 
 
@@ -30,8 +30,8 @@ class Method:
     """One way to average low-rank adapters."""
 
     name: MethodName
-    trains: tuple[Literal["A", "B"], ...]
-    """Factors that are ever trained, each where it is its turn."""
+    trains: tuple[Literal["A", "B", "core"], ...]
+    """Factors that are ever trained, each where it is its turn; core: a square matrix between the two."""
     exactness: Exactness
     """Of the averaged adapter's product B·A, against the average of the sites' products. exact: equal. near: closer
     than two separate averages, not equal."""
@@ -66,6 +66,20 @@ METHODS: dict[str, Method] = {
         exactness="exact",
         dp_noise_order="linear",
         source="Chen et al. 2025, RoLoRA, arXiv 2409.02346",
+    ),
+    "fedsb": Method(
+        name="fedsb",
+        trains=("core",),
+        exactness="exact",
+        dp_noise_order="linear",
+        source="Singhal et al. 2025, Fed-SB, arXiv 2502.15436",
+    ),
+    "fedrot": Method(
+        name="fedrot",
+        trains=("A", "B"),
+        exactness="near",
+        dp_noise_order="quadratic",
+        source="FedRot-LoRA 2026, arXiv 2602.23638",
     ),
 }
 

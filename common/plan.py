@@ -102,7 +102,7 @@ class Plan:
     rounds: int
     base_sha256: str
     """Digest of the base model; a site with another base refuses."""
-    method: Literal["ffa", "fedit", "rolora"]
+    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"]
     lora: Mapping[str, Any]
     """Keyword arguments of `peft.LoraConfig`; a site compares them with those of its own model."""
     layout: AdapterLayout
@@ -147,6 +147,8 @@ class Plan:
         if self.dp is not None and self.dp.sampling_rate != self.sampling_rate:
             raise ValueError("one sampling rate")
         _within(0, MOST_STEPS, rounds_per_turn=self.rounds_per_turn)
+        if self.rotation and (self.method != "fedrot" or self.turns):
+            raise ValueError("rotation with method=fedrot, which trains both factors in every round")
         if not 0 <= self.rotation <= 1:
             raise ValueError(f"rotation between 0 and 1, not {self.rotation}")
         if any(not specs_of(self.layout, turn) for turn in self.turns):

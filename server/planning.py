@@ -20,6 +20,9 @@ _LOSS_RANGE = 4.0
 """The released loss is clipped before it is noised, so noise may carry it beyond its clip; this many times the clip
 leaves room for five standard deviations at the noise and sample sizes in use, and costs two bits of its precision."""
 
+_TURNED = 2.0
+"""Turning one factor towards the global adapter may take the other one further away; twice as far costs one bit."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Base:
@@ -56,12 +59,17 @@ def make_plan(
         ConfigError: noise that was asked for does not keep the epsilon that was asked for.
     """
     privacy, training = config.privacy, config.training
+    if config.adapter.refresh > config.rounds:
+        raise ConfigError(
+            "adapter.refresh", found=f"{config.adapter.refresh} stretches", expected=f"at most {config.rounds} rounds"
+        )
     max_length, seed = (
         (config.max_length, None) if isinstance(config, JobConfig) else (config.data.max_length, config.seed)
     )
     size, steps = base.layout.size(trained=True), config.rounds * training.steps_per_round
     dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=steps, size=size)
-    clip = config.secure_sum.update_clip or largest_update(training, dp, size=size)
+    slack = _TURNED if config.adapter.method == "fedrot" else 1.0
+    clip = config.secure_sum.update_clip or slack * largest_update(training, dp, size=size)
     encoding = Encoding(
         blocks=(
             Block(name=UPDATE, size=size, clip=clip, norm="l2", rotate=True),
@@ -93,6 +101,8 @@ def make_plan(
         max_length=max_length,
         seed=seed,
         turns=_turns(config.adapter, training, dp, layout=base.layout, clip=config.secure_sum.update_clip),
+        rounds_per_turn=-(-config.rounds // config.adapter.refresh) if config.adapter.refresh > 1 else 1,
+        rotation=config.adapter.rotation if config.adapter.method == "fedrot" else 0.0,
     )
 
 
@@ -104,9 +114,11 @@ def _turns(
     Source: Chen et al. 2025, RoLoRA (arXiv 2409.02346), algorithm 1; the rates are those of Koo et al. 2025, LoRA-A2
         (arXiv 2410.22815).
     """
-    if adapter.method != "rolora":
-        return ()
-    factors = {"B": (1.0, 1.0), "A": (1 / adapter.lr_ratio, adapter.clip_ratio)}
+    factors: dict[str, tuple[float, float]] = {}
+    if adapter.method == "rolora":
+        factors = {"B": (1.0, 1.0), "A": (1 / adapter.lr_ratio, adapter.clip_ratio)}
+    elif adapter.refresh > 1:
+        factors = {f"B.{block}": (1.0, 1.0) for block in range(adapter.refresh)}
     return tuple(
         _turn(part, training, dp, rate=rate, clip_norm=norm, layout=layout, clip=clip)
         for part, (rate, norm) in factors.items()

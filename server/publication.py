@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from partsong.common.files import write_bytes
+from partsong.server.adapter_file import keep_end
 from partsong.server.planning import epsilon_after
 from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
 from partsong.server.run import Result
@@ -39,6 +40,7 @@ def publish_run(
     """
     plan = result.plan
     at_two = epsilon_after(plan, len(result.history), sites=2)
+    keep_end(files, plan.layout, trained_P=result.trained_P, frozen_F=result.frozen_F)
     publish(
         files.adapter,
         plan=plan,

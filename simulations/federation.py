@@ -195,7 +195,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
 def fresh_adapter(prepared: Prepared) -> tuple[FloatVec, FloatVec]:
     """Draw the adapter's start from the public seed: trained and frozen part."""
     layout = prepared.host.layout
-    start = public_start(layout, prepared.config.adapter)
+    start = public_start(prepared.host.model, layout, prepared.config.adapter)
     return flatten(start, layout.trained), flatten(start, layout.frozen)
 
 

@@ -9,6 +9,7 @@ from partsong.client.data.encode import Encoded
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, NoBookmark
+from partsong.client.encoders.rotation import turned_update
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts
 from partsong.client.train import train_round
@@ -81,7 +82,7 @@ class LoraTraining:
         rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
         turn = plan.turn(number)
         with self._host.only(specs_of(plan.layout, turn)):
-            return train_round(
+            update = train_round(
                 self._host,
                 self._records,
                 sampling_rate=plan.sampling_rate,
@@ -91,6 +92,12 @@ class LoraTraining:
                 on_step=on_step,
                 bookmark=bookmark,
             )
+        if plan.rotation == 0:
+            return update
+        turned_P = turned_update(
+            update.update_P, adapter_P=adapter_P, layout=plan.layout, number=number, how_far=plan.rotation
+        )
+        return replace(update, update_P=turned_P)
 
 
 def _terms(dp: DpPlan | None, turn: Turn | None) -> DpPlan | None:

@@ -116,10 +116,13 @@ def test_every_method_of_the_configuration_is_known() -> None:
 
 
 SHAPES = {"A": (2, 5), "B": (3, 2), "B.core": (2, 2), "B.basis": (3, 2)}
+PART_OF = {"A": "A", "B": "B", "B.core": "core", "B.basis": "basis"}
 FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ffa": (("A", "B"), ()),
     "fedit": (("A", "B"), ()),
     "rolora": (("A", "B"), ("B", "A")),
+    "fedsb": (("A", "B.core", "B.basis"), ()),
+    "fedrot": (("A", "B"), ()),
 }
 """Tensors of a layer, and the turns, of each method."""
 
@@ -129,7 +132,9 @@ def planned(make_plan: Callable[..., Plan], name: str, **changes: Any) -> Plan:
     parts, turns = FORMS[name]
     trained = METHODS[name].trains
     layout = AdapterLayout(
-        tensors=tuple(TensorSpec(name=f"q.lora_{p}.weight", shape=SHAPES[p], trained=p in trained) for p in parts)
+        tensors=tuple(
+            TensorSpec(name=f"q.lora_{p}.weight", shape=SHAPES[p], trained=PART_OF[p] in trained) for p in parts
+        )
     )
     made = tuple(Turn(trains=part, learning_rate=1.0, clip_norm=1.0, update_clip=1.0) for part in turns)
     return make_plan(method=name, layout=layout, turns=made, rounds=4, **changes)
@@ -210,7 +215,7 @@ def test_a_round_leaves_what_it_does_not_train_and_each_factor_remembers_for_its
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_normalised_averaging_is_plain_averaging_where_all_sites_take_the_same_steps(seed: int) -> None:
-    """FedNova (arXiv 2007.07481, equation 6) divides by a site's steps and multiplies by their mean.
+    """FedNova (Wang et al. 2020, arXiv 2007.07481) divides by a site's steps and multiplies by their mean.
 
     Every site takes the plan's steps, an empty sample being one of them, so nothing is left to normalise; with other
     numbers of steps it would not be so.

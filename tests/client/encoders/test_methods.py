@@ -26,6 +26,9 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "ffa": {"method": "ffa"},
     "fedit": {"method": "fedit"},
     "rolora": {"method": "rolora"},
+    "refreshed": {"method": "ffa", "refresh": 2},
+    "fedsb": {"method": "fedsb"},
+    "from base weights": {"method": "fedsb", "a_init": "public_svd"},
 }
 PRIVATE = {"mode": "dp", "epsilon": 500.0, "delta": 1e-3, "noise_multiplier": 0.5, "sampling_rate": 0.5}
 
@@ -64,7 +67,7 @@ def test_a_round_moves_what_it_trains_and_nothing_else(
     """The update has the size of the round; every tensor of the turn moves, the others keep their bits."""
     host, adapter = hosts(name), AdapterConfig(r=2, lora_alpha=4.0, **ADAPTERS[name])
     plan = make_site_plan(host, adapter=adapter, privacy=privacy, rounds=4)
-    for number in (1, 2):
+    for number in (1, 2, 3):
         before_P, before_F = host.take(), host.take(trained=False)
 
         update = trained(host, plan, make_encoded(make_records()), number)
@@ -104,7 +107,7 @@ def test_one_record_moves_a_step_of_any_turn_by_no_more_than_its_clip(
     """Leave-one-out before noise, for the parameters that each kind of round trains and nothing besides."""
     host, records = hosts(name), make_records((24, 2, 3, 9))
     plan = make_site_plan(host, adapter=AdapterConfig(r=2, lora_alpha=4.0, **ADAPTERS[name], clip_ratio=0.5), rounds=4)
-    for number in (1, 2):
+    for number in (1, 2, 3):
         turn = plan.turn(number)
         clip = 0.05 * (1.0 if turn is None else turn.clip_norm)
         with host.only(specs_of(plan.layout, turn)), host.training():
