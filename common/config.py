@@ -325,6 +325,9 @@ class SimulationConfig:
     site_policy: str | None = None
     """Policy file (docs/policy.md) that every simulated site enforces, its holding named `records`. None: each site
     allows what the run asks for, once."""
+    measure_aggregation: bool = False
+    """Write down, layer by layer, what each round's average lost. The simulator looks at every site's update for it;
+    nobody could where sites are real."""
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5

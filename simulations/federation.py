@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app import Context, RecordDict
 
 from partsong.client.app import make_app as make_client_app
-from partsong.client.encoders.encoder import Progress
+from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import Scores
 from partsong.client.model.lora import public_start
 from partsong.client.site import Watch
@@ -30,6 +30,7 @@ from partsong.server.planning import Base, make_plan
 from partsong.server.run import Diverged, Result, Run, Terms
 from partsong.simulations.consortium import floors_of, found
 from partsong.simulations.faults import Drop, Faulty, parse_drop
+from partsong.simulations.in_the_clear import InTheClear
 from partsong.simulations.local_grid import LocalGrid
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
@@ -82,7 +83,11 @@ class Federation:
             report_timeout_s=config.cohort.report_timeout_s,
             check_window=config.secure_sum.check_window,
         )
-        self._run = Run(terms, run, listen=listen, score=self._score)
+        self._clear = (
+            InTheClear(self.plan, start_P=start_P, frozen_F=self._frozen_F) if config.measure_aggregation else None
+        )
+        self._summed: tuple[str, ...] = ()
+        self._run = Run(terms, run, listen=self._hear, score=self._score)
 
     def run(self) -> Result:
         """Run from the newest checkpoint, or from the start, to the last round.
@@ -124,7 +129,17 @@ class Federation:
         """Score the held-out records in the rounds that ask for it."""
         every = self._prepared.config.evaluate_every
         due = every and (number % every == 0 or number == self.plan.rounds)
-        return {"held_out": self._evaluate(number, adapter_P)} if due else {}
+        found: dict[str, Any] = {"held_out": self._evaluate(number, adapter_P)} if due else {}
+        if self._clear is not None and number:
+            found |= self._clear.measure(number, adapter_P, sites=self._summed)
+        self._summed = ()
+        return found
+
+    def _hear(self, event: events.Event) -> None:
+        """Remember who is in a sum, and pass on."""
+        if isinstance(event, events.RoundSummed):
+            self._summed = event.sites
+        self._listen(event)
 
     def _evaluate(self, number: int, adapter_P: FloatVec) -> dict[str, float] | None:
         if self._prepared.held_out is None:
@@ -140,7 +155,12 @@ class Federation:
         return Watch(
             step=lambda number, progress: self._step(name, number, progress),
             refusal=lambda refused: self._on_site_error(name, refused),
+            update=lambda number, update: self._look(name, number, update),
         )
+
+    def _look(self, site: str, number: int, update: LocalUpdate) -> None:
+        if self._clear is not None:
+            self._clear.note(site, number, update.update_P)
 
     def _step(self, site: str, number: int, progress: Progress) -> None:
         if self._stopping.is_set():

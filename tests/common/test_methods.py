@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.common.adapter import AdapterLayout, TensorSpec, unflatten
-from partsong.common.aggregation import relative
+from partsong.common.aggregation import relative, truncated
 from partsong.common.config import AdapterConfig, ServerOptimizerConfig
 from partsong.common.lora import products
 from partsong.common.methods import METHODS, ServerState, advance, server_step
@@ -37,6 +37,18 @@ def test_plain_averaging_adds_the_mean() -> None:
 
     assert state.adapter_P.tolist() == site_P.tolist()
     assert (state.memory, state.steps) == ({}, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 100_000), st.floats(0.01, 3.0))
+def test_a_step_in_pieces_is_the_step_in_one(size: int, rate: float) -> None:
+    """Bit by bit, at every size around the pieces."""
+    rng = np.random.default_rng(size)
+    before_P, mean_P = rng.standard_normal(size), rng.standard_normal(size)
+
+    state = server_step(ServerState(adapter_P=before_P), mean_P, ServerOptimizerConfig(learning_rate=rate))
+
+    assert (state.adapter_P == before_P + rate * mean_P).all()
 
 
 def test_momentum_by_hand() -> None:
@@ -228,3 +240,27 @@ def test_normalised_averaging_is_plain_averaging_where_all_sites_take_the_same_s
 
     assert nova(np.full(4, 7.0)) == pytest.approx(weight_S @ move_SP)
     assert nova(np.array([1.0, 2.0, 3.0, 9.0])) != pytest.approx(weight_S @ move_SP)
+
+
+def test_fedsvd_turns_inside_the_subspace_that_ffa_has() -> None:
+    """Equivalence that is documented instead of a method: rows of A stay in their span, whatever the server's SVD does.
+
+    FedSVD (arXiv 2505.12805) sets A to the right singular vectors of B·A after each round. From an orthonormal A the
+    projector on its rows stays, so only coordinates change, and SGD on B takes the same steps in either; from a B that
+    has another A to learn it with, it would not.
+    """
+    rng = np.random.default_rng(5)
+    a_rI = start_rI = np.linalg.qr(rng.standard_normal((12, 3)))[0].T
+    b_Or = np.zeros((8, 3))
+    ours_Or = np.zeros((8, 3))
+    for _ in range(20):
+        gradient_OI = rng.standard_normal((8, 12))
+        b_Or, ours_Or = b_Or - 0.1 * gradient_OI @ a_rI.T, ours_Or - 0.1 * gradient_OI @ start_rI.T
+
+        left_Or, a_rI = truncated(b_Or @ a_rI, rank=3)
+        b_Or = left_Or
+
+        assert np.abs(a_rI.T @ a_rI - start_rI.T @ start_rI).max() < 1e-10
+        assert b_Or @ a_rI == pytest.approx(ours_Or @ start_rI, abs=1e-10)
+    moved_rI = np.linalg.qr((a_rI + 1e-3 * rng.standard_normal(a_rI.shape)).T)[0].T
+    assert np.abs(moved_rI.T @ moved_rI - start_rI.T @ start_rI).max() > 1e-5
