@@ -58,7 +58,7 @@ class InTheClear:
 
 
 def aggregation_lines(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say for people what the last round that was measured has lost, a line for each layer; nothing was measured: []."""
+    """Say for people what the last round that was measured has lost, a line for each layer."""
     measured = [entry for entry in history if "aggregation_error" in entry]
     if not measured:
         return []
