@@ -33,6 +33,7 @@ docs: setup-dev
 
 nightly: setup-dev
 	$(BIN)/python -P -m pytest -n 2 -m "nightly or not nightly" $(ARGS)
+	$(BIN)/partsong demo --bank
 	$(BIN)/partsong demo --full
 
 setup-demo:

@@ -77,7 +77,7 @@ def rollback(folder: Dir = HERE, as_json: Json = False) -> None:
 
 
 def purge(
-    keep_days: Annotated[int, typer.Option(min=0, help="Keep what is not older than this.")] = 30,
+    keep_days: Annotated[int, typer.Option(min=0, help="Keep plans that ended later; messages stay for 30 days.")] = 30,
     plan: Annotated[
         list[str] | None, typer.Option(metavar="HASH", help="Also this plan, whole hash, although it did not end.")
     ] = None,  # one line of help
@@ -88,7 +88,7 @@ def purge(
     import time
 
     from partsong.client import purge as purging
-    from partsong.client.daemon_start import held
+    from partsong.client.directory import held
 
     home = _home(folder)
     with held(home.lock):

@@ -14,6 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
+from partsong.client.questions import Question, Reply
 from partsong.common.envelope import Letter, SiteEnvelope
 from partsong.common.errors import WireError
 
@@ -59,6 +60,40 @@ def make_remote_app(
     return _routed(ClientApp(mods=[conceal]), site_of, envelope)
 
 
+def make_forwarding_app(ask: Callable[[Question, Context], Reply]) -> ClientApp:
+    """Make a ClientApp that hands every message on to the site's daemon, for stock Flower.
+
+    Guarantees: it reads nothing of a message but what names it; the daemon checks signatures and rules. Whatever goes
+        wrong, the coordinator learns that it did and nothing else.
+    Args:
+        ask: hands a question over and waits for the answer.
+    """
+    app = ClientApp()
+
+    def forward(kind: str) -> Callable[[Message, Context], Message]:
+        def handle(message: Message, context: Context) -> Message:
+            question = Question(
+                message=message.metadata.message_id,
+                run=message.metadata.run_id,
+                kind=kind,
+                fields=dict(_fields(message)),
+                vector=_raw(message, "vector"),
+                note=_raw(message, "note"),
+            )
+            try:
+                reply = ask(question, context)
+            except Exception:  # noqa: BLE001 - the daemon has told it at the site
+                return Message(Error(_APP_RAISED, "the site failed"), reply_to=message)
+            return _reply(message, reply, {**reply.fields})
+
+        return handle
+
+    app.train()(forward("open"))
+    for kind in _QUERIES:
+        app.query(kind)(forward(kind))
+    return app
+
+
 def _routed(app: ClientApp, site_of: Callable[[Context], Site], envelope: SiteEnvelope | None) -> ClientApp:
     def handler(kind: str) -> Callable[[Message, Context], Message]:
         def handle(message: Message, context: Context) -> Message:
@@ -99,7 +134,7 @@ def _raw(message: Message, name: str) -> bytes:
     return arrays[name].data if arrays is not None and name in arrays else b""
 
 
-def _reply(message: Message, answer: Answer, fields: dict[str, int | str | bytes]) -> Message:
+def _reply(message: Message, answer: Answer | Reply, fields: dict[str, int | str | bytes]) -> Message:
     content = RecordDict({"partsong": ConfigRecord({**fields})})
     for name, data in (("vector", answer.vector), ("note", answer.note)):
         if data:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from partsong.common import wire
@@ -25,19 +27,26 @@ class Board:
         self._lock = threading.Lock()
         self._standing: dict[str, Standing] = {}
 
-    def begin(self, plan: Plan, message: Round, *, phase: str = "") -> None:
-        """Note that a message of a round is being answered.
+    @contextlib.contextmanager
+    def showing(self, plan: Plan, message: object) -> Iterator[None]:
+        """Show what happens while a message is answered, and what is waited for afterwards.
 
         Args:
-            plan: whose round it is.
-            message: of the coordinator.
-            phase: what happens; empty: what its kind says.
+            plan: that it is about.
+            message: of the coordinator; one that is of no round shows nothing.
         """
-        self._write(plan, message, phase or _DURING[message.kind])
+        if not isinstance(message, Round):
+            yield
+            return
+        self._write(plan, message, _DURING[message.kind])
+        try:
+            yield
+        finally:
+            self._write(plan, message, _AFTER[message.kind])
 
-    def end(self, plan: Plan, message: Round) -> None:
-        """Note that it was answered."""
-        self._write(plan, message, _AFTER[message.kind])
+    def waits(self, plan: Plan, query: wire.Open) -> None:
+        """Show that a query waits for its training window."""
+        self._write(plan, query, "window")
 
     def standing(self, plan_sha256: str, *, rounds: int, journal: Path) -> Standing | None:
         """Say where a plan stands; after a restart, what its journal says.

@@ -2,20 +2,24 @@
 
 Covers: outbound connections only; mutual TLS 1.3, where the coordinator's certificate must be of the given authority
 and name the host; a site's own proxy or the environment's; no redirect is followed, nothing is decompressed and no
-more is read than asked for; each request carries the site's signature over the time, which is how the coordinator's
-transport knows which site speaks.
+more is read than asked for, nor for longer than a request may take: who sends a byte a minute is cut off; each request
+carries the site's signature over the time, which is how the coordinator's transport knows which site speaks.
 Does not cover: who wrote what is carried (the parcels' own signatures do), and traffic analysis.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime as dt
 import re
+import socket
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,6 +29,8 @@ from partsong.common.errors import InputError, PartsongError, TryAgain, WireErro
 
 _PROTOBUF = "application/protobuf"
 _CONNECT_S, _IO_S = 10.0, 60.0
+_REQUEST_S = 300.0
+"""For a whole request: 8 MiB, the largest part of a message, need 0.3 Mbit/s."""
 _PASSING = {408, 425, 429}
 """Client errors that mean: later."""
 _NOT_ENROLLED = "not_enrolled"
@@ -64,7 +70,15 @@ class Declined(PartsongError):
 class Channel:
     """One thread's connection to the coordinator; made when needed and after each failure made anew."""
 
-    def __init__(self, *, address: str, tls: ClientTls, proxy: str | None, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        address: str,
+        tls: ClientTls,
+        proxy: str | None,
+        clock: Callable[[], float],
+        request_s: float = _REQUEST_S,
+    ) -> None:
         """Read key and certificates; nothing is sent yet.
 
         Args:
@@ -72,6 +86,7 @@ class Channel:
             tls: of this site.
             proxy: `http://host:port` of a proxy; None: HTTPS_PROXY and NO_PROXY of the environment.
             clock: seconds since 1970.
+            request_s: longest that a request may take, from its first byte to the last of its answer, in real time.
         Raises:
             InputError: the files cannot be used.
         """
@@ -89,6 +104,8 @@ class Channel:
                 expected="PEM files that fit together",
             ) from err
         self._client: httpx.Client | None = None
+        self._request_s = request_s
+        self._socket: socket.socket | None = None
 
     def post(self, path: str, body: bytes, *, most_bytes: int) -> bytes:
         """Send a request and give the answer's body.
@@ -103,7 +120,16 @@ class Channel:
             WireError: the answer is longer than `most_bytes`; the rest of it was not read.
         """
         try:
-            with self._open().stream("POST", self._base + path, content=body, headers=self._headers()) as response:
+            with (
+                self._cut_off_in_time(),
+                self._open().stream(
+                    "POST",
+                    self._base + path,
+                    content=body,
+                    headers=self._headers(),
+                    extensions={"trace": self._traced},
+                ) as response,
+            ):
                 if response.status_code in _PASSING or response.is_server_error:
                     raise Unreachable(f"coordinator: HTTP status {response.status_code}")
                 if response.status_code != httpx.codes.OK:
@@ -128,6 +154,27 @@ class Channel:
                 timeout=httpx.Timeout(_IO_S, connect=_CONNECT_S),
             )
         return self._client
+
+    @contextlib.contextmanager
+    def _cut_off_in_time(self) -> Iterator[None]:
+        """End the connection under a request that takes too long: httpx bounds each wait, not their sum."""
+        timer = threading.Timer(self._request_s, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _traced(self, event: str, info: Mapping[str, Any]) -> None:
+        """Note the socket of a new connection."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            self._socket = info["return_value"].get_extra_info("socket")
 
     def _headers(self) -> dict[str, str]:
         """Sign the time, as Flower's node authentication wants it."""
@@ -156,7 +203,9 @@ def _body(response: httpx.Response, *, most_bytes: int) -> bytes:
     for piece in response.iter_raw():
         body += piece
         if len(body) > most_bytes:
-            raise WireError(f"coordinator's answer: longer than {most_bytes} bytes; it was dropped")
+            raise WireError(
+                f"coordinator's answer: longer than {most_bytes} bytes; it was dropped", rule="message.size"
+            )
     return bytes(body)
 
 

@@ -130,7 +130,12 @@ class SiteDaemon:
         self.coordinator = fingerprint(site.charter.coordinator_key)
         self.board = Board()
         self.desk = PlanDesk(
-            home.plans, make=self._site, before_query=self._await_window, board=self.board, clock=clock
+            home.plans,
+            make=self._site,
+            before_query=self._await_window,
+            retire=lambda plan_sha256: PlanVault(site.vault, plan_sha256).erase_all(),
+            board=self.board,
+            clock=clock,
         )
         self.adapters = AdapterDesk(AdapterStore(home.adapters), plans=home.plans, site=site.config.name, clock=clock)
         self._one_at_a_time = threading.Lock()
@@ -220,7 +225,7 @@ class SiteDaemon:
         told = False
         while (opens_s := windows.next_opening(self._windows, self._clock(), zone=self._zone)) > self._clock():
             if not told:
-                self.board.begin(plan, query, phase="window")
+                self.board.waits(plan, query)
                 self._feed.tell("window", plan=plan.sha256, wait_s=opens_s - self._clock())
                 told = True
             self._wait(self.stop, min(_LONGEST_NAP_S, opens_s - self._clock()))

@@ -40,6 +40,10 @@ def up(
     passphrase_file: Passphrase = None,
     log: Annotated[Literal["file", "stderr"], typer.Option(help="file: log/daemon.jsonl in the directory.")] = "file",
     log_level: Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="Lowest level.")] = "info",
+    behind_supernode: Annotated[
+        bool,
+        typer.Option("--behind-supernode", help="A stock Flower SuperNode carries the messages; see docs/flower.md."),
+    ] = False,
 ) -> None:
     """Run the site in the foreground until it is told to end; what was not answered then, the next `up` answers."""
     import getpass
@@ -64,6 +68,7 @@ def up(
         log_folder=home.log if log == "file" else None,
         level=log_level,
         ready=lambda: typer.echo(f"up: control {home.socket}", err=True),
+        behind_supernode=behind_supernode,
     )
 
 

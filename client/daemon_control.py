@@ -30,6 +30,7 @@ from partsong.common.control.surfaces import (
     SiteStatus,
 )
 from partsong.common.errors import InputError, PartsongError
+from partsong.common.facts import word
 
 _UP, _DOWN = ("connected", "resumed"), ("unreachable", "refused")
 _VERSION = re.compile(r"([1-9][0-9]{0,8})\.json")
@@ -51,6 +52,8 @@ class Link:
         elif told.what in _DOWN:
             self.is_up = False
             self._feed.tell(told.what, wait_s=told.wait_s)
+        elif told.what == "dropped":
+            self._feed.tell("dropped", rule=word(told.rule or "late"))
 
 
 class DaemonControl:

@@ -1,20 +1,20 @@
 """Puts a site's daemon together on its directory.
 
 Covers: one daemon at a time works on a directory; a ledger that is gone is not begun anew once plans were answered
-from it.
+from it, and an older one is not spent from.
 Does not cover: unlocking the directory (`partsong.client.onboarding`) and the connection.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from partsong.client.budget.ledger import Ledger
+from partsong.client.budget.remembered import RememberedHead
 from partsong.client.daemon import SiteDaemon, policy_under
+from partsong.client.directory import held
 from partsong.client.encoders.resident import ResidentModel
 from partsong.client.home import SiteHome
 from partsong.client.home_files import OpenedSite
@@ -26,8 +26,7 @@ from partsong.client.work import Workshop
 from partsong.common.charter import Charter
 from partsong.common.control.feed import Feed
 from partsong.common.deployment import SiteConfig
-from partsong.common.errors import InputError, Refused, TryAgain
-from partsong.common.files import make_folder
+from partsong.common.errors import InputError, Refused
 from partsong.common.keys import Signer, fingerprint
 
 
@@ -40,22 +39,6 @@ class _Parts:
     charter: Charter
     policy: Policy
     vault: Vault
-
-
-@contextlib.contextmanager
-def held(file: Path) -> Iterator[None]:
-    """Hold a site's directory for the time of a block.
-
-    Raises:
-        TryAgain: another process holds it.
-    """
-    make_folder(file.parent)
-    with file.open("a+b") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            raise TryAgain(f"{file.parent}: a daemon works on this directory; stop it first") from err
-        yield
 
 
 @contextlib.contextmanager
@@ -104,4 +87,4 @@ def _ledger(home: SiteHome, clock: Callable[[], float]) -> Ledger:
             reason="plans were answered here, and what they have spent is not known",
             remedy="put the ledger back; an empty one would allow everything a second time",
         )
-    return Ledger(home.ledger, clock=clock)
+    return Ledger(home.ledger, remembered=RememberedHead(home.ledger_head), clock=clock)

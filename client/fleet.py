@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, RecordDict
 from flwr.app.message import make_message, remove_content_from_message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.metadata import Metadata
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import (
@@ -83,6 +84,8 @@ _PATHS = {
 _ID = re.compile(r"[0-9a-f]{64}")
 _MOST_BYTES = 1 << 20
 """Of an answer that carries no part of a message; the longest lists the parts of a message, 66 bytes each."""
+_MOST_DESCRIBING = 2 << 20
+"""Bytes of a message beside the chunks of its arrays: a header has 1 MiB at most, and text grows as it is read."""
 _PART_OVERHEAD = 64
 _APP_RAISED = 2
 
@@ -112,8 +115,8 @@ class Opened:
 class Unfit(WireError):
     """A message that this site does not take; nothing of it was fetched."""
 
-    def __init__(self, text: str, *, notice: Notice) -> None:
-        super().__init__(text)
+    def __init__(self, error: WireError, *, notice: Notice) -> None:
+        super().__init__(str(error), rule=error.rule)
         self.notice = notice
 
 
@@ -163,7 +166,7 @@ class FleetApi:
             parts = tuple(_parts(tree, limits=self._limits))
             return replace(bare, expires_ms=now_ms + _lifetime_ms(metadata.ttl), parts=parts)
         except WireError as err:
-            raise Unfit(str(err), notice=bare) from err
+            raise Unfit(err, notice=bare) from err
 
     def pull_part(self, notice: Notice, part: Part, *, most_bytes: int) -> bytes | None:
         """Fetch a part of a message; None: it is not at the coordinator yet.
@@ -312,18 +315,21 @@ def _opened(message: object, notice: Notice) -> Opened:
 
 def _check_parts(delivery: Delivery, contents: Mapping[str, bytes], *, limits: Limits) -> None:
     """Compare the children that parts name with the announced ones, and bound what arrays become."""
-    left = limits.message_bytes
+    left, describing = limits.message_bytes, _MOST_DESCRIBING
     for part in delivery.notice.parts:
         content = contents[part.name.hex()]
         kind, children, _ = get_object_head_values_from_object_content(content)
         if [bytes.fromhex(child) for child in children] != list(part.children):
             raise WireError("message: its parts are not those that were announced; it was dropped")
+        describing -= 0 if kind == ArrayChunk.__qualname__ else len(content)
+        if describing < 0:
+            raise WireError(f"message: over {_MOST_DESCRIBING} bytes beside its arrays; it was dropped")
         if kind == Array.__qualname__:
             chunks = json.loads(content[content.index(b"\x00") + 1 :])["arraychunk_ids"]
             sizes = [len(contents[child]) for child in children]
             left -= sum(sizes[index] for index in chunks)
         if left < 0:
-            raise WireError(f"message: longer than {limits.message_bytes} bytes; it was dropped")
+            raise WireError(f"message: longer than {limits.message_bytes} bytes; it was dropped", rule="message.size")
 
 
 def _parts(tree: ObjectTree, *, limits: Limits) -> list[Part]:
@@ -339,7 +345,9 @@ def _parts(tree: ObjectTree, *, limits: Limits) -> list[Part]:
         nonlocal nodes
         nodes += 1
         if depth > limits.depth or nodes > limits.parts:
-            raise WireError(f"message: over {limits.parts} parts or {limits.depth} levels; it was dropped")
+            raise WireError(
+                f"message: over {limits.parts} parts or {limits.depth} levels; it was dropped", rule="message.parts"
+            )
         children = tuple(visit(child, depth + 1) for child in node.children)
         name = _name(node.object_id)
         if parts.setdefault(name, Part(name=name, children=children)).children != children:

@@ -9,6 +9,7 @@ tls/               key and certificate of the connection, and the authority that
 charters/          every charter that was pinned, by version; the newest counts
 vault/             what must not be used twice; never restored from a backup
 ledger.sqlite      what was spent; never restored from a backup
+ledger-head.json   the newest commit of the ledger, so that an older one is noticed; never restored from a backup
 approvals/         plans that were proposed, and what was decided about them
 unfinished/        local rounds that broke off and updates that wait, encrypted; never restored from a backup
 inbox/, outbox/    messages that arrived and answers that are on their way
@@ -18,6 +19,7 @@ part.json          whether the site takes new work or pauses
 seen.json          the newest charter that the daemon has worked under
 daemon.lock        held by the running daemon
 control/           socket of the daemon
+supernode/         socket for a stock SuperNode's ClientApp, where `up --behind-supernode` runs
 log/               JSON lines
 capsules/          what is left of failures
 node               what the coordinator's transport calls this site
@@ -81,6 +83,11 @@ class SiteHome:
         return self.path / "ledger.sqlite"
 
     @property
+    def ledger_head(self) -> Path:
+        """The newest commit of the ledger."""
+        return self.path / "ledger-head.json"
+
+    @property
     def approvals(self) -> Path:
         """Folder of what was decided about plans."""
         return self.path / "approvals"
@@ -129,6 +136,11 @@ class SiteHome:
     def socket(self) -> Path:
         """Unix socket of the running daemon; its folder is the owner's alone."""
         return self.path / "control" / "daemon.sock"
+
+    @property
+    def supernode_socket(self) -> Path:
+        """Unix socket that questions come by where a stock SuperNode fetches them."""
+        return self.path / "supernode" / "site.sock"
 
     @property
     def log(self) -> Path:

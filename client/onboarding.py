@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from partsong.client.data.table import read_table
+from partsong.client.directory import held
 from partsong.client.home import SiteHome
 from partsong.client.home_files import open_identity, read_config
 from partsong.client.rules.policy_file import parse_policy
@@ -225,6 +226,33 @@ def take_reply(home: SiteHome, reply: Reply, *, now: datetime, place: str) -> No
         asked.replace(home.enrolment / "request.json")
 
 
+def new_vault(home: SiteHome, passphrase: bytes) -> None:
+    """Give a site that lost its vault an empty one. It sits out until the next set-up; its budget stays spent.
+
+    Raises:
+        KeyFileError: the identity does not open; nothing was changed.
+        InputError: there is a vault with its key; what it remembers must not be thrown away.
+        TryAgain: a daemon works on the directory; nothing was changed.
+    """
+    with held(home.lock):
+        _make_vault(home, passphrase)
+
+
+def _make_vault(home: SiteHome, passphrase: bytes) -> None:
+    owner = open_identity(home, passphrase).public_key
+    if home.vault_key.exists() and home.vault.is_dir():
+        raise InputError(
+            str(home.vault_key),
+            found="a vault and its key",
+            expected="neither, or one of them",
+            remedy="keep it; if its key is damaged, move vault.key out of the directory first",
+        )
+    shutil.rmtree(home.vault, ignore_errors=True)
+    make_private_folder(home.vault)
+    key = os.urandom(_VAULT_KEY_BYTES)
+    write_private(home.vault_key, wrap(key, kind="vault", owner=owner, passphrase=passphrase, entropy=os.urandom))
+
+
 def leave(home: SiteHome) -> tuple[str, ...]:
     """Leave the consortium: erase what could speak or connect for this site.
 
@@ -235,8 +263,14 @@ def leave(home: SiteHome) -> tuple[str, ...]:
         names of what was erased.
     Raises:
         InputError: the directory is no site's.
+        TryAgain: a daemon works on it, and has the keys in its memory; nothing was erased.
     """
     read_config(home)
+    with held(home.lock):
+        return _erase_membership(home)
+
+
+def _erase_membership(home: SiteHome) -> tuple[str, ...]:
     folders = (home.vault, home.tls, home.enrolment, home.inbox, home.outbox, home.plans)
     files = (home.identity, home.vault_key, home.config)
     erased = [path.name for path in (*folders, *files) if path.exists()]

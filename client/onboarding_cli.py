@@ -31,7 +31,7 @@ HERE = Path()
 def register(site: typer.Typer) -> None:
     """Add the commands to `partsong site`."""
     site.add_typer(charter)
-    for command in (init, join, renew, leave):
+    for command in (init, join, renew, new_vault, leave):
         site.command()(command)
 
 
@@ -211,6 +211,18 @@ def renew(
     file = out / f"{config.name}.request.json"
     write_bytes(file, data)
     _print({"site": config.name, "request": str(file)}, f"send {file} to the coordinator", as_json=as_json)
+
+
+def new_vault(folder: Dir = HERE, passphrase_file: Passphrase = None, as_json: Json = False) -> None:
+    """Start an empty vault where the one before was lost; the site sits out until the next set-up."""
+    from partsong.client.home import SiteHome
+    from partsong.client.home_files import read_config
+    from partsong.client.onboarding import new_vault as make
+
+    home = SiteHome(folder)
+    name = read_config(home).name
+    make(home, _passphrase(passphrase_file))
+    _print({"site": name}, f"{name} has an empty vault and takes part from the next set-up on", as_json=as_json)
 
 
 def leave(

@@ -13,17 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from partsong.client.board import Board, Round
-from partsong.client.plan_folder import PlanFolder, all_plans
+from partsong.client.board import Board
+from partsong.client.plan_folder import Life, PlanFolder, all_plans
+from partsong.client.purge import purge_plan
 from partsong.client.rules.consent import NotAgreed
 from partsong.client.secure_sum.door import Answer
 from partsong.client.site import Site
-from partsong.common import wire
+from partsong.common import canary, wire
 from partsong.common.errors import DataError, WireError
 from partsong.common.plan import Plan
 
 MOST_PLANS = 500
 """Plans that may have a folder here; a coordinator cannot fill the disk with proposals."""
+MOST_CANARIES = 20
+"""Canaries that are kept. They need nobody's approval, so the oldest makes room for the next one."""
+MOST_REMEMBERED = 10_000
+"""Plans that were here at all. Of each that was purged a note stays, and there could be ever more canaries."""
 MOST_AWAKE = 8
 """Plans that are held in memory, besides those whose update waits there."""
 _Asked = wire.Keys | wire.Open | wire.Roster | wire.Confirm | wire.Unmask | wire.Result
@@ -50,6 +55,7 @@ class PlanDesk:
         *,
         make: Callable[[Plan, PlanFolder], Site],
         before_query: Callable[[Plan, wire.Open], None],
+        retire: Callable[[str], None],
         board: Board,
         clock: Callable[[], float],
     ) -> None:
@@ -59,11 +65,12 @@ class PlanDesk:
             plans: has one folder for each plan.
             make: sets a site up on the folder of a plan.
             before_query: called before a query is looked at; may wait.
+            retire: called with the hash of a canary that is never taken up again.
             board: shows where plans stand.
             clock: seconds since 1970.
         """
         self._plans, self._make, self._before_query, self._clock = plans, make, before_query, clock
-        self._board = board
+        self._board, self._retire = board, retire
         self._awake: OrderedDict[str, _Awake] = OrderedDict()
         self._records = 0
 
@@ -94,6 +101,7 @@ class PlanDesk:
         if wire.kind_of(answer.header) == wire.Accept.kind:
             folder.keep(header, vector, run=plan.run, study=plan.study, now_ms=self._now_ms())
             self._hold(plan_sha256, self._taken_up(site, plan))
+            self._retire_canaries()
         return answer
 
     def _ask(self, header: bytes, vector: bytes, note: bytes) -> Answer:
@@ -108,11 +116,8 @@ class PlanDesk:
         if isinstance(message, wire.Open):
             self._before_query(woken.plan, message)
             folder.asked(now_ms=self._now_ms())
-        if isinstance(message, Round):
-            self._board.begin(woken.plan, message)
-        answer = woken.site.handle(header, vector=vector, note=note)
-        if isinstance(message, Round):
-            self._board.end(woken.plan, message)
+        with self._board.showing(woken.plan, message):
+            answer = woken.site.handle(header, vector=vector, note=note)
         last = isinstance(message, wire.Result) and bool(message.adapter_sha256)
         if last and wire.kind_of(answer.header) == wire.Checked.kind:
             folder.ended(now_ms=self._now_ms())
@@ -152,8 +157,24 @@ class PlanDesk:
         life = folder.life()
         if life is not None and life.purged_ms is not None:
             raise NotAgreed("state", "what this plan did here was purged", rule="plan.purged")
-        if life is None and sum(1 for _ in all_plans(self._plans)) >= MOST_PLANS:
+        if life is None and len(self._kept()) >= MOST_PLANS:
             raise NotAgreed("state", f"{MOST_PLANS} plans are kept here; purge those that ended", rule="plans.kept")
+        if life is None and sum(1 for _ in all_plans(self._plans)) >= MOST_REMEMBERED:
+            raise NotAgreed("state", f"{MOST_REMEMBERED} plans were here; remove those of canaries", rule="plans.kept")
+
+    def _kept(self) -> list[tuple[Life, PlanFolder]]:
+        """Give the plans that were not purged."""
+        found = ((folder.life(), folder) for folder in all_plans(self._plans))
+        return [(life, folder) for life, folder in found if life is not None and life.purged_ms is None]
+
+    def _retire_canaries(self) -> None:
+        """Purge the canaries that were not asked about for the longest time."""
+        canaries = [(life.asked_ms, folder) for life, folder in self._kept() if life.study == canary.STUDY]
+        canaries.sort(key=lambda one: (one[0], one[1].plan_sha256))
+        for _, folder in canaries[: max(0, len(canaries) - MOST_CANARIES)]:
+            purge_plan(folder, now_ms=self._now_ms())
+            self._awake.pop(folder.plan_sha256, None)
+            self._retire(folder.plan_sha256)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -163,7 +184,7 @@ def _accepted(folder: PlanFolder) -> tuple[bytes, bytes, Plan]:
     """Read the proposal that was accepted: header, vector and the plan that the header holds."""
     proposal = folder.proposal()
     if proposal is None:
-        raise NotAgreed("state", "no such plan was accepted here")
+        raise NotAgreed("state", "no such plan was accepted here", rule="plan.accepted")
     try:
         plan = wire.decode(proposal[0], wire.Propose).plan
     except WireError as err:

@@ -50,7 +50,7 @@ class PlanFolder:
             WireError: not the hash of a plan.
         """
         if not _HASH.fullmatch(plan_sha256):
-            raise WireError("message header: a plan is named by 64 lower-case hex digits")
+            raise WireError("message header: a plan is named by 64 lower-case hex digits", rule="plan.name")
         self.plan_sha256, self.path = plan_sha256, plans / plan_sha256
         self._header, self._start, self.note = (
             self.path / name for name in ("proposal.json", "proposal.f32", "life.json")

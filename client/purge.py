@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from partsong.client.home import SiteHome
+from partsong.client.outbox import MEMORY_S
 from partsong.client.plan_folder import PlanFolder, all_plans
 from partsong.common.errors import Refused
 
@@ -44,37 +45,48 @@ def purge(
     Args:
         home: the site's directory.
         clock: seconds since 1970.
-        keep_days: >= 0; plans that ended, and messages that were written, later than this stay.
+        keep_days: >= 0; plans that ended later than this stay. Messages stay for `MEMORY_S` in any case, because so
+            long a question that was answered has to be known.
         also: hashes of plans that are to be purged although they never ended, or ended lately.
     Raises:
         Refused: `purge_link`: one of the folders is a link; nothing was erased.
     """
     now_ms = int(clock() * 1000)
     before_ms = now_ms - keep_days * MS_PER_DAY
+    forgotten_ms = min(before_ms, now_ms - MEMORY_S * 1000)
     for folder in (home.inbox, home.outbox, home.plans):
         if folder.is_symlink():
             raise Refused("purge_link", reason=f"{folder.name} is a link", remedy="purge where it leads to yourself")
-    messages = sum(_erase_old(folder, before_ms=before_ms) for folder in (home.inbox, home.outbox))
+    messages = sum(_erase_old(folder, before_ms=forgotten_ms) for folder in (home.inbox, home.outbox))
     due = [plan for plan in all_plans(home.plans) if plan.plan_sha256 in also or _has_ended(plan, before_ms=before_ms)]
-    plans = tuple(plan.plan_sha256 for plan in due if _purge_plan(plan, now_ms=now_ms))
+    plans = tuple(plan.plan_sha256 for plan in due if purge_plan(plan, now_ms=now_ms))
     return Purged(plans=plans, messages=messages)
 
 
 def _has_ended(plan: PlanFolder, *, before_ms: int) -> bool:
     life = plan.life()
-    return life is not None and life.ended_ms is not None and max(life.ended_ms, life.asked_ms) <= before_ms
-
-
-def _purge_plan(plan: PlanFolder, *, now_ms: int) -> bool:
-    """Note that a plan is purged, and only then erase the rest: half a purge leaves no plan that could go on."""
-    life = plan.life()
     if life is None or life.purged_ms is not None:
+        return life is not None  # what a killed purge has left of it is due at once
+    return life.ended_ms is not None and max(life.ended_ms, life.asked_ms) <= before_ms
+
+
+def purge_plan(plan: PlanFolder, *, now_ms: int) -> bool:
+    """Note that a plan is purged, and only then erase the rest: half a purge leaves no plan that could go on.
+
+    Killed in between, the same call finishes.
+
+    Returns:
+        whether there was something to erase.
+    """
+    life = plan.life()
+    if life is None:
         return False
-    plan.purged(now_ms=now_ms)
-    for path in plan.path.iterdir():
-        if path != plan.note:
-            _erase(path)
-    return True
+    if life.purged_ms is None:
+        plan.purged(now_ms=now_ms)
+    rest = [path for path in plan.path.iterdir() if path != plan.note]
+    for path in rest:
+        _erase(path)
+    return life.purged_ms is None or bool(rest)
 
 
 def _erase_old(folder: Path, *, before_ms: int) -> int:

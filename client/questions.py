@@ -96,5 +96,7 @@ class Told:
     message: str = ""
     """Id of the question; empty if there is none."""
     reason: str = ""
+    rule: str = ""
+    """That a dropped message breaks; empty where nobody waits for its answer any longer."""
     wait_s: float = 0.0
     error: Exception | None = None

@@ -18,6 +18,7 @@ from partsong.client.budget.books import Grant
 from partsong.client.budget.chain import Head
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.ledger_export import to_tree
+from partsong.client.budget.remembered import RememberedHead
 from partsong.client.home import SiteHome
 from partsong.client.rules.approval import Approvals, Decision
 from partsong.client.rules.plan_words import shown, size, summary
@@ -56,7 +57,7 @@ def open_ledger(folder: Path) -> Ledger:
         raise InputError(
             str(folder), found=f"no {LEDGER} in it", expected="the directory of a site", remedy="name it with --dir"
         )
-    return Ledger(folder / LEDGER)
+    return Ledger(folder / LEDGER, remembered=RememberedHead(SiteHome(folder).ledger_head))
 
 
 def open_approvals(folder: Path) -> Approvals:

@@ -36,7 +36,8 @@ T = TypeVar("T")
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 1.0
 """Between two looks for a message."""
 _BEAT_EVERY_S = 0.4 * HEARTBEAT_S
-"""So that four in a row must be lost before the coordinator holds the site for lost."""
+"""So that four in a row must be lost before the coordinator holds the site for lost, which it does after twice
+`HEARTBEAT_S`."""
 _STRAY_MS = MEMORY_S * 1000 // 4
 """A question's own time may be this far from the site's: it is then known for longer than it can come."""
 
@@ -105,18 +106,19 @@ class FleetConnection:
         Raises:
             TryAgain: the disk is full. What was not kept is asked for or answered again by the next run.
         """
-        self._stop = stop
+        self._stop, self._node = stop, None
         heart = threading.Thread(target=self._keep_beating, name="partsong heartbeat", daemon=True)
         try:
             self._activate(self._api, lost=None)
             heart.start()
             self._work(handle)
         except _Stopped:
-            self._leave()
+            pass
         finally:
             stop.set()
             if heart.ident is not None:
                 heart.join()
+            self._leave()
             for channel in self._channels:
                 channel.close()
 
@@ -148,10 +150,10 @@ class FleetConnection:
         try:
             notice = self._persist(lambda: self._api.pull(self._known_node(), now_ms=self._now_ms()))
         except Unfit as no:
-            self._refuse(no.notice, reason=str(no))
+            self._refuse(no.notice, no)
             return None
         except WireError as err:
-            self._tell("dropped", reason=str(err))
+            self._tell("dropped", reason=str(err), rule=err.rule)
             return None
         if notice is not None:
             self._inbox.announce(notice)
@@ -349,14 +351,14 @@ class FleetConnection:
         try:
             yield
         except (_Gone, WireError) as gone:
-            self._refuse(notice, reason=str(gone))
+            self._refuse(notice, gone)
 
-    def _refuse(self, notice: Notice, *, reason: str) -> None:
+    def _refuse(self, notice: Notice, why: _Gone | WireError) -> None:
         """Forget a message, and have the coordinator not offer it again."""
         self._inbox.erase(notice)
         with contextlib.suppress(Unreachable, Declined, WireError):
             self._api.confirm(notice)
-        self._tell("dropped", notice.message, reason=reason)
+        self._tell("dropped", notice.message, reason=str(why), rule=why.rule if isinstance(why, WireError) else "")
 
     def _known_node(self) -> int:
         if self._node is None:
@@ -376,11 +378,21 @@ class FleetConnection:
         self._tell("unreachable", reason=reason, wait_s=wait_s)
 
     def _tell_up(self) -> None:
+        """After an outage, report at once: a coordinator that was started again has not heard of this site yet."""
         if self._is_down:
+            with contextlib.suppress(Unreachable, Declined, WireError):
+                self._api.beat(self._known_node())
             self._is_down = False
             self._tell("connected")
 
     def _tell(
-        self, what: What, message: bytes = b"", *, reason: str = "", wait_s: float = 0.0, error: Exception | None = None
+        self,
+        what: What,
+        message: bytes = b"",
+        *,
+        reason: str = "",
+        rule: str = "",
+        wait_s: float = 0.0,
+        error: Exception | None = None,
     ) -> None:
-        self._listen(Told(what=what, message=message.hex(), reason=reason, wait_s=wait_s, error=error))
+        self._listen(Told(what=what, message=message.hex(), reason=reason, rule=rule, wait_s=wait_s, error=error))

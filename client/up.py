@@ -21,6 +21,7 @@ from partsong.client.failure_book import FailureBook
 from partsong.client.home import SiteHome
 from partsong.client.home_files import OpenedSite
 from partsong.client.inbox import Inbox
+from partsong.client.local_post import LocalPost
 from partsong.client.outbox import Outbox
 from partsong.client.questions import Handle, Told, signed
 from partsong.client.transport import ClientTls, FleetConnection
@@ -29,6 +30,7 @@ from partsong.common.control.hosting import hosted, stopped_by_signals
 from partsong.common.control.server import site_server
 from partsong.common.envelope import SiteEnvelope
 from partsong.common.logs import Level
+from partsong.common.memory import return_freed_memory
 
 
 def serve(
@@ -40,6 +42,7 @@ def serve(
     level: Level = "info",
     ready: Callable[[], None],
     clock: Callable[[], float] = time.time,
+    behind_supernode: bool = False,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT. Only in the main thread.
 
@@ -51,18 +54,26 @@ def serve(
         level: the lowest that is logged.
         ready: called once the socket answers and signals are heeded.
         clock: seconds since 1970.
+        behind_supernode: a stock SuperNode of this machine fetches the questions; nothing is sent from here.
     Raises:
         TryAgain: another daemon runs on this directory, the health port is taken, or the disk is full.
         Refused: `control_folder`, `ledger_missing`, or the charter does not hold.
         InputError: no charter was pinned, or the settings do not fit the directory.
     """
+    return_freed_memory()
     config, feed = opened.config, Feed(clock=clock)
     link, failures = Link(feed), FailureBook(home.capsules, site=config.name, feed=feed, clock=clock)
     with contextlib.ExitStack() as stack:
         daemon = stack.enter_context(at_work(home, opened, feed=feed, clock=clock))
         ledger = stack.enter_context(contextlib.closing(site_files.open_ledger(home.path)))
         control = DaemonControl(daemon, home=home, ledger=ledger, feed=feed, link=link, capsules=failures.newest)
-        connection = _connection(home, opened, listen=lambda told: _heard(told, link, failures), clock=clock)
+        connection = _carrier(
+            home,
+            opened,
+            listen=lambda told: _heard(told, link, failures),
+            clock=clock,
+            behind_supernode=behind_supernode,
+        )
         envelope = SiteEnvelope(site=config.name, signer=opened.signer, coordinator=daemon.site.charter.coordinator_key)
         around = hosted(
             site_server(home.socket, control),
@@ -78,7 +89,9 @@ def serve(
         _work(connection, signed(envelope, daemon.answer), daemon.stop, failures)
 
 
-def _work(connection: FleetConnection, handle: Handle, stop: threading.Event, failures: FailureBook) -> None:
+def _work(
+    connection: FleetConnection | LocalPost, handle: Handle, stop: threading.Event, failures: FailureBook
+) -> None:
     """Answer questions until the daemon is told to stop."""
     try:
         connection.run(handle, stop=stop)
@@ -96,9 +109,17 @@ def _heard(told: Told, link: Link, failures: FailureBook) -> None:
         failures.enter(told.error, phase="answer" if told.what == "failed" else told.what)
 
 
-def _connection(
-    home: SiteHome, opened: OpenedSite, *, listen: Callable[[Told], None], clock: Callable[[], float]
-) -> FleetConnection:
+def _carrier(
+    home: SiteHome,
+    opened: OpenedSite,
+    *,
+    listen: Callable[[Told], None],
+    clock: Callable[[], float],
+    behind_supernode: bool,
+) -> FleetConnection | LocalPost:
+    """Set up what brings questions here."""
+    if behind_supernode:
+        return LocalPost(home.supernode_socket, listen=listen)
     return FleetConnection(
         address=opened.config.coordinator,
         tls=ClientTls(certificate=opened.tls.certificate, key=opened.tls.key, authority=opened.tls.authority),

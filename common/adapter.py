@@ -95,4 +95,4 @@ def unflatten(vector: FloatVec, specs: tuple[TensorSpec, ...]) -> dict[str, NDAr
 
 def digest(vector: FloatVec) -> str:
     """SHA-256 over the little-endian float32 entries."""
-    return hashlib.sha256(vector.astype("<f4", copy=False).tobytes()).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(vector, "<f4").view(np.uint8).data).hexdigest()

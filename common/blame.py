@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from partsong.common.errors import PartsongError, Refused
+from partsong.common.errors import PartsongError, Refused, WireError
 from partsong.common.facts import word
 
 MOST_ERRORS = 4
@@ -34,7 +34,7 @@ class Blame:
 def blame(error: BaseException) -> Blame:
     """Take from an exception what may be told; its text is not looked at."""
     chain = tuple(_chain(error))
-    rules = [word(e.rule) for e in chain if isinstance(e, Refused)]
+    rules = [word(e.rule) for e in chain if isinstance(e, Refused | WireError)]
     return Blame(
         errors=tuple(_type(e) for e in chain),
         places=_places(chain[-1] if chain[-1].__traceback__ else error),

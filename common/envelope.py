@@ -57,9 +57,9 @@ class Letter:
         version, run, site = fields.get("version"), fields.get("run"), fields.get("site")
         header, signature = fields.get("header"), fields.get("signature")
         if type(version) is not int or not isinstance(run, str) or not isinstance(site, str):
-            raise WireError("envelope: no version, run and site; it was dropped unread")
+            raise WireError("envelope: no version, run and site; it was dropped unread", rule="envelope.form")
         if not isinstance(header, bytes) or not isinstance(signature, bytes):
-            raise WireError("envelope: no header and signature; it was dropped unread")
+            raise WireError("envelope: no header and signature; it was dropped unread", rule="envelope.form")
         return cls(
             version=version, run=run, kind=kind, site=site, header=header, vector=vector, note=note, signature=signature
         )
@@ -116,10 +116,13 @@ class SiteEnvelope:
         """
         _check_form(question)
         if question.site != self._site:
-            raise WireError("envelope: a question to another site; it was dropped unread")
+            raise WireError("envelope: a question to another site; it was dropped unread", rule="envelope.site")
         digest_of_question = question_digest(question)
         if not _fits(self._coordinator, question.signature, digest_of_question):
-            raise WireError("envelope: not signed by the coordinator of the charter; it was dropped unread")
+            raise WireError(
+                "envelope: not signed by the coordinator of the charter; it was dropped unread",
+                rule="envelope.signature",
+            )
         return digest_of_question
 
     def seal(self, *, run: str, kind: str, question: bytes, header: bytes, vector: bytes, note: bytes) -> Letter:
@@ -179,20 +182,24 @@ class CoordinatorEnvelope:
         """
         _check_form(answer)
         if (answer.run, answer.kind, answer.site) != (self._run, kind, site):
-            raise WireError("envelope: the answer of another site, or to another question; it was dropped unread")
+            raise WireError(
+                "envelope: the answer of another site, or to another question; it was dropped unread",
+                rule="envelope.site",
+            )
         key = self._keys.get(site)
         if key is None or not _fits(key, answer.signature, answer_digest(answer, question=question)):
-            raise WireError("envelope: not signed by the asked site; it was dropped unread")
+            raise WireError("envelope: not signed by the asked site; it was dropped unread", rule="envelope.signature")
 
 
 def _check_form(letter: Letter) -> None:
     if letter.version != ENVELOPE_VERSION:
         raise WireError(
             f"envelope: version {letter.version}, and this side speaks {ENVELOPE_VERSION}; "
-            "install the same version of partsong on both sides"
+            "install the same version of partsong on both sides",
+            rule="envelope.version",
         )
     if letter.kind not in KINDS or not is_name(letter.run) or not is_name(letter.site):
-        raise WireError("envelope: a kind or a name that does not exist; it was dropped unread")
+        raise WireError("envelope: a kind or a name that does not exist; it was dropped unread", rule="envelope.form")
 
 
 def _fits(key: bytes, signature: bytes, message: bytes) -> bool:

@@ -74,6 +74,16 @@ class Refused(PartsongError):
 class WireError(PartsongError):
     """A message does not follow the wire format; it was dropped unread."""
 
+    def __init__(self, text: str, *, rule: str = "message") -> None:
+        """Name the rule that it breaks.
+
+        Args:
+            text: what was found and expected, nothing of what the message says.
+            rule: short stable name, such as `envelope.signature`, for the log of whoever dropped it.
+        """
+        super().__init__(text)
+        self.rule = rule
+
 
 class RoundAborted(PartsongError):
     """A round ended without a sum; the updates of that round are gone."""

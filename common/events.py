@@ -79,6 +79,17 @@ class SiteLost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SharesDisputed:
+    """A sum was opened although shares contradicted each other."""
+
+    round: int
+    disputes: int
+    """Pairs of a seed's owner and a holder whose share of it does not fit; one of the two has lied."""
+    liars: tuple[str, ...]
+    """Sites that contradict more others than may be corrupt: they have lied, whatever the others did."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoundSummed:
     """A round ended with a sum."""
 
@@ -141,6 +152,7 @@ Event = (
     | SiteReady
     | SiteReported
     | SiteLost
+    | SharesDisputed
     | RoundSummed
     | RoundIncomplete
     | RoundAbandoned

@@ -160,6 +160,11 @@ class Plan:
         return sha256_of(self)
 
     @property
+    def survives_differences(self) -> bool:
+        """Whether sums over almost the same sites may be compared: there is noise in each, or nothing of a record."""
+        return self.dp is not None or self.study == "canary"
+
+    @property
     def steps(self) -> int:
         """Optimizer steps of the whole run at one site."""
         return self.rounds * self.training.steps_per_round

@@ -8,6 +8,8 @@ Does not cover: candidates that were seen, such as rounds whose sum was opened. 
 A fixed number of candidates is not accounted here: hiding the losers then saves nothing in the worst case.
 """
 
+# ruff: noqa: PLC0415  # as in `partsong.common.accounting`, the accountants are loaded when they are asked
+
 from __future__ import annotations
 
 import functools
@@ -15,16 +17,13 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import dp_accounting
-from dp_accounting import dp_event
-from dp_accounting.pld import common as pld_common
-from dp_accounting.pld import privacy_loss_distribution
-from dp_accounting.rdp import rdp_privacy_accountant
+from typing import TYPE_CHECKING, Literal
 
 from partsong.common.accounting import COARSE_GRID, RDP_ORDERS, Spend, StepEvents, composed, epsilon, unit_of
 from partsong.common.errors import Refused
+
+if TYPE_CHECKING:
+    import dp_accounting
 
 SELECTION_SHARE = 0.1
 """Part of delta at which choices are bounded before they are composed with all else. The whole is bounded again at
@@ -106,6 +105,9 @@ def epsilon_with_selections(events: Sequence[StepEvents], selections: Sequence[S
 
 
 def _composed_epsilon(events: Sequence[StepEvents], bounds: Sequence[tuple[float, float]], *, delta: float) -> float:
+    from dp_accounting.pld import common as pld_common
+    from dp_accounting.pld import privacy_loss_distribution
+
     total = composed(events, grid=COARSE_GRID)
     for bound in bounds:
         worst = pld_common.DifferentialPrivacyParameters(*bound)
@@ -116,8 +118,11 @@ def _composed_epsilon(events: Sequence[StepEvents], bounds: Sequence[tuple[float
 @functools.lru_cache(maxsize=64)
 def _choice_epsilon(choice: Selection, *, delta: float) -> float:
     """Bound one choice on its own."""
+    from dp_accounting import ComposedDpEvent, dp_event
+    from dp_accounting.rdp import rdp_privacy_accountant
+
     accountant = rdp_privacy_accountant.RdpAccountant(orders=RDP_ORDERS)
-    once = dp_accounting.ComposedDpEvent([_sampled(event) for event in choice.candidate])
+    once = ComposedDpEvent([_sampled(event) for event in choice.candidate])
     shape = 1.0 if choice.law == "geometric" else math.inf
     accountant.compose(dp_event.RepeatAndSelectDpEvent(once, choice.mean_runs, shape))
     value = float(accountant.get_epsilon(delta))
@@ -130,6 +135,8 @@ def _sampled(event: StepEvents) -> dp_accounting.DpEvent:
     """Give the accountant's event. It knows Poisson samples whole, and not those that are cut."""
     if event.max_batch is not None and event.records is not None and event.max_batch < event.records:
         raise _unaccountable("a choice among candidates whose samples were cut is not accounted")
+    import dp_accounting
+
     gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)
     whole = event.sampling_rate == 1
     sampled = gaussian if whole else dp_accounting.PoissonSampledDpEvent(event.sampling_rate, gaussian)

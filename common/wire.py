@@ -26,9 +26,6 @@ size caps. Does not cover: who sent it (the transport's and the note's signature
 | want    | site        | -                         | -                       | those that it has not stored           |
 | publish | coordinator | adapter: frozen part, then trained part, f32 | small files | an adapter, whole              |
 | stored  | site        | -                         | -                       | it was checked and stored              |
-
-The small files of a publish are the bytes of all `files` but the weights, one after the other; the weights file follows
-from the vector.
 """
 
 from __future__ import annotations
@@ -57,8 +54,7 @@ AdapterFile = Literal[
 ]
 WEIGHTS: AdapterFile = "adapter_model.safetensors"
 MOST_OFFERED = 100
-MOST_FILE_BYTES = 1 << 22
-"""Of a published file other than the weights."""
+MOST_SMALL_FILE_BYTES = 1 << 22
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -233,7 +229,6 @@ class Offered:
     run: str
     plan_sha256: str
     adapter_sha256: str
-    """Of the trained part."""
 
     def __post_init__(self) -> None:
         _check_names(self.run)
@@ -277,8 +272,8 @@ class PublishedFile:
 
     def __post_init__(self) -> None:
         _check_digests(self.sha256)
-        if self.size < 0 or (self.name != WEIGHTS and self.size > MOST_FILE_BYTES):
-            raise ValueError(f"files of at most {MOST_FILE_BYTES} bytes beside the weights")
+        if self.size < 0 or (self.name != WEIGHTS and self.size > MOST_SMALL_FILE_BYTES):
+            raise ValueError(f"files of at most {MOST_SMALL_FILE_BYTES} bytes beside the weights")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -290,7 +285,7 @@ class Publish:
     adapter_sha256: str
     """Of the trained part; a site compares it with its own copy, which it computed from the sums."""
     files: tuple[PublishedFile, ...]
-    """Sorted by name; without repeats."""
+    """Sorted by name. The note holds all but the weights, one after the other; the weights follow from the vector."""
 
     def __post_init__(self) -> None:
         _check_digests(self.adapter_sha256)
@@ -326,9 +321,8 @@ def decode(data: bytes, cls: type[T]) -> T:
     """
     tree = _tree(data)
     if tree["wire"] != WIRE_VERSION or type(tree["wire"]) is not int:
-        raise WireError(
-            f"wire version {_shown(tree['wire'])} is unknown here, expected {WIRE_VERSION}; update the older side"
-        )
+        text = f"wire version {_shown(tree['wire'])} is unknown here, expected {WIRE_VERSION}; update the older side"
+        raise WireError(text, rule="wire.version")
     kind = getattr(cls, "kind", None)
     if set(tree) != {"wire", "kind", "body"} or tree["kind"] != kind:
         raise WireError(f"message header: expected kind {kind}, found {_shown(tree.get('kind'))}")
@@ -336,11 +330,11 @@ def decode(data: bytes, cls: type[T]) -> T:
         message = build(cls, tree["body"])
         canonical = encode(message)
     except ConfigError as err:
-        raise WireError(f"{kind} message: {_shown(err, most=300)}") from err
+        raise WireError(f"{kind} message: {_shown(err, most=300)}", rule="wire.form") from err
     except (ValueError, RecursionError) as err:
-        raise WireError(f"{kind} message: a value that has no canonical form") from err
+        raise WireError(f"{kind} message: a value that has no canonical form", rule="wire.form") from err
     if canonical != data:
-        raise WireError(f"{kind} message: not in canonical form")
+        raise WireError(f"{kind} message: not in canonical form", rule="wire.form")
     return message
 
 

@@ -1,4 +1,4 @@
-"""Write docs/configuration.md from the dataclasses of common/config.py: python scripts/settings_page.py [--check]
+"""Write docs/configuration.md from the dataclasses of the settings: python scripts/settings_page.py [--check]
 
 `--check` writes nothing and exits with 1 where the page is not what the dataclasses say.
 """
@@ -13,17 +13,30 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# Configuration
 
-Every key of `partsong simulate`, with its default. Generated from `common/config.py` by `scripts/settings_page.py`.
+Every key of `partsong simulate`, with its default, then those of a deployment. Generated from `common/config.py` and
+`common/deployment.py` by `scripts/settings_page.py`.
 
 A key is given as `section.key=value` on the command line; `model=`, `data=`, `adapter=` and `privacy=` also take the
 name of a file in `conf/`. `partsong simulate --cfg job` prints what a run would use.
 """
+DEPLOYMENT = (
+    ("`site.yaml`: of `partsong site`", "SiteConfig"),
+    ("`coordinator.yaml`: of `partsong coordinator`", "CoordinatorConfig"),
+    ("A job: what a coordinator asks its sites for", "JobConfig"),
+)
 
 
 def classes() -> dict[str, ast.ClassDef]:
     """Find the dataclasses by name."""
-    tree = ast.parse((ROOT / "common" / "config.py").read_text())
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    trees = (ast.parse((ROOT / "common" / name).read_text()) for name in ("config.py", "deployment.py"))
+    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def constants() -> dict[str, str]:
+    """Find the numbers that a default may name."""
+    tree = ast.parse((ROOT / "common" / "deployment.py").read_text())
+    assigned = (node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant))
+    return {ast.unparse(node.targets[0]): ast.unparse(node.value) for node in assigned}
 
 
 def fields(node: ast.ClassDef) -> list[tuple[str, str, str, str]]:
@@ -49,6 +62,11 @@ def page() -> str:
         if kind in found:
             parts += section(f"`{name}`", f"{name}.", found[kind], fields(found[kind]))
     parts += section("`audit`: of `partsong audit` only", "audit.", found["AuditConfig"], fields(found["AuditConfig"]))
+    for title, name in DEPLOYMENT:
+        rows = fields(found[name])
+        below = [key for key, kind, _, _ in rows if kind in found]
+        parts += section(title, "", found[name], [row for row in rows if row[1] not in found])
+        parts += [f"As above: {', '.join(f'`{key}.*`' for key in below)}.", ""] if below else []
     return "\n".join(parts)
 
 
@@ -56,7 +74,7 @@ def section(title: str, prefix: str, node: ast.ClassDef, rows: list[tuple[str, s
     """Compose one table."""
     lines = [f"## {title}", "", ast.get_docstring(node) or "", "", "| key | default | |", "|---|---|---|"]
     for name, kind, default, text in rows:
-        shown = {"field(default_factory=dict)": "{}", "()": "[]"}.get(default, default)
+        shown = {"field(default_factory=dict)": "{}", "()": "[]", **constants()}.get(default, default)
         choices = kind.removeprefix("Literal[").removesuffix("]") if kind.startswith("Literal") else ""
         allowed = f" One of {choices}." if choices else ""
         lines.append(f"| `{prefix}{name}` | `{shown}` | {text}{allowed} |".replace("  |", " |"))

@@ -80,10 +80,11 @@ class GridExchange:
         message id.
         """
         out, checks = list[Message](), dict[int, _Check]()
+        records: dict[int, ArrayRecord] = {}
         for node, parcel in parcels.items():
             for fields, check in self._sealed(parcel, node, phase):
                 checks[node] = check
-                out.append(self._message(fields, parcel, node, phase=phase, ttl_s=timeout_s))
+                out.append(self._message(fields, parcel, node, phase=phase, ttl_s=timeout_s, records=records))
         waiting = dict(self._pushed(out))
         for node in set(parcels) - set(waiting.values()):
             yield node, Loss.SILENT
@@ -124,12 +125,24 @@ class GridExchange:
 
             yield letter.fields(), check
 
-    def _message(self, fields: _Fields, parcel: Parcel, node: int, *, phase: str, ttl_s: float) -> Message:
+    def _message(
+        self,
+        fields: _Fields,
+        parcel: Parcel,
+        node: int,
+        *,
+        phase: str,
+        ttl_s: float,
+        records: dict[int, ArrayRecord],
+    ) -> Message:
+        """Write a question. Vectors and notes that several sites get are one record, cut and hashed once."""
         content = RecordDict({"partsong": ConfigRecord({**fields})})
         for name, data in (("vector", parcel.vector), ("note", parcel.note)):
             if data:
-                raw = Array(dtype="uint8", shape=(len(data),), stype=RAW, data=data)
-                content[name] = ArrayRecord({name: raw})
+                if id(data) not in records:
+                    raw = Array(dtype="uint8", shape=(len(data),), stype=RAW, data=data)
+                    records[id(data)] = ArrayRecord({name: raw})
+                content[name] = records[id(data)]
         return self._grid.create_message(content, MESSAGE_TYPES[phase], node, group_id=phase, ttl=ttl_s)
 
 

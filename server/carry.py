@@ -29,6 +29,9 @@ from partsong.server.secure_sum.masked_sums import Trust
 _FINAL = frozenset({"plan", "policy", "budget", "data", "model"})
 """Refusals that no waiting changes; `state` is also said while a person has not decided yet."""
 
+_FIRST_RETRY_S = 2.0
+"""Doubled with every try: who approves a plan at once does not wait."""
+
 
 class Link(Protocol):
     """What carries messages; `EmbeddedSuperlink` in production."""
@@ -49,7 +52,7 @@ class Pace:
     settle_s: float = 10.0
     """Nobody new for so long, and a run begins without those that are not expected."""
     retry_s: float = 20.0
-    """Between two tries to have the plan accepted."""
+    """Between two tries to have the plan accepted, once the first ones have failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -80,12 +83,16 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
     """
     job, signed = read_job(run.job), _charter_of(run, means)
     refused: dict[str, str] = {}
+    before: dict[str, str] = {}
     tell = listener(run, means.feed)
 
     def listen(event: events.Event) -> None:
-        tell(event)
         if isinstance(event, events.SiteRefused):
             refused[event.site] = event.code
+            if before.get(event.site) == event.code:
+                return  # a plan may be proposed for days before a person has decided
+            before[event.site] = event.code
+        tell(event)
 
     terms = _terms(run, job, Trust(charter=signed.charter, signer=means.signer))
     engine = Run(terms, run, listen=listen, stopping=lambda: means.stopping(run.name))
@@ -99,6 +106,7 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
         peft=job.base.peft,
         config_sha256=run.about().config_sha256,
         marks=run.about().marks,
+        signer=means.signer,
     )
     hand_over(exchange, [run], means.feed, timeout_s=terms.report_timeout_s)
     return result
@@ -139,7 +147,7 @@ def _played(
     run: DeployedRun, engine: Run, wanted: Wanted, refused: dict[str, str], means: Means, *, timeout_s: float
 ) -> tuple[Result, Exchange]:
     """Wait for the sites, and try until they have accepted and the run is played."""
-    deadline_s = time.monotonic() + timeout_s
+    deadline_s, retry_s = time.monotonic() + timeout_s, _FIRST_RETRY_S
     while True:
         _gathered(run, wanted, means, deadline_s=deadline_s)
         refused.clear()
@@ -154,9 +162,10 @@ def _played(
                 raise
             if time.monotonic() >= deadline_s:
                 raise SitesMissing(str(err)) from err
-        run.tell("waiting", reason=f"waits for the sites to accept the plan; so far {_said(refused)}")
+        run.tell("waiting", reason=_waits_for(refused))
         means.feed.tell("run_state", run=word(run.name), state="waiting")
-        means.pause(run.name, means.pace.retry_s)
+        means.pause(run.name, min(means.pace.retry_s, retry_s))
+        retry_s *= 2
 
 
 def _gathered(run: DeployedRun, wanted: Wanted, means: Means, *, deadline_s: float) -> None:
@@ -202,5 +211,9 @@ def _terms(run: DeployedRun, job: Job, trust: Trust) -> Terms:
     )
 
 
-def _said(refused: Mapping[str, str]) -> str:
-    return ", ".join(f"{word(site)}: {code}" for site, code in sorted(refused.items())) or "too few did"
+def _waits_for(refused: Mapping[str, str]) -> str:
+    """Say to whoever asked for the run what the sites have answered so far."""
+    undecided = [word(site) for site, code in sorted(refused.items()) if code not in _FINAL]
+    parts = [f"waits for approval, or the end of a pause, at {', '.join(undecided)}"] if undecided else []
+    parts += [f"refused by {word(site)} ({code})" for site, code in sorted(refused.items()) if code in _FINAL]
+    return "; ".join(parts) or "waits for more sites to accept the plan"

@@ -11,6 +11,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections import Counter
@@ -21,11 +22,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load, save_file
 
 from partsong.common.errors import DataError
-from partsong.common.files import append_line, read_lines, replacing, write_json
-from partsong.common.methods import ServerState
+from partsong.common.files import append_line, is_full, read_lines, replacing, sha256_file, write_json
+from partsong.common.methods import ServerState, Vec64
 
 _LATEST, _OPENED = "latest.json", "opened.jsonl"
 
@@ -54,14 +55,14 @@ class Checkpoints:
         Raises:
             TryAgain: the disk is full; the previous checkpoint still counts.
         """
-        data = save({"adapter": saved.state.adapter_P, **saved.state.memory})
         name = f"round-{saved.round:04d}.safetensors"
         with replacing(self._folder / name) as part:
-            part.write_bytes(data)
+            _write({"adapter": saved.state.adapter_P, **saved.state.memory}, part)
+            sha256 = sha256_file(part)
         latest = {
             "round": saved.round,
             "file": name,
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": sha256,
             "steps": saved.state.steps,
             "facts": saved.facts,
         }
@@ -96,6 +97,16 @@ class Checkpoints:
             return Counter(int(line["round"]) for line in read_lines(self._opened))
         except (KeyError, TypeError, ValueError) as err:
             raise _damaged(_OPENED, "a round on each line") from err
+
+
+def _write(tensors: Mapping[str, Vec64], file: Path) -> None:
+    """Write tensors from where they lie."""
+    try:
+        save_file(dict(tensors), file)
+    except SafetensorError as err:
+        if is_full(err):
+            raise OSError(errno.ENOSPC, "no space left") from err
+        raise
 
 
 def _state(data: bytes, steps: int) -> ServerState:

@@ -49,7 +49,8 @@ class Coordinator:
         self._exchange, self._plan, self._timeout_s, self._listen = exchange, plan, timeout_s, listen
         self._sums = sums
         self._address: dict[str, int] = {}
-        self._proposal = Parcel(header=b"")
+        self._adapter: tuple[FloatVec, ...] = ()
+        """Frozen part and start, as proposed."""
         self._strangers: set[int] = set()
         """Addresses that were asked since the beginning and take no part."""
         self._forgot: set[str] = set()
@@ -69,8 +70,8 @@ class Coordinator:
         Raises:
             RunNotStarted: fewer acceptances than the floor, naming refusals by their code, or no keys.
         """
-        vector = wire.vector_bytes(frozen_F) + wire.vector_bytes(start_P)
-        self._proposal = parcel = Parcel(header=wire.encode(wire.Propose(plan=self._plan)), vector=vector)
+        self._adapter = frozen_F, start_P
+        parcel = self._proposal()
         refused: list[str] = []
         everybody = self._exchange.addresses()
         answers = self._exchange.ask(dict.fromkeys(everybody, parcel), phase="propose", timeout_s=self._timeout_s)
@@ -120,6 +121,8 @@ class Coordinator:
             return self._abandoned(rounds.abort(state, why=str(err)))
         if self._sums is not None and masked is not None:
             self._sums.finished(masked, number=query.round)
+            if (disputed := masked.disputes()) is not None:
+                self._listen(disputed)
         return Outcome(state=state, opened=opened, bytes_out={s: bytes_out[s] for s in state.survivors})
 
     def close(self, adapter_P: FloatVec) -> tuple[str, ...]:
@@ -145,6 +148,11 @@ class Coordinator:
         self._listen(events.ResultChecked(sites=checked, of=len(self.sites)))
         return checked
 
+    def _proposal(self) -> Parcel:
+        """Write PROPOSE: made when it is needed, since it holds the adapter once more."""
+        vector = b"".join(map(wire.vector_bytes, self._adapter))
+        return Parcel(header=wire.encode(wire.Propose(plan=self._plan)), vector=vector)
+
     def _agree_keys(self) -> None:
         if self._sums is None or self._sums.is_set_up:
             return
@@ -159,7 +167,7 @@ class Coordinator:
         if not new:
             return
         answers = self._exchange.ask(
-            dict.fromkeys(sorted(new), self._proposal), phase="propose", timeout_s=min(self._timeout_s, _WELCOME_S)
+            dict.fromkeys(sorted(new), self._proposal()), phase="propose", timeout_s=min(self._timeout_s, _WELCOME_S)
         )
         for address, answer in answers:
             if self._enrol(address, answer):
@@ -182,8 +190,9 @@ class Coordinator:
         site a time limit for each result.
         """
         forgot, self._forgot = self._forgot, set()
-        for _ in self._ask(dict.fromkeys(sorted(forgot), self._proposal), "propose"):
-            pass
+        if forgot:
+            for _ in self._ask(dict.fromkeys(sorted(forgot), self._proposal()), "propose"):
+                pass
         missed = {} if self._sums is None else {site: self._sums.missed(site) for site in self.sites}
         for place in range(max(map(len, missed.values()), default=0)):
             due = {site: parcels[place] for site, parcels in missed.items() if place < len(parcels)}

@@ -3,6 +3,7 @@
 job/               the job as it was asked for; the daemon goes by this copy
 run.json           name, when it was asked for, SHA-256 of the job, versions, marks
 state.json         waiting, running, stopped, finished or failed, and why
+capsules/          scrubbed causes of failures that sites released
 
 A run is there whole or not at all, and each file is replaced in one step.
 """

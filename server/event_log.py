@@ -22,6 +22,7 @@ TOLD: Mapping[type[events.Event], tuple[str, tuple[str, ...]]] = {
     events.SiteReady: ("site_ready", ("round", "site")),
     events.SiteReported: ("site_reported", ("round", "site", "bytes_out")),
     events.SiteLost: ("site_lost", ("round", "site", "why")),
+    events.SharesDisputed: ("shares_disputed", ("round", "disputes", "liars")),
     events.RoundSummed: ("round_summed", ("round", "sites", "loss", "epsilon", "update_norm")),
     events.RoundIncomplete: ("round_incomplete", ("round", "missing")),
     events.RoundAbandoned: ("round_abandoned", ("round", "reason")),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from partsong.common.capsule_shelf import CapsuleShelf
 from partsong.common.charter import read as read_charter
 from partsong.common.control.surfaces import RunStatus, SiteInRun, Standing
 from partsong.common.errors import DataError
+from partsong.common.facts import word
 from partsong.common.files import read_lines
 from partsong.server.deployed_run import DeployedRun
 from partsong.server.event_log import read_events
@@ -33,7 +34,7 @@ class Explained:
     stored: bool
     """Whether it said that it has stored the adapter."""
     capsules: tuple[str, ...]
-    """Ids of failure capsules that it released."""
+    """Failure capsules that it released: id, round, error and remedy."""
 
 
 def explain(run: DeployedRun) -> tuple[Explained, ...]:
@@ -158,12 +159,10 @@ def _history(run: DeployedRun) -> list[dict[str, Any]]:
 
 
 def _capsules(run: DeployedRun, site: str) -> tuple[str, ...]:
-    """Give the ids of the capsules that a site released for this run."""
-    found = []
-    for file in sorted(run.capsules.glob(f"{site}.*.json")):
-        try:
-            json.loads(file.read_bytes())
-        except ValueError:
-            continue
-        found.append(file.name.removeprefix(f"{site}.").removesuffix(".json"))
-    return tuple(found)
+    """Give what a site released about failures in this run, in a line each."""
+    released = CapsuleShelf(run.capsules).of_run(word(run.name))
+    return tuple(
+        f"{capsule.id} (round {capsule.round}, {capsule.errors[0]}): {capsule.remedy}"
+        for capsule in released
+        if capsule.site == word(site)
+    )

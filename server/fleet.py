@@ -3,7 +3,8 @@
 This is the one module of the server that knows how Flower's messages look on the wire. Runs, apps, tasks and the APIs
 to control them do not exist here, so there is nothing of them to protect.
 
-Covers: a site speaks as its own node and about its own messages alone, whatever its requests claim.
+Covers: a site speaks as its own node and about its own messages alone, whatever its requests claim; an answer that
+would grow when it is laid out is not.
 Does not cover: limits and admission (`partsong.server.gate`), and whether an answer is genuine
 (`partsong.common.envelope`).
 """
@@ -11,11 +12,13 @@ Does not cover: limits and admission (`partsong.server.gate`), and whether an an
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app import Array, Error, Message, Metadata, RecordDict
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_to_proto
@@ -42,7 +45,9 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
     get_all_nested_objects,
+    get_object_head_values_from_object_content,
     get_object_tree,
     iterate_object_tree,
     no_object_id_recompute,
@@ -64,6 +69,9 @@ from partsong.server.gate import (
     Refusal,
 )
 from partsong.server.postbox import Answer, NotAsked, Postbox, Question, TooMuch
+
+_MOST_DESCRIBING = 2 << 20
+"""Bytes of all objects of an answer that are no chunks of arrays: a header has 1 MiB at most."""
 
 
 def node_of(key: bytes) -> int:
@@ -199,6 +207,23 @@ def answer(desk: Desk, *, path: str, body: bytes) -> bytes | Refusal:
     return response
 
 
+class _Parts(Mapping[str, bytes]):
+    """Parts of a question as bytes. A chunk of an array is a view of it until it is asked for."""
+
+    def __init__(self, parts: Mapping[str, InflatableObject]) -> None:
+        self._parts = {i: part if isinstance(part, ArrayChunk) else part.deflate() for i, part in parts.items()}
+
+    def __getitem__(self, object_id: str) -> bytes:
+        part = self._parts[object_id]
+        return part if isinstance(part, bytes) else part.deflate()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+
 class FleetGrid(Grid):
     """Flower's Grid over the postboxes, for one run."""
 
@@ -247,8 +272,8 @@ class FleetGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Put messages into the boxes of their nodes; the id is empty for a node that is not enrolled any more."""
-        shared: dict[str, bytes] = {}
-        return [self._push(message, shared) for message in messages]
+        with no_object_id_recompute():  # over all of them: what they share is hashed once
+            return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return one answer that is whole, or an error for a node that is gone; each once.
@@ -263,7 +288,7 @@ class FleetGrid(Grid):
             if box is None or self._gone(node):
                 reply = self._lost(node, message_id)
             elif (found := box.take(message_id)) is not None:
-                reply = self._inflated(node, found)
+                reply = self._inflated(node, found, most_bytes=box.max_message_bytes)
             else:
                 continue
             del self._asked[message_id]
@@ -274,20 +299,15 @@ class FleetGrid(Grid):
         """Not offered: it would hold all answers in memory at once."""
         raise NotImplementedError("push_messages and pull_messages")
 
-    def _push(self, message: Message, shared: dict[str, bytes]) -> str:
+    def _push(self, message: Message) -> str:
         node = message.metadata.dst_node_id
         box = self._boxes().get(node)
         if box is None:
             return ""
-        with no_object_id_recompute():
-            message_id = message.object_id
-            message.metadata.__dict__["_message_id"] = message_id
-            objects = {}
-            for object_id, part in get_all_nested_objects(message).items():
-                if object_id not in shared:
-                    shared[object_id] = part.deflate()
-                objects[object_id] = shared[object_id]
-            tree = get_object_tree(message).SerializeToString()
+        message_id = message.object_id
+        message.metadata.__dict__["_message_id"] = message_id
+        objects = _Parts(get_all_nested_objects(message))
+        tree = get_object_tree(message).SerializeToString()
         head = message_to_proto(remove_content_from_message(message)).SerializeToString()
         box.put(
             Question(
@@ -303,10 +323,11 @@ class FleetGrid(Grid):
         self._posted(node)
         return message_id
 
-    def _inflated(self, node: int, found: Answer) -> Message:
-        """Build the message of an answer; an empty one of what is none."""
+    def _inflated(self, node: int, found: Answer, *, most_bytes: int) -> Message:
+        """Build the message of an answer; an empty one of what is none, or is larger than it came."""
         metadata = self._metadata(SUPERLINK_NODE_ID, source=node, reply_to=found.question)
         try:
+            _require_modest(found.objects, most_bytes=most_bytes)
             reply = inflate_object_from_contents(found.root, found.objects)
         except Exception:  # noqa: BLE001 - Flower raises whatever its parsers meet in a hostile answer
             return make_message(metadata, RecordDict())
@@ -341,3 +362,24 @@ class FleetGrid(Grid):
             ttl=ttl_s,
             message_type=kind,
         )
+
+
+def _require_modest(objects: Mapping[str, bytes], *, most_bytes: int) -> None:
+    """Refuse objects that would take much more memory than they came in: an array may name one chunk a million times.
+
+    Raises:
+        ValueError: they would; nothing was laid out.
+    """
+    left, describing = most_bytes, _MOST_DESCRIBING
+    for content in objects.values():
+        kind, children, _ = get_object_head_values_from_object_content(content)
+        if kind == ArrayChunk.__qualname__:
+            continue
+        describing -= len(content)
+        if describing < 0:
+            raise ValueError(f"more than {_MOST_DESCRIBING} bytes beside the chunks")
+        if kind == Array.__qualname__:
+            sizes = [len(objects[child]) for child in children]
+            left -= sum(sizes[index] for index in json.loads(content[content.index(b"\x00") + 1 :])["arraychunk_ids"])
+        if left < 0:
+            raise ValueError(f"arrays of more than {most_bytes} bytes")

@@ -18,8 +18,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import h11
 from cryptography import x509
@@ -147,8 +149,7 @@ class Listener:
 
     async def _main(self, is_up: Callable[[], object]) -> None:
         self._loop = asyncio.get_running_loop()
-        # A peer that breaks off is its own business; what matters is told by the service.
-        self._loop.set_exception_handler(lambda _loop, _context: None)
+        self._loop.set_exception_handler(_told)
         self._ends = asyncio.Event()
         accepting = asyncio.create_task(self._accept())
         is_up()
@@ -278,7 +279,8 @@ class Conversation:
             status, kind, body = answer.status, b"application/json", b'{"code": "%s"}' % answer.code.encode()
         else:
             status, kind, body = 200, b"application/protobuf", answer
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        date = format_datetime(datetime.now(UTC), usegmt=True).encode()  # a site finds out by it that its clock is off
+        headers = [(b"date", date), (b"content-type", kind), (b"content-length", b"%d" % len(body))]
         if self._http.their_state is not h11.DONE:
             headers.append((b"connection", b"close"))
         events = (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
@@ -322,6 +324,12 @@ def _peer_key(writer: asyncio.StreamWriter) -> bytes | None:
 def _content_length(request: h11.Request) -> int | None:
     found = [value for name, value in request.headers if name == b"content-length"]
     return int(found[0]) if found else None
+
+
+def _told(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Let asyncio log what is an error of this side. A peer that breaks off is its own business."""
+    if not isinstance(context.get("exception"), OSError):
+        loop.default_exception_handler(context)
 
 
 def _family(host: str) -> socket.AddressFamily:

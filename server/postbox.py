@@ -86,7 +86,7 @@ class Postbox:
             max_message_bytes: most bytes in all objects of one answer.
             clock: seconds, never going back.
         """
-        self._most, self._clock = max_message_bytes, clock
+        self.max_message_bytes, self._clock = max_message_bytes, clock
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
 
@@ -151,7 +151,7 @@ class Postbox:
             if object_id not in slot.wanted:
                 return False
             if object_id not in slot.objects:
-                if slot.size + len(content) > self._most:
+                if slot.size + len(content) > self.max_message_bytes:
                     self._refuse(slot)
                 slot.objects[object_id] = content
                 slot.size += len(content)

@@ -1,4 +1,4 @@
-"""A finished run's directory gets what people and programs read: the adapter, and the report.
+"""A finished run's directory gets what people and programs read: the adapter, the facts and the report.
 
 Nothing here needs torch: PEFT's own options come with the job.
 """
@@ -8,13 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from partsong.common.adapter import digest
 from partsong.common.files import write_bytes
+from partsong.common.keys import Signer
 from partsong.server.adapter_file import keep_end
-from partsong.server.planning import epsilon_after
-from partsong.server.report import model_card, privacy_facts, provenance_facts, text_report
+from partsong.server.report.card import model_card
+from partsong.server.report.claims import privacy_tree, provenance_tree
+from partsong.server.report.gather import facts_of
+from partsong.server.report.signed import FACTS, sign_facts
+from partsong.server.report.sources import Ending, read_sources
+from partsong.server.report.text import text_report
 from partsong.server.run import Result
 from partsong.server.run_files import RunFiles
 from partsong.server.studies.publish import publish
+
+_NO_HEADS: Mapping[str, str] = {}
 
 
 def publish_run(
@@ -25,8 +33,10 @@ def publish_run(
     peft: Mapping[str, Any],
     config_sha256: str,
     marks: Sequence[str],
+    signer: Signer | None,
+    ledger_heads: Mapping[str, str] = _NO_HEADS,
 ) -> None:
-    """Write `adapter/` and `report.txt`; what was there before is replaced.
+    """Write `adapter/`, `facts.json` and `report.txt`; what was there before is replaced.
 
     Args:
         files: of the run.
@@ -35,35 +45,32 @@ def publish_run(
         peft: what `adapter_config.json` says; see `partsong.server.studies.peft_options`.
         config_sha256: digest of the configuration that the run was asked with.
         marks: what the run does not protect.
+        signer: with the coordinator's key of the charter; None for a run that has none.
+        ledger_heads: of the sites' ledgers, where they are known.
     Raises:
         TryAgain: the disk is full; the run can be published again.
     """
     plan = result.plan
-    at_two = epsilon_after(plan, len(result.history), sites=2)
     keep_end(files, plan.layout, trained_P=result.trained_P, frozen_F=result.frozen_F)
+    ending = Ending(
+        base_name=base_name,
+        config_sha256=config_sha256,
+        marks=tuple(marks),
+        checked_by=() if result.secure_sum is None else result.secure_sum.checked_by,
+        adapter_sha256=digest(result.trained_P),
+        ledger_heads=ledger_heads,
+    )
+    facts = facts_of(read_sources(files, ending))
     publish(
         files.adapter,
         plan=plan,
         trained_P=result.trained_P,
         frozen_F=result.frozen_F,
         peft=peft,
-        privacy=privacy_facts(plan, epsilon=result.epsilon, at_two_sites=at_two, marks=marks),
-        provenance=provenance_facts(
-            plan,
-            history=result.history,
-            config_sha256=config_sha256,
-            base_name=base_name,
-            secure_sum=result.secure_sum,
-        ),
-        card=model_card(plan, epsilon=result.epsilon, marks=marks, base_name=base_name),
+        privacy=privacy_tree(facts),
+        provenance=provenance_tree(facts),
+        card=model_card(facts, labels=plan.labels),
     )
-    text = text_report(
-        plan,
-        history=result.history,
-        epsilon=result.epsilon,
-        at_two_sites=at_two,
-        marks=marks,
-        base_name=base_name,
-        secure_sum=result.secure_sum,
-    )
-    write_bytes(files.report, text.encode())
+    signed = sign_facts(facts, adapter=files.adapter, signer=signer)
+    write_bytes(files.path / FACTS, signed.to_bytes())
+    write_bytes(files.report, text_report(facts).encode())

@@ -22,9 +22,10 @@ from partsong.common.methods import ServerState
 from partsong.common.plan import Plan
 from partsong.server.checkpoint import Checkpoints, Saved
 from partsong.server.coordinator import Coordinator, RunNotStarted
+from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Exchange
 from partsong.server.planning import epsilon_after
-from partsong.server.report import SumFacts, sum_facts
+from partsong.server.report.facts import SumFacts, sum_facts
 from partsong.server.run_files import RunFiles
 from partsong.server.secure_sum.masked_sums import MaskedSums, Trust
 from partsong.server.secure_sum.sum_journal import SumJournal
@@ -214,16 +215,20 @@ class Run:
             keep=self._keep,
         )
         try:
-            query = next(study)
-            while True:
-                if self._stopping():
-                    raise RunStopped(f"run {self._plan.run}: stopped after round {self.done} of {self._plan.rounds}")
-                self._checkpoints.note_opened(number=query.round, attempt=query.attempt)
-                self._started = time.monotonic()
-                query = study.send(coordinator.run(query))
+            queries = [next(study)]
+            while True:  # a query holds the adapter, so none is kept once it was asked
+                queries.append(study.send(self._asked(coordinator, queries.pop())))
         except StopIteration as end:
             state: ServerState = end.value
         return state
+
+    def _asked(self, coordinator: Coordinator, query: Query) -> Outcome:
+        """Carry out one round."""
+        if self._stopping():
+            raise RunStopped(f"run {self._plan.run}: stopped after round {self.done} of {self._plan.rounds}")
+        self._checkpoints.note_opened(number=query.round, attempt=query.attempt)
+        self._started = time.monotonic()
+        return coordinator.run(query)
 
     def _keep(self, step: Step) -> None:
         """Score, record and save a finished round; then tell."""

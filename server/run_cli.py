@@ -90,10 +90,13 @@ def resume(run: Name, folder: Dir = HERE, as_json: Json = False) -> None:
 def explain(run: Annotated[Path, typer.Argument(help="Directory of a deployed run.")], as_json: Json = False) -> None:
     """Show how each site fared in a run, from its files; the daemon need not run."""
     from partsong.common.build import to_tree
+    from partsong.common.errors import DataError
     from partsong.server import explain as facts
     from partsong.server.deployed_run import find_run
 
     path = run.absolute()
+    if not (path / "job").is_dir():
+        raise DataError(str(run), found="no deployed run in it", expected="a folder below runs/ of a coordinator")
     found = find_run(path.parent, path.name)
     told, sites, rounds = found.told(), facts.explain(found), facts.contributions(found)
     words = [f"{found.name}: {told.state}{f', {told.reason}' if told.reason else ''}", *rounds]

@@ -8,6 +8,7 @@ events.jsonl       what happened, for `partsong explain`; names, counts and rele
 checkpoint/        state after each round
 coordinator/       the public start, and what is kept of the secure sum
 adapter/           the PEFT directory, once the run is finished
+facts.json         what the run did, signed by the coordinator
 report.txt         for people
 """
 

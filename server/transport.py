@@ -36,6 +36,8 @@ from partsong.server.postbox import Postbox
 
 KEY_BYTES, _KEY_START = 91, bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 """A transport key: SubjectPublicKeyInfo in DER (RFC 5480) of an uncompressed point of P-256."""
+_TOLD_AGAIN_S = 60.0
+"""Refusals of one kind of one peer are told once in this time: a peer cannot fill the log with them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +121,8 @@ class EmbeddedSuperlink:
         Args:
             listen: the public port.
             sites: for each enrolled site its transport key, SubjectPublicKeyInfo in DER.
-            watch: told the site (empty for a key that is not enrolled) and the short name of each refusal.
+            watch: told the site (empty for a key that is not enrolled) and the short name of a refusal, once a minute
+                for each pair of them.
             clock: seconds, never going back.
         """
         self._listen, self._watch, self._clock = listen, watch, clock
@@ -128,6 +131,7 @@ class EmbeddedSuperlink:
         self._desks: dict[bytes, _Desk] = {}
         self._bell = _Bell()
         self._lock = threading.Lock()
+        self._told_s: dict[tuple[str, str], float] = {}
         self._since_s = clock()
         self.replace_sites(sites)
 
@@ -216,7 +220,7 @@ class EmbeddedSuperlink:
         """See `Gate.admit`."""
         found = self._gate.admit(key, path=path, content_length=content_length)
         if isinstance(found, Refusal):
-            self._watch(self._gate.site_of(key) or "", found.code)
+            self._tell(self._gate.site_of(key) or "", found)
         return found
 
     async def answer(self, key: bytes, *, path: str, body: bytes) -> bytes | Refusal:
@@ -231,8 +235,17 @@ class EmbeddedSuperlink:
         if path in fleet.PUSHES:
             self._bell.ring()
         if isinstance(found, Refusal):
-            self._watch(desk.site, found.code)
+            self._tell(desk.site, found)
         return found
+
+    def _tell(self, site: str, refusal: Refusal) -> None:
+        now_s, told = self._clock(), (site, refusal.code)
+        with self._lock:
+            before_s = self._told_s.get(told)
+            if before_s is not None and now_s - before_s < _TOLD_AGAIN_S:
+                return
+            self._told_s[told] = now_s
+        self._watch(site, refusal.code)
 
     async def _mail(self, desk: _Desk) -> None:
         desk.mail.clear()

@@ -19,6 +19,7 @@ from partsong.common.control.server import coordinator_server
 from partsong.common.errors import PartsongError
 from partsong.common.facts import word
 from partsong.common.logs import EventLog, log_to_folder
+from partsong.common.memory import return_freed_memory
 from partsong.common.notify import notify, watchdog_interval_s
 from partsong.server.carry import Pace
 from partsong.server.control import CoordinatorControl
@@ -54,9 +55,10 @@ def serve(home: CoordinatorHome, opened: OpenedCoordinator, watching: Watching) 
         TryAgain: another daemon runs on this directory, or the port is in use.
         InputError: a certificate is wrong, or a run's files are damaged.
     """
+    return_freed_memory()
     log, disk = EventLog(consortium=word(opened.config.consortium)), _Disk(home, opened)
     link = EmbeddedSuperlink(
-        _listen(opened),
+        listen_as(opened),
         dict(opened.sites),
         watch=lambda site, code: log.warning("refused", code=word(code), **({"site": word(site)} if site else {})),
     )
@@ -122,7 +124,8 @@ def _modified_ns(file: Path) -> int:
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
-def _listen(opened: OpenedCoordinator) -> Listen:
+def listen_as(opened: OpenedCoordinator) -> Listen:
+    """Describe the public port of a coordinator."""
     return Listen(
         host=opened.config.host,
         port=opened.config.port,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from partsong.common.control.surfaces import RunStatus
 
 _LOOK_S = 1.0
+_ANSWER_S = 120.0
+"""For one call: the daemon copies the job to its disk before it answers, and nobody is to believe that it did not."""
 _OPEN = ("waiting", "running")
 
 
@@ -53,9 +56,9 @@ def run(
         if out is not None:
             typer.echo(str(out))
             return
-        with CoordinatorClient(CoordinatorHome(folder).socket) as client:
+        with CoordinatorClient(CoordinatorHome(folder).socket, deadline_s=_ANSWER_S) as client:
             begun = client.run(made.absolute())
-            ended = _ended(client, begun) if wait else begun
+            ended = _ended(client, begun, say=lambda text: typer.echo(text, err=True)) if wait else begun
     _show(ended, folder, as_json=as_json)
     if wait and (ended.state != "finished" or ended.reason):
         raise typer.Exit(1)
@@ -77,10 +80,13 @@ def _made(study: str, overrides: list[str], folder: Path, out: Path) -> Path:
     return out
 
 
-def _ended(client: CoordinatorClient, begun: RunStatus) -> RunStatus:
-    """Look at a run until it is over."""
-    found = begun
+def _ended(client: CoordinatorClient, begun: RunStatus, *, say: Callable[[str], None]) -> RunStatus:
+    """Look at a run until it is over, and say what it waits for whenever that changes."""
+    found, said = begun, ""
     while found.state in _OPEN:
+        if found.state == "waiting" and found.reason not in {"", said}:
+            said = found.reason
+            say(f"{found.run}: {said}")
         time.sleep(_LOOK_S)
         found = next(run for run in client.runs() if run.run == begun.run)
     return found

@@ -21,8 +21,10 @@ from partsong.common.errors import PartsongError
 from partsong.server import run_cli
 from partsong.server.cli import coordinator
 from partsong.simulations import ask_cli
+from partsong.simulations.deploy_cli import deploy
+from partsong.simulations.doctor_cli import doctor
 
-_QUIET = {
+QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_OFFLINE": "1",
@@ -46,14 +48,16 @@ app.add_typer(site, rich_help_panel="Sites")
 run_cli.register(coordinator)
 ask_cli.register(coordinator)
 app.add_typer(coordinator, rich_help_panel="Coordinators")
+app.add_typer(deploy, rich_help_panel="Everyone")
 
 RESEARCH, EVERYONE = "Researchers", "Everyone"
+app.command(rich_help_panel=EVERYONE)(doctor)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    os.environ.update(_QUIET)
+    os.environ.update(QUIET)
     # It announces, on machines without a GPU, that it could have fetched a kernel from the network.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
@@ -128,14 +132,39 @@ def demo(
 
 
 @app.command(rich_help_panel=EVERYONE)
-def report(run: Annotated[Path, typer.Argument(help="Directory of a run.")]) -> None:
-    """Print the report of a run."""
-    from partsong.common.errors import DataError
+def report(
+    run: Annotated[Path, typer.Argument(help="Directory of a run, or its facts.json.")],
+    form: Annotated[
+        Literal["text", "html", "md", "json"],
+        typer.Option("--format", help="html: one file that opens offline. json: the signed facts."),
+    ] = "text",  # one line of help
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of printing.")] = None,
+    audit_file: Annotated[
+        Path | None,
+        typer.Option("--audit", metavar="FILE", help="Show this audit of the same settings beside the claim."),
+    ] = None,
+    drafts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write drafts of a DPIA, of EU AI Act Annex IV and of security answers instead."
+        ),
+    ] = None,
+) -> None:
+    """Show what a run did and promises: for a terminal, a browser or a program."""
+    from partsong.server.report import command
 
-    file = run / "report.txt"
-    if not file.is_file():
-        raise DataError(str(run), found="no report.txt in it", expected="the directory of a finished run")
-    typer.echo(file.read_text(), nl=False)
+    if drafts is not None:
+        if out is not None or audit_file is not None or form != "text":
+            raise typer.BadParameter("stands without --format, --out and --audit", param_hint="--drafts")
+        for file in command.write_drafts(run, drafts):
+            typer.echo(str(file))
+        return
+    text = command.report(run, form=form, audit=audit_file)
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        command.write_new(out, text)
+        typer.echo(str(out))
 
 
 @app.command(rich_help_panel=EVERYONE)
@@ -163,7 +192,7 @@ def verify(
 
 @app.command(rich_help_panel=RESEARCH)
 def bench(
-    name: Annotated[Literal["aggregate", "dp", "secure-sum"], typer.Argument(help="What to measure.")],
+    name: Annotated[Literal["aggregate", "dp", "secure-sum", "round"], typer.Argument(help="What to measure.")],
     as_json: Json = False,
 ) -> None:
     """Measure against peers in one interleaved run; takes minutes."""
@@ -265,7 +294,7 @@ def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
 
 def _facts(done: Any) -> dict[str, Any]:
     from partsong.common.build import to_tree
-    from partsong.server.report import guarantee
+    from partsong.server.report.claims import guarantee
     from partsong.simulations.marks import marks
 
     return {

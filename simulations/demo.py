@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from partsong.client.model.host import Scores
 from partsong.common.files import write_json
-from partsong.server.report import guarantee
+from partsong.server.report.claims import guarantee
 from partsong.simulations.configure import compose_simulation
 from partsong.simulations.demo_text import (
     compare,

@@ -87,6 +87,8 @@ class _Board:
                 row.state, row.bytes_out = "sealed", row.bytes_out + event.bytes_out
             case events.SiteLost():
                 self.sites[event.site].state = f"dropped ({event.why})"
+            case events.SharesDisputed():
+                self.notice = _disputed(event)
             case events.RoundSummed():
                 self.loss, self.epsilon, self.notice = event.loss, event.epsilon, ""
             case events.Evaluated():
@@ -158,6 +160,8 @@ class PlainDisplay:
                 self._say(f"  {event.site}: dropped out of round {event.round} ({event.why})")
             case events.SiteProgress() if event.step == event.steps:
                 self._say(f"  {event.site}: trained, local loss {event.local_loss:.2f} (shown here, never sent)")
+            case events.SharesDisputed():
+                self._say(f"  {_disputed(event)}")
             case events.RoundAbandoned():
                 self._say(f"  {event.reason}")
             case events.ResultChecked():
@@ -190,6 +194,11 @@ def display_for(console: Console, *, title: str, budget: float | None, unit: Uni
 
 def _checked(event: events.ResultChecked) -> str:
     return f"{len(event.sites)} of {event.of} sites recomputed the adapter from the sums and signed that it is right"
+
+
+def _disputed(event: events.SharesDisputed) -> str:
+    named = f"; proven wrong: {', '.join(event.liars)}" if event.liars else ""
+    return f"{event.disputes} shares contradicted others, the sum was opened without them{named}"
 
 
 def _headline(board: _Board) -> str:

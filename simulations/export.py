@@ -17,6 +17,9 @@ from safetensors import SafetensorError
 
 from partsong.client.model.source import locate
 from partsong.common.errors import DataError, TryAgain
+from partsong.server.deployed_run import DeployedRun
+from partsong.server.job import read_job
+from partsong.server.run_files import RunFiles
 from partsong.simulations.run_dir import RunDir
 
 
@@ -41,9 +44,9 @@ def export_merged(run_path: Path, out: Path) -> Path:
         ModelError: the base model is gone or another one.
         TryAgain: `out` cannot be written; nothing is left of it.
     """
-    run, config = _finished(run_path, out)
+    run, source = _finished(run_path, out)
     plan = json.loads(run.plan.read_text())
-    files = locate(config.model.source, expected_sha256=plan["base_sha256"])
+    files = locate(source, expected_sha256=plan["base_sha256"])
     with _quiet():
         base = _base(files.folder, labels=plan["labels"])
         merged = PeftModel.from_pretrained(base, run.adapter).merge_and_unload()
@@ -70,18 +73,20 @@ def _whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _finished(run_path: Path, out: Path) -> tuple[RunDir, Any]:
-    run, config = RunDir.reopen(run_path)
+def _finished(run_path: Path, out: Path) -> tuple[RunFiles, str]:
+    """Open a finished run, simulated or deployed; also give where its base model came from."""
+    deployed = DeployedRun(run_path)
+    if deployed.job.is_dir():
+        run: RunFiles = deployed
+        source, remedy = read_job(deployed.job).config.model.source, "`partsong coordinator status` says how it stands"
+    else:
+        run, config = RunDir.reopen(run_path)
+        source, remedy = config.model.source, f"partsong simulate --resume {run_path}"
     if not run.adapter.is_dir():
-        raise DataError(
-            str(run_path),
-            found="no adapter in it",
-            expected="a finished run",
-            remedy=f"partsong simulate --resume {run_path}",
-        )
+        raise DataError(str(run_path), found="no adapter in it", expected="a finished run", remedy=remedy)
     if out.exists():
         raise DataError(str(out), found="something there already", expected="a path that does not exist")
-    return run, config
+    return run, source
 
 
 def _base(folder: Path, *, labels: list[str]) -> Any:

@@ -24,6 +24,7 @@ from partsong.common import events
 from partsong.common.adapter import FloatVec, flatten
 from partsong.common.errors import ConfigError, PartsongError
 from partsong.common.files import write_json
+from partsong.common.keys import Signer
 from partsong.common.plan import Plan
 from partsong.server.app import make_app as make_server_app
 from partsong.server.planning import Base, make_plan
@@ -88,6 +89,11 @@ class Federation:
         )
         self._summed: tuple[str, ...] = ()
         self._run = Run(terms, run, listen=self._hear, score=self._score)
+
+    @property
+    def signer(self) -> Signer | None:
+        """With the coordinator's key of the charter; None for an unmasked run, which has neither."""
+        return None if self._consortium is None else self._consortium.trust.signer
 
     def run(self) -> Result:
         """Run from the newest checkpoint, or from the start, to the last round.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from partsong.client.budget.ledger import Ledger
@@ -46,17 +48,37 @@ def check_ledgers(path: Path, plan: Plan, sums: Sums | None, findings: Findings)
             findings.right(place, words)
 
 
-def _check(file: Path, plan: Plan, rounds: tuple[int, ...]) -> str:
-    """Check a copy: SQLite may write to what it opens."""
+def ledger_heads(path: Path) -> dict[str, str]:
+    """Give the digest of the newest entry of each ledger under `path`/sites, by the name of its folder.
+
+    Raises:
+        Refused: a ledger is damaged.
+    """
+    return {file.parent.name: _head(file) for file in sorted((path / "sites").glob(f"*/{_FILE}"))}
+
+
+def _head(file: Path) -> str:
+    with _opened(file) as ledger:
+        return ledger.head.digest
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Ledger]:
+    """Open a copy: SQLite may write to what it opens."""
     with tempfile.TemporaryDirectory() as scratch:
         for part in file.parent.glob(f"{_FILE}*"):
             shutil.copy(part, scratch)
         ledger = Ledger(Path(scratch) / _FILE)
         try:
-            entries = verify(ledger).entries
-            paid = _paid(ledger, plan)
+            yield ledger
         finally:
             ledger.close()
+
+
+def _check(file: Path, plan: Plan, rounds: tuple[int, ...]) -> str:
+    with _opened(file) as ledger:
+        entries = verify(ledger).entries
+        paid = _paid(ledger, plan)
     if missing := [number for number in rounds if number not in paid]:
         raise NotPaid(f"found no payment for round {missing[0]}, expected one: this site is in its sum")
     return f"{entries} entries, each follows from those before it; {len(paid)} rounds of this plan paid"

@@ -11,6 +11,7 @@ coordinator/       its key, the public start, and what it keeps of the secure su
 sites/NAME/        what would be on a site's own disk: keys, vault, ledger, journal, copy of the adapter, and what the
                    plan means for its patients
 adapter/           the PEFT directory
+facts.json         what the run did, signed by the coordinator
 report.txt         for people
 """
 

@@ -13,6 +13,7 @@ from partsong.common.build import sha256_of
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import PartsongError
 from partsong.common.files import write_json
+from partsong.common.keys import Signer
 from partsong.common.plan import Plan
 from partsong.server.adapter_file import keep_start
 from partsong.server.publication import publish_run
@@ -21,6 +22,7 @@ from partsong.server.studies.peft_options import peft_options
 from partsong.simulations.display import display_for
 from partsong.simulations.federation import Federation, draft, fresh_adapter, record_partition
 from partsong.simulations.in_the_clear import aggregation_lines
+from partsong.simulations.kept_ledgers import ledger_heads
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.run_dir import RunDir
@@ -81,7 +83,7 @@ def finish(
         result = federation.run()
     for line in aggregation_lines(result.history):
         _say(console, line)
-    _publish(prepared, run, result)
+    _publish(prepared, run, result, signer=federation.signer)
     return Finished(config=config, run=run, result=result)
 
 
@@ -94,7 +96,7 @@ def _show_patients(prepared: Prepared, run: RunDir, plan: Plan, *, console: Cons
                 _say(console, f"  {name} (shown at the site only): {line}")
 
 
-def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
+def _publish(prepared: Prepared, run: RunDir, result: Result, *, signer: Signer | None) -> None:
     config, base = prepared.config, prepared.host.name
     publish_run(
         run,
@@ -103,6 +105,8 @@ def _publish(prepared: Prepared, run: RunDir, result: Result) -> None:
         peft=peft_options(result.plan.lora, base_name=base),
         config_sha256=sha256_of(config),
         marks=marks(config),
+        signer=signer,
+        ledger_heads=ledger_heads(run.path),
     )
 
 

@@ -5,7 +5,8 @@ order, of another plan, or, while the masked vectors are kept, that are not what
 Does not cover: whose keys the charter lists, unless its hash is given by somebody who knows it; a last round that was
 left out together with everything that followed from it; what the sites trained on.
 
-It reads charter.json, plan.json, coordinator/ without its key, and adapter/; sites/ too, where they are there.
+It reads charter.json, plan.json, coordinator/ without its key, and adapter/; facts.json with its journals and sites/
+too, where they are there.
 Nothing is written there.
 """
 
@@ -21,6 +22,7 @@ from partsong.common.errors import ConfigError, DataError
 from partsong.common.plan import Plan
 from partsong.simulations import kept_sums, published
 from partsong.simulations.findings import Findings, Verification
+from partsong.simulations.kept_facts import check_facts
 from partsong.simulations.kept_ledgers import check_ledgers
 from partsong.simulations.kept_sums import Sums, Tick
 
@@ -92,6 +94,7 @@ def _masked(path: Path, plan: Plan, charter: Charter | None, findings: Findings,
         findings.not_checked("adapter/", "what it holds follows from files that differ")
     else:
         _published(path, plan, sums, findings)
+        check_facts(path, plan, charter, sums, findings)
     check_ledgers(path, plan, sums, findings)
 
 
@@ -107,6 +110,7 @@ def _unmasked(path: Path, plan: Plan, findings: Findings, *, pinned: str | None)
         "the start that the plan names",
     )
     _published(path, plan, None, findings)
+    check_facts(path, plan, None, None, findings)
     check_ledgers(path, plan, None, findings)
 
 

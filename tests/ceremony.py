@@ -20,7 +20,8 @@ from partsong.server import onboarding as at_coordinator
 from partsong.server.home import CoordinatorHome
 from partsong.server.home_files import open_identity
 
-NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)
+"""The commands look at the real clock."""
 PASSPHRASE = b"correct horse battery"
 SITES = ("lyon", "porto", "turku")
 RECORDS = at_site.Records(kind="text", records=120, units=None, fingerprint="f" * 64)

@@ -105,10 +105,13 @@ def _helper(name: str) -> Any:
 _helper("wiring")
 _helper("office")
 _helper("lies")
+_helper("loopback")
 _helper("quiet_daemons")
 _helper("fleet_site")
 _helper("transport_fixtures")
 _helper("ceremony")
+_helper("daemon_fleet")
+_helper("hostile")
 
 
 def _masked_plan(**changes: Any) -> Plan:
@@ -160,3 +163,16 @@ def _founded(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def ceremony(_founded: Any, tmp_path: Path) -> Any:
     """A consortium of three sites whose first charter is in force everywhere, on directories of this test's own."""
     return _founded.copy(tmp_path / "ceremony")
+
+
+@pytest.fixture(scope="session")
+def _joining(_founded: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = _founded.copy(tmp_path_factory.mktemp("joining") / "ceremony")
+    made.join("zagreb")
+    return made
+
+
+@pytest.fixture
+def joining(_joining: Any, tmp_path: Path) -> Any:
+    """As `ceremony`, and a fourth site, zagreb, is enrolled but stands in no charter yet."""
+    return _joining.copy(tmp_path / "ceremony")

@@ -1,7 +1,8 @@
 """The site's record of privacy spent: reserved before a record is read, committed before a vector is sealed.
 
 Covers: a coordinator that asks for more than a holding's lifetime budget, in whatever runs and under whatever name;
-    crashes at any moment (what was sent is always recorded); edits and, with a head that peers remember, rollback.
+    crashes at any moment (what was sent is always recorded); edits and, with a head that the site or its peers
+    remember, rollback.
 Does not cover: releases that never ask the ledger; the truth of the events (they come from the accepted plan and
     the sampler); what other sites spend on the same person.
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from partsong.client.budget.books import MS_PER_DAY, Books, Claim, Grant, Holding, State, quarter, spend, spend_against
 from partsong.client.budget.chain import Chain, Entry, Head, rolled_back
+from partsong.client.budget.remembered import RememberedHead
 from partsong.common.accounting import Spend
 from partsong.common.build import to_tree
 from partsong.common.errors import Refused
@@ -35,20 +37,28 @@ class Ledger:
     failed during the last write, it may have been recorded: what is in doubt counts as spent.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, remembered: RememberedHead | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
         """Open or create, and check every entry.
 
         Args:
             path: of the SQLite file.
+            remembered: the newest commit that was made here, which this ledger has to hold; every commit is kept
+                there. None: nobody remembers.
             clock: seconds since 1970; only for display and rationing, never for order.
+        Raises:
+            DataError: what is remembered is damaged.
         """
+        self._remembered = remembered
+        known = None if remembered is None else remembered.read()
         self._chain = Chain(path, clock=clock)
         self._books = Books()
         self._damage: Refused | None = None
-        with self._chain.writing() as append:
-            self._catch_up()
-            if not self._books.ledger:
-                append("opened", {"ledger": os.urandom(16).hex()})
+        with contextlib.ExitStack() as unless_opened:
+            unless_opened.callback(self._chain.close)
+            self._open(known)
+            unless_opened.pop_all()
 
     def set_ceiling(
         self,
@@ -255,6 +265,14 @@ class Ledger:
         """Let go of the file."""
         self._chain.close()
 
+    def _open(self, known: Head | None) -> None:
+        with self._chain.writing() as append:
+            self._catch_up()
+            if known is not None and not self._chain.contains(known):
+                raise rolled_back(known)
+            if not self._books.ledger:
+                append("opened", {"ledger": os.urandom(16).hex()})
+
     def _finish(self, context: str, state: State) -> Head:
         with self._chain.writing() as append:
             self._catch_up()
@@ -264,7 +282,10 @@ class Ledger:
                     reason=f"this round and attempt is {self._books.states.get(context, 'unknown')} here, not reserved",
                     remedy="reserve a new attempt",
                 )
-            return append(state, {"context": context})
+            head = append(state, {"context": context})
+            if state == "committed" and self._remembered is not None:
+                self._remembered.keep(head)
+            return head
 
     @contextlib.contextmanager
     def _now(self) -> Iterator[Books]:

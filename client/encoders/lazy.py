@@ -8,9 +8,10 @@ Does not cover: the plan's privacy terms and budget (consent and ledger).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from partsong.client.data.encode import Encoded
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, NoBookmark
@@ -24,15 +25,6 @@ from partsong.common.plan import Plan
 
 if TYPE_CHECKING:  # torch comes with it
     from partsong.client.encoders.lora import LoraTraining
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Built:
-    """The encoder of one plan, on a model that may meanwhile have become another plan's."""
-
-    plan_sha256: str
-    host: object
-    training: LoraTraining
 
 
 class LazyLora:
@@ -53,7 +45,7 @@ class LazyLora:
         """
         self._model, self._data, self._rules = model, data, rules
         self._records, self._resident = records, resident
-        self._built: _Built | None = None
+        self._encoded: tuple[str, Encoded] | None = None
 
     def facts(self, plan: Plan) -> Facts:
         """Say what the site has for this plan. Builds the model, unless the plan is refused without one.
@@ -124,17 +116,18 @@ class LazyLora:
         )
 
     def _training(self, plan: Plan) -> LoraTraining:
-        """Give the encoder on the resident model, which is built anew where another plan had its turn."""
+        """Give the encoder on the resident model, which is built anew where another plan had its turn.
+
+        Nothing here holds on to the model: else it could not make room for another plan's.
+        """
         from partsong.client.encoders.lora import LoraTraining  # noqa: PLC0415 - torch, on first need
 
         host = self._resident.host_for(plan)
-        built = self._built
-        if built is None or built.plan_sha256 != plan.sha256 or built.host is not host:
+        if self._encoded is None or self._encoded[0] != plan.sha256:
             data = replace(self._data, labels=plan.labels, max_length=plan.max_length)
             try:
                 encoded = self._records.encoded(host.tokenizer, data, task=plan.task)
             except (InputError, Refused) as err:
                 raise NotAgreed("data", str(err), rule="data") from err
-            training = LoraTraining(host=host, encoded=encoded, labels=plan.labels)
-            self._built = built = _Built(plan_sha256=plan.sha256, host=host, training=training)
-        return built.training
+            self._encoded = plan.sha256, encoded
+        return LoraTraining(host=host, encoded=self._encoded[1], labels=plan.labels)

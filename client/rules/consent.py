@@ -159,12 +159,16 @@ def check_query(query: Open, plan: Plan, *, opened: Sequence[tuple[int, int]]) -
             updates for one place in the protocol); nothing was read.
     """
     if query.plan_sha256 != plan.sha256:
-        raise NotAgreed("plan", "the query names another plan than the accepted one")
+        raise NotAgreed("plan", "the query names another plan than the accepted one", rule="query.plan")
     if not 1 <= query.round <= plan.rounds or query.attempt < 1:
-        raise NotAgreed("plan", f"round {query.round} of {plan.rounds}")
+        raise NotAgreed("plan", f"round {query.round} of {plan.rounds}", rule="query.round")
     # A plan with a seed is for tests: the same query gives the same update, so asking again tells nothing new.
     if plan.seed is None and opened and (query.round, query.attempt) <= max(opened):
-        raise NotAgreed("state", f"round {query.round}, attempt {query.attempt} is not later than those before it")
+        raise NotAgreed(
+            "state",
+            f"round {query.round}, attempt {query.attempt} is not later than those before it",
+            rule="query.order",
+        )
 
 
 def bytes_out(plan: Plan) -> int:

@@ -1,7 +1,8 @@
 """A vault on disk: one encrypted file for each record.
 
 Covers: a record is replaced as a whole and is on the medium when `write` returns; a file that was changed, swapped
-with another record's or truncated is refused; without the key the files show their number and sizes only.
+with another record's or truncated is refused; without the key the files show their number and sizes only; a folder
+of another format is refused by name.
 Does not cover: an old copy of the whole folder put back in place of the new one. No file can tell that; the ledger's
 anchors and the other sites' refusals can, and PROTOCOL.md section 3 says never to restore a vault. Overwritten data
 may linger on a medium that moves blocks, such as an SSD; the round's keys in it are under the vault's key.
@@ -16,12 +17,15 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from partsong.client.private_files import write_private
 from partsong.common.derive import digest
 from partsong.common.errors import InputError, TryAgain
 from partsong.common.secure_sum.shamir import Entropy
 
 _NONCE_BYTES = 12
 _SUFFIX, _HALF_WRITTEN = ".sealed", ".new"
+FORMAT, FORMAT_FILE = b"partsong vault 1\n", ".format"
+"""Written into every folder. One that lacks it was made before formats had names, and is of the first."""
 
 
 class VaultError(InputError):
@@ -38,7 +42,11 @@ class FileVault:
             folder: readable by the site's user alone.
             key: 32 secret bytes, for this folder only.
             entropy: uniform bytes, in production `os.urandom`.
+        Raises:
+            VaultError: the folder is of another format; nothing was read or changed.
+            TryAgain: the medium is full.
         """
+        _require_format(folder)
         self._folder, self._cipher, self._entropy = folder, AESGCM(key), entropy
         for leftover in folder.glob(f"*{_HALF_WRITTEN}"):
             leftover.unlink()
@@ -97,6 +105,22 @@ class FileVault:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _require_format(folder: Path) -> None:
+    file = folder / FORMAT_FILE
+    try:
+        found = file.read_bytes()
+    except FileNotFoundError:
+        write_private(file, FORMAT)
+        return
+    if found != FORMAT:
+        raise VaultError(
+            str(file),
+            found="a vault of another format",
+            expected=FORMAT.decode().strip(),
+            remedy="use the version of partsong that wrote it; never put an older vault in its place",
+        )
 
 
 def _label(name: str) -> bytes:

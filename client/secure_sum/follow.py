@@ -32,9 +32,9 @@ from partsong.common.secure_sum.result import OpenedSum
 class Follower:
     """The copy for one plan."""
 
-    def __init__(self, file: Path, *, charter: Charter) -> None:
-        """Use `file`, which need not exist yet, under the charter of the plan."""
-        self._file, self._charter = file, charter
+    def __init__(self, file: Path) -> None:
+        """Use `file`, which need not exist yet."""
+        self._file = file
         self._plan: Plan | None = None
         self._start = ServerState(adapter_P=np.zeros(0))
         self._round = 0
@@ -62,12 +62,13 @@ class Follower:
         """Digest of the adapter as it should be now."""
         return self._sha256
 
-    def take(self, result: OpenedSum, *, number: int) -> None:
+    def take(self, result: OpenedSum, *, number: int, charter: Charter) -> None:
         """Move the copy along a checked sum; a sum that was taken before changes nothing.
 
         Args:
             result: whose signatures and tag are right.
             number: training round that the message says it is of.
+            charter: of the run, which may weigh its sites.
         Raises:
             Refused: `missing_result`, if a sum before it was never taken; `other_query`, if it is not of that round
                 of this plan. The copy stays as it was.
@@ -80,7 +81,7 @@ class Follower:
         self.require_next(round_=result.header.round, previous=result.header.previous_round)
         if result.header.query != query_hash(self._plan, number=number):
             raise Refused("other_query", reason="the sum is of another plan or round", remedy="name its round")
-        opened = read_opened(result, self._plan, self._charter, number=number)
+        opened = read_opened(result, self._plan, charter, number=number)
         state = self._load()[0] if self._round else self._start
         moved = advance(state, opened.mean_P, self._plan, number=number)
         self._save(moved, self._plan, round_=result.header.round)

@@ -77,7 +77,7 @@ class MaskedDoor:
         """
         self._member, self._name = membership, name
         self._entropy, self._clock, self._threads = entropy, clock, threads
-        self._follower = Follower(copy, charter=membership.charter)
+        self._follower = Follower(copy)
         self._spot = SpotCheck(membership.vault, entropy=entropy)
         self._plan: Plan | None = None
         self._setup: KeySetup | None = None
@@ -121,7 +121,7 @@ class MaskedDoor:
         _require_header(opened.header, plan, query)
         self._witnessed = self._own_head(note) if opened.previous is not None else None
         if opened.previous_fits and opened.previous is not None:
-            self._follower.take(opened.previous, number=query.summed)
+            self._follower.take(opened.previous, number=query.summed, charter=self._member.charter)
         right = opened.previous_fits and query.adapter_sha256 == self._follower.adapter_sha256
         if not right:
             site.ready(verdict=False)
@@ -153,7 +153,10 @@ class MaskedDoor:
         entered = site.enter(note)
         names = {self._member.charter.sites[number].id for number in entered.roster}
         if names != set(roster.sites) or len(roster.sites) != len(names):
-            raise WireError("message roster: found other names than those that signed; the update was not sealed")
+            raise WireError(
+                "message roster: found other names than those that signed; the update was not sealed",
+                rule="roster.names",
+            )
 
     def report(self, words_W: WordVec) -> tuple[bytes, bytes]:
         """Mask the words and give the signed REPORT."""
@@ -171,7 +174,7 @@ class MaskedDoor:
         """Take a sum over, and say whether it and the adapter that is said to follow from it are right."""
 
         def follows(opened: OpenedSum) -> bool:
-            self._follower.take(opened, number=result.summed)
+            self._follower.take(opened, number=result.summed, charter=self._member.charter)
             return result.adapter_sha256 in ("", self._follower.adapter_sha256)
 
         model = model_hash(result.adapter_sha256) if result.adapter_sha256 else bytes(32)
@@ -263,7 +266,7 @@ def _require_header(header: Header, plan: Plan, query: wire.Open) -> None:
         "query": query_hash(plan, number=query.round),
         "encoding": encoding_hash(plan, number=query.round),
         "words": plan.encoding_of(query.round).words(),
-        "noised": int(plan.dp is not None),
+        "noised": int(plan.survives_differences),
     }
     wrong = [name for name, value in expected.items() if getattr(header, name) != value]
     if wrong:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from partsong.client.secure_sum.vault import Vault
 
+RECORDS = ("plan", "ended plans", "run", "report", "survivors", "set-up attempts", "wrong sum")
+"""Every record that the secure sum keeps of a plan."""
+
 
 class PlanVault:
     """The records of one plan."""
@@ -27,6 +30,11 @@ class PlanVault:
     def erase(self, name: str) -> None:
         """Remove the record, as far as the medium allows."""
         self._vault.erase(self._named(name))
+
+    def erase_all(self) -> None:
+        """Remove every record of the plan. Only for one that is never taken up again: its keys would be made anew."""
+        for name in RECORDS:
+            self.erase(name)
 
     def _named(self, name: str) -> str:
         return f"{self._plan} {name}"

@@ -128,7 +128,7 @@ class History:
             "query": query_hash(plan, number=number),
             "encoding": encoding_hash(plan, number=number),
             "words": plan.encoding_of(number).words(),
-            "noised": int(plan.dp is not None),
+            "noised": int(plan.survives_differences),
         }
         if wrong := [name for name, value in expected.items() if getattr(header, name) != value]:
             raise HistoryDiffers(number, found=f"another {wrong[0]} in the header", expected="that of the plan")

@@ -6,16 +6,20 @@ Leaves are runs of 64 KiB of the vector's bytes; the tree is that of RFC 6962 se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 LEAF_BYTES = 1 << 16
 
 
 def root_of(data: bytes | memoryview) -> bytes:
     """Hash `data` to 32 bytes."""
-    view = memoryview(data)
-    leaves = [_leaf(view[start : start + LEAF_BYTES]) for start in range(0, len(view), LEAF_BYTES)]
+    leaves = _leaves(data)
     return _tree(leaves) if leaves else hashlib.sha256().digest()
+
+
+def _leaves(data: bytes | memoryview) -> list[bytes]:
+    view = memoryview(data)
+    return [_leaf(view[start : start + LEAF_BYTES]) for start in range(0, len(view), LEAF_BYTES)]
 
 
 def _leaf(part: memoryview) -> bytes:
@@ -39,9 +43,13 @@ def leaves_of(size: int) -> int:
 
 def prove(data: bytes | memoryview, *, leaf: int) -> tuple[bytes, ...]:
     """Make the path from one leaf to the root: RFC 6962 section 2.1.1."""
-    view = memoryview(data)
-    hashes = [_leaf(view[start : start + LEAF_BYTES]) for start in range(0, len(view), LEAF_BYTES)]
-    return tuple(_path(hashes, leaf))
+    return prove_all(data, leaves=[leaf])[leaf]
+
+
+def prove_all(data: bytes | memoryview, *, leaves: Iterable[int]) -> dict[int, tuple[bytes, ...]]:
+    """Make the paths from some leaves to the root, with each byte hashed once."""
+    hashes = _leaves(data)
+    return {leaf: tuple(_path(hashes, leaf)) for leaf in leaves}
 
 
 def belongs(part: bytes, *, leaf: int, size: int, path: Sequence[bytes], root: bytes) -> bool:

@@ -162,7 +162,7 @@ class Header:
     minimum_sum: int
     """Fewest survivors, where noise on the sum asks for more than the floors."""
     noised: int
-    """1 where every release is noised and charged, 0 where it is not."""
+    """1 where every release is noised and charged, or holds nothing of a record; 0 where it is not."""
     deadline: int
     """Unix time in seconds after which no site masks for this round."""
     previous_round: int

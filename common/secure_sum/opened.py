@@ -46,7 +46,9 @@ def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int, shares: S
     seed = rotation_seed(plan.sha256, number=number)
     sums = decode_sum(total_W, plan.encoding_of(number), sites=sites, rotation_seed=seed)
     weight = sites if shares is None else math.fsum(shares)
-    return Opened(mean_P=sums[UPDATE] / weight, loss=float(sums[LOSS][0]) / sites, sites=sites)
+    mean_P = sums[UPDATE]
+    mean_P /= weight
+    return Opened(mean_P=mean_P, loss=float(sums[LOSS][0]) / sites, sites=sites)
 
 
 def read_opened(result: OpenedSum, plan: Plan, charter: Charter, *, number: int) -> Opened:

@@ -12,7 +12,7 @@ Specification: PROTOCOL.md section 8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ import numpy as np
 from partsong.common.codec import Hash, pack, unpack
 from partsong.common.errors import RoundAborted, WireError
 from partsong.common.secure_sum.fixed_point import add_into
-from partsong.common.secure_sum.merkle import LEAF_BYTES, belongs, prove, root_of
+from partsong.common.secure_sum.merkle import LEAF_BYTES, belongs, prove_all, root_of
 from partsong.common.secure_sum.messages import Ready, ReportHeader, Result, Signed
 from partsong.common.secure_sum.opening import (
     Seeds,
@@ -69,12 +69,23 @@ def prove_block(*, context: bytes, leaf: int, vectors: Mapping[int, bytes], unma
         vectors: `words` of the REPORT of each survivor.
         unmasks: all UNMASKs of the round by ascending site.
     """
-    start = leaf * LEAF_BYTES
-    parts = (
-        BlockPart(words=vectors[site][start : start + LEAF_BYTES], path=prove(vectors[site], leaf=leaf))
-        for site in sorted(vectors)
-    )
-    return pack(BlockProof(context=context, leaf=leaf, unmasks=tuple(unmasks), parts=tuple(parts)))
+    return prove_blocks(context=context, leaves=[leaf], vectors=vectors, unmasks=unmasks)[leaf]
+
+
+def prove_blocks(
+    *, context: bytes, leaves: Collection[int], vectors: Mapping[int, bytes], unmasks: Sequence[Signed]
+) -> dict[int, bytes]:
+    """Answer sites that ask for some blocks, by number. As `prove_block`; each vector is read once, one at a time."""
+    parts: dict[int, list[BlockPart]] = {leaf: [] for leaf in leaves}
+    for site in sorted(vectors):
+        vector = vectors[site]
+        for leaf, path in prove_all(vector, leaves=parts).items():
+            start = leaf * LEAF_BYTES
+            parts[leaf].append(BlockPart(words=vector[start : start + LEAF_BYTES], path=path))
+    return {
+        leaf: pack(BlockProof(context=context, leaf=leaf, unmasks=tuple(unmasks), parts=tuple(of_leaf)))
+        for leaf, of_leaf in parts.items()
+    }
 
 
 def check_block(proof: bytes, *, result: bytes, leaf: int, run: RunFacts) -> None:

@@ -44,7 +44,7 @@ class OpenedSum:
     sites: tuple[int, ...]
     """Whose vectors were added."""
     words: WordVec
-    """The sum, without the tag."""
+    """The sum, without the tag. It lies in the bytes that were read, and is not to be changed."""
     tag: WordVec
     hash: bytes
     """Names this result; the next header holds it."""
@@ -112,7 +112,7 @@ def read_result(data: bytes, *, run: RunFacts, floors: Floors) -> OpenedSum:
     statement = open_signed(Statement, result.statement, key=run.charter.coordinator_key)
     if (statement.context, statement.survivors, statement.sum) != (context, named, root_of(result.words)):
         raise WireError("message result: found a statement about something else; it was dropped")
-    words = words_from_bytes(result.words, words=header.words + TAG_WORDS)
+    words = words_in(result.words, words=header.words + TAG_WORDS)
     return OpenedSum(
         header=header,
         context=context,

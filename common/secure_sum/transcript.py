@@ -76,7 +76,7 @@ def read_header(header: Signed, run: RunFacts) -> Header:
     """Read a header that the coordinator signed for this run."""
     read = open_signed(Header, header, key=run.charter.coordinator_key)
     if read.setup != run.setup:
-        raise WireError("message header: found another run's; it was dropped")
+        raise WireError("message header: found another run's; it was dropped", rule="sum.run")
     return read
 
 

@@ -9,24 +9,26 @@ Specification: PROTOCOL.md sections 6 to 8.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from partsong.common import wire
 from partsong.common.adapter import digest
 from partsong.common.codec import unpack
 from partsong.common.errors import WireError
+from partsong.common.events import SharesDisputed
 from partsong.common.plan import Plan
-from partsong.common.secure_sum.merkle import LEAF_BYTES
-from partsong.common.secure_sum.messages import Header, Report, Result, Signed
+from partsong.common.secure_sum.merkle import leaves_of
+from partsong.common.secure_sum.messages import Header, Report, Signed
 from partsong.common.secure_sum.opened import Opened, encoding_hash, model_hash, query_hash, read_opened
-from partsong.common.secure_sum.recompute import prove_block
-from partsong.common.secure_sum.result import OpenedSum, read_result
+from partsong.common.secure_sum.recompute import prove_blocks
+from partsong.common.secure_sum.result import OpenedSum
 from partsong.common.secure_sum.transcript import RunFacts
 from partsong.common.thresholds import Floors, quorum, smallest_sum
 from partsong.server.desk import Query, answer_of, opening, roster
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import MASKED, Phase
 from partsong.server.secure_sum.protocol import SumRound
-from partsong.server.secure_sum.sum_journal import KeptResult, Spooled, SumJournal
+from partsong.server.secure_sum.sum_journal import KeptResult, SumJournal
 
 
 def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: OpenedSum | None, deadline: int) -> Header:
@@ -48,11 +50,23 @@ def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: Ope
         encoding=encoding_hash(plan, number=query.round),
         words=plan.encoding_of(query.round).words(),
         minimum_sum=0,
-        noised=int(plan.dp is not None),
+        noised=int(plan.survives_differences),
         deadline=deadline,
         previous_round=last.header.round if last else 0,
         previous=last.hash if last else run.setup,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class LastSum:
+    """The last sum, as the next round needs it."""
+
+    number: int
+    """Of its training round."""
+    packed: bytes
+    """The RESULT."""
+    opened: OpenedSum
+    """The same, read."""
 
 
 class MaskedDesk:
@@ -69,7 +83,7 @@ class MaskedDesk:
         header: Header,
         run: RunFacts,
         journal: SumJournal,
-        previous: tuple[int, bytes],
+        previous: LastSum | None,
     ) -> None:
         """Prepare a round.
 
@@ -80,12 +94,11 @@ class MaskedDesk:
             header: of that round.
             run: of set-up.
             journal: keeps reports, shares and the result.
-            previous: training round and packed result of the last sum; (0, b"") for none.
+            previous: the last sum; None before the first.
         """
         self._plan, self._query, self._desk, self._header, self._run = plan, query, desk, header, run
         self._journal, self._previous = journal, previous
         self._wanted: dict[str, int] = {}
-        self._spooled: Spooled | None = None
         self.result: OpenedSum | None = None
         self.packed = b""
 
@@ -104,7 +117,7 @@ class MaskedDesk:
     def parcels(self, phase: Phase, sites: Sequence[str]) -> Mapping[str, Parcel]:
         """OPEN, ROSTER, each site's CONFIRM request, the UNMASK request for those that hold shares."""
         if phase is Phase.READY:
-            number, packed = self._previous
+            number, packed = (0, b"") if self._previous is None else (self._previous.number, self._previous.packed)
             return dict.fromkeys(
                 sites, opening(self._plan, self._query, summed=number, note=self._desk.open(result=packed))
             )
@@ -112,7 +125,8 @@ class MaskedDesk:
             note = self._desk.close_roster()
             # All who signed READY, also one whose own answer was lost: the sites compare names and signatures.
             header = wire.encode(roster(self._plan, self._query, self._names(self._desk.roster)))
-            return {site: Parcel(header=header, note=note, vector=self._block(site)) for site in sites}
+            blocks = self._blocks(sites)
+            return {site: Parcel(header=header, note=note, vector=blocks.get(site, b"")) for site in sites}
         plan_sha256, number, attempt = self._plan.sha256, self._query.round, self._query.attempt
         if phase is Phase.CONFIRM:
             header = wire.encode(wire.Confirm(plan_sha256=plan_sha256, round=number, attempt=attempt))
@@ -131,7 +145,7 @@ class MaskedDesk:
         elif phase is Phase.REPORT:
             answer_of(wire.Report, answer, site=site, query=self._query)
             number = self._desk.add_report(answer.note)
-            words = bytes(unpack(Report, answer.note).words)
+            words = unpack(Report, answer.note).words
             self._journal.spool_report(self._header.round, site=number, words=words)
             self._sent_by(site, number)
         elif phase is Phase.CONFIRM:
@@ -152,21 +166,30 @@ class MaskedDesk:
         self.result, self.packed = result, packed
         return opened
 
-    def _block(self, site: str) -> bytes:
-        """Give the block of the last sum that a site wants to see; nothing where there is none or it is gone."""
-        wanted, packed = self._wanted.get(site, -1), self._previous[1]
-        if wanted < 0 or not packed:
-            return b""
-        last = read_result(packed, run=self._run, floors=self._run.charter.floors)
-        self._spooled = self._spooled or self._journal.spooled(last.header.round)
-        if self._spooled is None or wanted * LEAF_BYTES >= len(unpack(Result, packed).words):
-            return b""
-        return prove_block(
-            context=last.context,
-            leaf=wanted,
-            vectors=self._spooled.vectors.only(last.sites),
-            unmasks=[unpack(Signed, message) for _, message in sorted(self._spooled.unmasks.items())],
+    def disputes(self) -> SharesDisputed | None:
+        """Say what the shares of the opened sum contradicted; None where they agreed."""
+        pairs = sum(map(len, self._desk.disputed.values()))
+        if not pairs:
+            return None
+        return SharesDisputed(round=self._query.round, disputes=pairs, liars=self._names(self._desk.liars))
+
+    def _blocks(self, sites: Sequence[str]) -> dict[str, bytes]:
+        """Give each site the block of the last sum that it wants to see, unless there is none or it is gone."""
+        last = self._previous
+        spooled = None if last is None else self._journal.spooled(last.opened.header.round)
+        if last is None or spooled is None:
+            return {}
+        leaves = leaves_of(last.opened.words.nbytes + last.opened.tag.nbytes)
+        wanted = {site: leaf for site in sites if 0 <= (leaf := self._wanted.get(site, -1)) < leaves}
+        if not wanted:
+            return {}
+        proofs = prove_blocks(
+            context=last.opened.context,
+            leaves=set(wanted.values()),
+            vectors=spooled.vectors.only(last.opened.sites),
+            unmasks=[unpack(Signed, message) for _, message in sorted(spooled.unmasks.items())],
         )
+        return {site: proofs[leaf] for site, leaf in wanted.items()}
 
     def _names(self, numbers: Sequence[int]) -> tuple[str, ...]:
         return tuple(self._run.charter.sites[number].id for number in numbers)

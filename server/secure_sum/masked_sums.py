@@ -23,7 +23,7 @@ from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import MASKED, Loss, Phase, Round
 from partsong.server.secure_sum.key_setup import SetupRelay
-from partsong.server.secure_sum.masked_desk import MaskedDesk, header_of, smallest_roster
+from partsong.server.secure_sum.masked_desk import LastSum, MaskedDesk, header_of, smallest_roster
 from partsong.server.secure_sum.protocol import SumRound
 from partsong.server.secure_sum.sum_journal import KeptResult, SumJournal
 
@@ -70,11 +70,12 @@ class MaskedSums:
         self._trust, self._plan, self._journal = trust, plan, journal
         self._window, self._clock, self._threads = check_window, clock, threads
         self._run = journal.load_run(trust.charter, plan_sha256=plan.sha256)
-        self._last: tuple[int, bytes, OpenedSum] | None = None
+        self._last: LastSum | None = None
         self._whole: set[int] = set()
         """Rounds whose kept result was read and is right."""
         if self._run is not None and (kept := journal.results()):
-            self._last = kept[-1].number, *self._read(kept[-1])
+            packed, opened = self._read(kept[-1])
+            self._last = LastSum(number=kept[-1].number, packed=packed, opened=opened)
 
     def lists(self, site: str) -> bool:
         """Whether the charter lists a site of this name."""
@@ -125,7 +126,7 @@ class MaskedSums:
         """
         run = self._required_run()
         round_ = self._journal.next_round(number=query.round, attempt=query.attempt)
-        last = self._last[2] if self._last else None
+        last = self._last.opened if self._last else None
         deadline = int(self._clock() + wait_s) + 1
         header = header_of(self._plan, query, run, round_=round_, last=last, deadline=deadline)
         return MaskedDesk(
@@ -135,14 +136,14 @@ class MaskedSums:
             header=header,
             run=run,
             journal=self._journal,
-            previous=self._last[:2] if self._last else (0, b""),
+            previous=self._last,
         )
 
     def finished(self, desk: MaskedDesk, *, number: int) -> None:
         """Build the next round on this one's sum, and end the check windows that are over."""
         if desk.result is None:
             raise AssertionError("only a round that was opened can be built upon")
-        self._last = number, desk.packed, desk.result
+        self._last = LastSum(number=number, packed=desk.packed, opened=desk.result)
         self._journal.end_windows(keep=self._window)
 
     def recovered(self, *, after: int) -> list[Outcome]:
@@ -181,7 +182,7 @@ class MaskedSums:
         """Give the last result with the adapter that is published; None where no round had a sum."""
         if self._last is None:
             return None
-        return self._result_parcel(self._last[0], self._last[1], adapter_sha256=adapter_sha256)
+        return self._result_parcel(self._last.number, self._last.packed, adapter_sha256=adapter_sha256)
 
     def found_right(self, site: str, answer: Parcel, *, adapter_sha256: str) -> bool:
         """Read a site's verdict on the last result and the adapter that is published, and keep it.
@@ -194,7 +195,7 @@ class MaskedSums:
             raise WireError("checked: speaks of another site than the one asked")
         (verdict,) = read_from_sites(Verdict, [unpack(Signed, answer.note)], run)
         about = (verdict.site, verdict.result, verdict.model)
-        if about != (run.charter.number_of(site), self._last[2].hash, model_hash(adapter_sha256)):
+        if about != (run.charter.number_of(site), self._last.opened.hash, model_hash(adapter_sha256)):
             raise WireError("checked: found a verdict of another site, result or adapter")
         self._journal.keep_verdict(site=verdict.site, message=answer.note)
         return verdict.verdict == 1

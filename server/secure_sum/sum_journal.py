@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from partsong.common.charter import Charter
+from partsong.common.codec import Payload
 from partsong.common.errors import DataError
 from partsong.common.files import append_line, read_lines, write_bytes, write_json
 from partsong.common.secure_sum.transcript import RunFacts
@@ -157,7 +158,7 @@ class SumJournal:
             raise self.damaged_result(kept)
         return file.read_bytes()
 
-    def spool_report(self, round_: int, *, site: int, words: bytes) -> None:
+    def spool_report(self, round_: int, *, site: int, words: Payload) -> None:
         """Keep a masked vector for the check window."""
         self._spool(round_, f"{site}{_REPORT}", words)
 
@@ -191,7 +192,7 @@ class SumJournal:
         for folder in rounds[: max(0, len(rounds) - keep)]:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _spool(self, round_: int, name: str, data: bytes) -> None:
+    def _spool(self, round_: int, name: str, data: Payload) -> None:
         write_bytes(self._spool_folder(round_) / name, data)
 
     def _spool_folder(self, round_: int) -> Path:

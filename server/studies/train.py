@@ -53,8 +53,9 @@ def train(
             continue
         outcome = yield Query(round=number, attempt=before + 1, adapter_P=state.adapter_P.astype(np.float32))
         step = step_of(state, outcome, plan)
+        state = step.state  # before it is kept: the old one can go
         keep(step)
-        state = step.state
+        del outcome, step  # the next round needs neither, and each holds a vector
     return state
 
 

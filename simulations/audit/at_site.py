@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from partsong.client.budget.ledger import Claim, Ledger
+from partsong.client.budget.remembered import RememberedHead
 from partsong.client.data.encode import fingerprint
 from partsong.client.data.table import read_table
 from partsong.client.encoders.lora import LoraTraining
@@ -117,7 +118,7 @@ def _charge(home: SiteHome, site: SiteConfig, policy: Policy, prepared: Prepared
     encoded = prepared.sites[site.name]
     events = plan.dp.events(steps=times * plan.steps, size=plan.layout.size(trained=True))
     name = f"audit-{os.urandom(8).hex()}"
-    ledger = Ledger(home.ledger)
+    ledger = Ledger(home.ledger, remembered=RememberedHead(home.ledger_head))
     try:
         ledger.adopt(policy.grants)
         spend = ledger.reserve(

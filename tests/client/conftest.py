@@ -149,12 +149,24 @@ def make_encoded() -> Callable[..., Encoded]:
     return _encoded
 
 
+def _beside(name: str) -> Any:
+    """Load a helper beside this file under a name that tests can import."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
 @pytest.fixture(scope="session")
 def fleet_end() -> Any:
-    """The module `fleet_end.py` beside this file, loaded when a test first needs Flower's server."""
-    spec = importlib.util.spec_from_file_location("fleet_end", Path(__file__).with_name("fleet_end.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["fleet_end"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Flower's own server, loaded when a test first needs it."""
+    return _beside("fleet_end")
+
+
+@pytest.fixture(scope="session")
+def networks() -> Any:
+    """Networks in between."""
+    return _beside("networks")

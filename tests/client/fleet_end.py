@@ -53,8 +53,11 @@ class Superlink:
 
     def __init__(self, authority: Authority, *, port: int = 0) -> None:
         self.paths: list[str] = []
-        self.intercept: Callable[[str], int | None] = lambda _path: None
-        """Gives the HTTP status that a path shall answer with; None: what it would."""
+        self._asked: dict[str, Message] = {}
+        self.intercept: Callable[[str], int | tuple[int, dict[str, str], bytes] | None] = lambda _path: None
+        """Gives what a path shall answer: status, or status, headers and body. None: what it would."""
+        self.headers: dict[str, str] = {}
+        """Of the last request."""
         self._app = create_app(_config(), SuperLinkLifespan)
         self._app.add_middleware(_Watch, end=self)
         self.state = self._app.state.linkstate_factory.state()
@@ -97,31 +100,37 @@ class Superlink:
         note: bytes = b"",
         kind: str = "query.keys",
         ttl_s: float = 600.0,
+        ago_s: float = 0.0,
     ) -> str:
         """Put a question; gives its id."""
         content = RecordDict({"partsong": ConfigRecord(dict(fields or {"header": b"h"}))})
         for name, data in (("vector", vector), ("note", note)):
             if data:
                 content[name] = ArrayRecord({name: Array(dtype="uint8", shape=(len(data),), stype=RAW, data=data)})
-        metadata = Metadata(self.run, "", 1, node, "", "keys", now().timestamp(), ttl_s, kind)
+        metadata = Metadata(self.run, "", 1, node, "", "keys", now().timestamp() - ago_s, ttl_s, kind)
         return self.put(make_message(metadata, content))
 
     def put(self, message: Message) -> str:
         """Let a message wait for its site."""
         with no_object_id_recompute():
             message.metadata.__dict__["_message_id"] = message_id = message.object_id
-            session = self.state.start_session(self.run)
-            bare = remove_content_from_message(message)
-            stored, missing = self.state.store_message_and_object_tree(bare, get_object_tree(message), session)
-            assert stored
-            for name, part in get_all_nested_objects(message).items():
-                if name in missing:
-                    assert self.state.store_object(self.run, session, name, part.deflate())
+            self._asked[message_id] = message
+            self._store(message)
+            assert self.state.store_message_ins(remove_content_from_message(message)) is not None
         return message_id
 
     def ask_again(self, question: str) -> None:
         """Offer a question once more, as after a lost confirmation."""
+        self._store(self._asked[question])
         self.state.message_ins_store[question].metadata.delivered_at = ""
+
+    def _store(self, message: Message) -> None:
+        session = self.state.start_session(self.run)
+        with no_object_id_recompute():
+            missing = self.state.preregister_object_tree(get_object_tree(message), session)
+            for name, part in get_all_nested_objects(message).items():
+                if name in missing:
+                    assert self.state.store_object(self.run, session, name, part.deflate())
 
     def answer(self, question: str) -> Message | None:
         """The answer, if all of it is here."""
@@ -205,12 +214,15 @@ class Running:
             raise self._error
 
     def until(self, fact: Callable[[], Any]) -> Any:
-        """Wait for something that the connection tells of; gives what `fact` gave."""
+        """Wait for something; gives what `fact` gave."""
+        deadline = time.monotonic() + 30
         with self._news:
-            assert self._news.wait_for(lambda: self._error or fact(), 30), [t.what for t in self.told][-20:]
+            while self._error is None and not (found := fact()):
+                assert time.monotonic() < deadline, [t.what for t in self.told][-20:]
+                self._news.wait(0.05)  # the connection tells of most things, and of some the server alone knows
         if self._error is not None:
             raise self._error
-        return fact()
+        return found
 
     def until_told(self, what: str, times: int = 1) -> Told:
         """Wait until something was told so often."""
@@ -268,9 +280,12 @@ class _Watch:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             self._end.paths.append(scope["path"])
-            status = self._end.intercept(scope["path"])
-            if status is not None:
-                await send({"type": "http.response.start", "status": status, "headers": []})
-                await send({"type": "http.response.body", "body": b""})
+            self._end.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+            said = self._end.intercept(scope["path"])
+            if said is not None:
+                status, headers, body = (said, {}, b"") if isinstance(said, int) else said
+                raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+                await send({"type": "http.response.start", "status": status, "headers": raw})
+                await send({"type": "http.response.body", "body": body})
                 return
         await self._app(scope, receive, send)

@@ -29,17 +29,16 @@ def forged(ceremony: Any, change: Callable[[Any], Any], signer: Any = None) -> A
     return file
 
 
-def test_the_first_draft_shows_every_key_as_new_but_ones_own(ceremony: Any) -> None:
+def test_the_first_draft_shows_every_key_as_new_but_ones_own(joining: Any) -> None:
     """Each with its fingerprint, and the floors; a joining site sees the others so as well."""
-    ceremony.join("zagreb")
-    review = charter_pins.review(ceremony.site("zagreb"), ceremony.draft())
+    review = charter_pins.review(joining.site("zagreb"), joining.draft())
 
     words = charter_pins.review_words(review)
 
     assert review.new == {"COORDINATOR", *SITES}
-    assert dict(review.keys)["COORDINATOR"] == fingerprint(ceremony.coordinator.public_key)
+    assert dict(review.keys)["COORDINATOR"] == fingerprint(joining.coordinator.public_key)
     for name in SITES:
-        assert f"{fingerprint(ceremony.signers[name].public_key)}  NEW: compare it" in words
+        assert f"{fingerprint(joining.signers[name].public_key)}  NEW: compare it" in words
     assert "(this site)" in words
     assert "a sum needs 3 sites at least" in words
 
@@ -69,11 +68,10 @@ def test_a_later_draft_shows_what_is_new_and_every_lowered_floor(ceremony: Any) 
     assert "  * minimum_cohort 5 -> 3 (LOWER: protects less)" in charter_pins.review_words(review)
 
 
-def test_nothing_is_signed_without_a_word_or_the_right_fingerprints(ceremony: Any) -> None:
+def test_nothing_is_signed_without_a_word_or_the_right_fingerprints(joining: Any) -> None:
     """All new ones given and equal count as compared; some do not; a wrong one stops everything."""
-    ceremony.join("zagreb")
-    review = charter_pins.review(ceremony.site("lyon"), ceremony.draft())
-    right = fingerprint(ceremony.signers["zagreb"].public_key)
+    review = charter_pins.review(joining.site("lyon"), joining.draft())
+    right = fingerprint(joining.signers["zagreb"].public_key)
 
     assert review.new == {"zagreb"}
     assert charter_pins.require_heard(review, [f"zagreb={right.upper().replace(' ', '')}"])
@@ -124,25 +122,23 @@ def test_ones_own_key_that_was_substituted_is_noticed(ceremony: Any) -> None:
     assert "lyon has another key" in others.differences
 
 
-def test_a_first_draft_has_to_come_from_who_invited(ceremony: Any) -> None:
+def test_a_first_draft_has_to_come_from_who_invited(joining: Any) -> None:
     """A whole other consortium of the same name, under another coordinator's key, is refused."""
-    ceremony.join("zagreb")
-    draft = letters.read_letter(Draft, ceremony.draft()).charter
+    draft = letters.read_letter(Draft, joining.draft()).charter
     stranger = Identity(b"\x07" * 32)
     other = dataclasses.replace(draft, coordinator=stranger.public_key.hex(), revoked=())
-    file = ceremony.folder / "other.json"
+    file = joining.folder / "other.json"
     file.write_bytes(letters.to_bytes(Draft(charter=other, signature=sign_as_coordinator(other, stranger))))
 
     with pytest.raises(CharterError, match="another coordinator's key"):
-        charter_pins.review(ceremony.site("zagreb"), file)
+        charter_pins.review(joining.site("zagreb"), file)
 
 
-def test_a_charter_is_pinned_in_order_and_never_backwards(ceremony: Any) -> None:
+def test_a_charter_is_pinned_in_order_and_never_backwards(joining: Any) -> None:
     """The newest counts; the one in force once more changes nothing; an older one is refused."""
-    home = ceremony.site("lyon")
+    home = joining.site("lyon")
     first = (home.charters / "1.json").read_bytes()
-    ceremony.join("zagreb")
-    second = ceremony.agree(ceremony.draft(), (*SITES, "zagreb"))
+    second = joining.agree(joining.draft(), (*SITES, "zagreb"))
 
     pinned = charter_pins.pin(home, second)
 
@@ -150,19 +146,18 @@ def test_a_charter_is_pinned_in_order_and_never_backwards(ceremony: Any) -> None
     with pytest.raises(CharterError, match="version 1 after another one"):
         charter_pins.pin(home, first)
     assert (home.charters / "1.json").read_bytes() == first
-    assert charter_pins.pin(ceremony.site("zagreb"), second) == pinned
+    assert charter_pins.pin(joining.site("zagreb"), second) == pinned
 
 
-def test_a_site_that_is_left_out_pins_nothing(ceremony: Any) -> None:
+def test_a_site_that_is_left_out_pins_nothing(joining: Any) -> None:
     """It is told that it is not listed; the charter it had stays."""
-    ceremony.join("zagreb")
-    charter_desk.remove(ceremony.home, "turku")
-    after = ceremony.agree(ceremony.draft(), ("lyon", "porto", "zagreb"))
+    charter_desk.remove(joining.home, "turku")
+    after = joining.agree(joining.draft(), ("lyon", "porto", "zagreb"))
 
     with pytest.raises(CharterError, match="found no site turku"):
-        charter_pins.pin(ceremony.site("turku"), after)
+        charter_pins.pin(joining.site("turku"), after)
 
-    assert charter_pins.in_force(ceremony.site("turku")).charter.version == 1
+    assert charter_pins.in_force(joining.site("turku")).charter.version == 1
 
 
 def test_a_file_that_is_no_draft_is_named(ceremony: Any) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from partsong.client.adapter_desk import verify
+from partsong.client.adapters import AdapterStore
 from partsong.client.rules.policy import (
     AdapterLimits,
     DataFloor,
@@ -19,7 +21,11 @@ from partsong.client.rules.policy import (
 from partsong.client.secure_sum.follow import Follower
 from partsong.common import config, wire
 from partsong.common.adapter import digest
+from partsong.common.build import to_tree
 from partsong.common.plan import Plan
+from partsong.server.delivery import deliver
+from partsong.server.run_files import RunFiles
+from partsong.server.studies.publish import publish
 
 BASE = Path(__file__).parents[1] / "fixtures" / "tiny-llama"
 DP = {"mode": "dp", "epsilon": 8.0, "delta": 1e-3, "sampling_rate": 0.2, "noise_multiplier": 1.5}
@@ -97,6 +103,56 @@ def test_five_daemons_train_and_every_copy_is_the_published_adapter(training: An
         states = [site.ledger.state(f"{plan.sha256}:{n}:1") for n in (1, 2)]
         assert states == ["committed", "committed"]
         assert 0 < site.ledger.spent("records").epsilon <= 8.0
+
+
+def test_an_update_that_waits_outlives_its_daemon(training: Any, plan: Plan, host: Any) -> None:
+    """Killed between READY and ROSTER, the site is in the sum all the same, and pays once."""
+    run = run_of(training, plan, host)
+    run.propose()
+    site = training.sites["c"]
+
+    def before(_number: int, phase: str, name: str) -> None:
+        if (phase, name) == ("roster", "c"):
+            site.start()
+
+    run.before = before
+    run.round(1)
+
+    assert run.survivors(1) == ("a", "b", "c", "d", "e")
+    assert list(site.ledger.holding("records").claims) == [f"{plan.sha256}:1:1"]
+    assert site.ledger.outstanding() == ()
+
+
+def test_the_finished_adapter_reaches_every_site_and_a_forged_one_none(
+    training: Any, plan: Plan, host: Any, tmp_path: Path
+) -> None:
+    """Offered, wanted, published, stored, to the last byte of the weights; then wanted no more."""
+    run = run_of(training, plan, host)
+    run.play()
+    files, stored = RunFiles(tmp_path / "run"), []
+    files.keep_plan(plan)
+    options = {**to_tree(plan.lora), "peft_type": "LORA", "inference_mode": True}
+
+    def published(trained_P: Any) -> tuple[str, ...]:
+        publish(
+            files.adapter, plan=plan, trained_P=trained_P, frozen_F=host.take(trained=False), peft=options,
+            privacy={}, provenance={}, card="card",
+        )  # fmt: skip
+        stored.clear()
+        deliver(run, [files], timeout_s=10.0, stored=lambda _files, site: stored.append(site))
+        return tuple(stored)
+
+    final_P = run.state.adapter_P.astype("float32")
+    assert published(final_P + 1) == ()
+    assert published(final_P) == ("a", "b", "c", "d", "e")
+    assert published(final_P) == ()
+
+    store = AdapterStore(training.sites["c"].home.adapters)
+    current = store.find("")
+    assert (current.plan, current.adapter) == (plan.sha256, digest(final_P))
+    assert "follow from the sums" in verify(store, current, plans=training.sites["c"].home.plans)
+    weights = (store.path(current) / "adapter_model.safetensors").read_bytes()
+    assert weights == (files.adapter / "adapter_model.safetensors").read_bytes()
 
 
 def test_downgraded_terms_are_refused_by_name(training: Any, plan: Plan, host: Any) -> None:

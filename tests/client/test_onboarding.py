@@ -10,11 +10,12 @@ from ceremony import NOW, PASSPHRASE, RECORDS
 
 from partsong.client import onboarding
 from partsong.client.budget.ledger import Ledger
+from partsong.client.directory import held
 from partsong.client.home_files import open_site
 from partsong.client.rules.policy import Policy
 from partsong.common import letters
 from partsong.common.certificates import facts
-from partsong.common.errors import InputError
+from partsong.common.errors import InputError, TryAgain
 from partsong.common.keys import KeyFileError
 from partsong.common.letters import Invitation, LetterError, Reply, Request, seal_letter
 from partsong.common.tls import TlsError, make_authority
@@ -204,7 +205,8 @@ def test_who_leaves_keeps_what_was_spent_and_loses_every_key(ceremony: Any) -> N
     erased = onboarding.leave(home)
 
     assert {"identity.json", "vault.key", "vault", "tls", "site.yaml"} <= set(erased)
-    assert sorted(p.name for p in home.path.iterdir()) == ["charters.left-1", "ledger.sqlite", "policy.yaml"]
+    left = sorted(p.name for p in home.path.iterdir())
+    assert left == ["charters.left-1", "daemon.lock", "ledger.sqlite", "policy.yaml"]
     before = enrolled(ceremony.home, "turku")
     ceremony.join("turku")
     opened = open_site(home, PASSPHRASE)
@@ -215,3 +217,32 @@ def test_who_leaves_keeps_what_was_spent_and_loses_every_key(ceremony: Any) -> N
     assert ledger.head == head
     ledger.close()
     assert home.policy.read_text() == "purposes: {survey: {}}"
+
+
+def test_a_lost_vault_is_replaced_by_an_empty_one_and_one_that_is_there_is_kept(ceremony: Any) -> None:
+    """A backup holds neither vault nor key, so a restored site starts so."""
+    home = ceremony.site("lyon")
+    open_site(home, PASSPHRASE).vault.write("run", b"what was used up")
+    with pytest.raises(InputError, match="a vault and its key"):
+        onboarding.new_vault(home, PASSPHRASE)
+    home.vault_key.unlink()
+    with pytest.raises(KeyFileError, match=r"vault\.key: found no file"):
+        open_site(home, PASSPHRASE)
+
+    onboarding.new_vault(home, PASSPHRASE)
+
+    assert open_site(home, PASSPHRASE).vault.read("run") is None
+
+
+@pytest.mark.parametrize("command", [onboarding.leave, lambda home: onboarding.new_vault(home, PASSPHRASE)])
+def test_nothing_is_taken_from_under_a_daemon(ceremony: Any, command: Any) -> None:
+    """Its keys are in its memory: a site that has left would go on speaking, and write into what was erased."""
+    home = ceremony.site("lyon")
+    home.vault_key.unlink()
+    before = files(home)
+
+    with held(home.lock), pytest.raises(TryAgain, match="a daemon works on this directory"):
+        command(home)
+
+    assert files(home) == before | {"daemon.lock": b""}
+    command(home)

@@ -1,5 +1,6 @@
 """A site's connection against Flower's own SuperLink over loopback TLS."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from transport_fixtures import Authority, make_port
 
 from partsong.client.channel import ClientTls
-from partsong.client.questions import Question, Reply, signed
+from partsong.client.questions import Question, Reply, Told, signed
 from partsong.client.secure_sum.door import Answer
+from partsong.client.transport import Limits as FleetLimits
 from partsong.common.envelope import SiteEnvelope
 from partsong.server.exchange import Parcel
 from partsong.server.gate import Limits
@@ -73,7 +75,7 @@ def test_no_code_and_no_description_of_a_run_is_ever_fetched(bench: Bench) -> No
         site.until_told("connected")
         bench.link.ask(bench.node, vector=b"v")
         site.until_told("sent")
-        site.until(lambda: "/v1/fleet/send-node-heartbeat" in bench.link.paths or site.told.append(site.told[-1]))
+        site.until(lambda: "/v1/fleet/send-node-heartbeat" in bench.link.paths)
 
     asked_for = {path.removeprefix("/v1/fleet/") for path in bench.link.paths}
     assert asked_for <= {
@@ -127,3 +129,55 @@ def test_with_the_coordinators_own_port_questions_and_answers_are_signed_both_wa
     assert answered_by == node
     assert got == Parcel(header=b"re: h", vector=asked.vector[::-1], note=b"n!")
     assert left == ()
+
+
+def test_a_message_over_a_limit_is_dropped_and_the_next_is_answered(bench: Bench) -> None:
+    """Too many parts: nothing is fetched. Too long: no more is fetched than fits. Nothing is offered again."""
+    limits = FleetLimits(parts=6, message_bytes=100_000)
+    with bench.run(limits=limits) as site:
+        site.until_told("connected")
+        bench.link.ask(bench.node, vector=b"v", note=b"n")
+        many = site.until_told("dropped")
+        fetched = [path for path in bench.link.paths if "pull-object" in path]
+        bench.link.ask(bench.node, vector=bytes(100_001))
+        long = site.until_told("dropped", 2)
+        question = bench.link.ask(bench.node, vector=bytes(90_000))
+        site.until_told("sent")
+
+    assert "over 6 parts" in many.reason
+    assert fetched == []
+    assert "longer than" in long.reason
+    assert [asked.message for asked in bench.asked] == [question]
+    assert bench.link.paths.count("/v1/fleet/confirm-message-received") == 3
+
+
+def test_a_question_whose_time_ran_out_here_is_not_handled(bench: Bench) -> None:
+    """As after an outage of the site: nobody waits for the answer, and no budget is spent on it."""
+    now = [time.time()]
+
+    def age(told: Told) -> None:
+        now[0] += 601 * (told.what == "journaled")
+
+    with bench.run(clock=lambda: now[0]) as site:
+        site.until_told("connected")
+        site.on_told = age
+        bench.link.ask(bench.node, ttl_s=600)
+        dropped = site.until_told("dropped")
+
+    assert "time is over" in dropped.reason
+    assert bench.asked == []
+    assert list((bench.folder / "inbox").iterdir()) == []
+
+
+def test_a_question_that_is_older_than_the_sites_memory_is_not_handled(bench: Bench) -> None:
+    """It could have been answered and forgotten. One that the site still remembers for longer than it lives is."""
+    day_s = 24 * 3600
+    with bench.run() as site:
+        site.until_told("connected")
+        bench.link.ask(bench.node, ago_s=8 * day_s, ttl_s=20 * day_s)
+        dropped = site.until_told("dropped")
+        young = bench.link.ask(bench.node, ago_s=7 * day_s, ttl_s=20 * day_s)
+        site.until_told("sent")
+
+    assert "dated further off" in dropped.reason
+    assert [asked.message for asked in bench.asked] == [young]

@@ -221,3 +221,30 @@ def test_names_that_cannot_be_shown_are_dropped(run: str) -> None:
 def test_nothing_of_a_message_is_shown() -> None:
     """A letter that ends in a log by mistake shows no vector, note or signature."""
     assert all(word not in repr(question()[0]) for word in ("header", "vector", "note", "signature"))
+
+
+def test_a_kind_and_a_site_that_do_not_exist_are_dropped_by_name() -> None:
+    """Whoever signed: such a question is not looked at further, also where the site would be called so."""
+    for kind, name in (("shutdown", "north"), ("open", "no\nrth")):
+        sent, _ = coordinator().seal(kind=kind, site=name, **PARTS)
+
+        with pytest.raises(WireError, match="a kind or a name that does not exist"):
+            site(name).open(sent)
+
+
+def test_a_site_cannot_sign_as_another_one() -> None:
+    """Its own key, over an answer that says it is another's."""
+    _, asked = question()
+    forged = answer(asked, by=site("south", signer=NORTH))
+
+    with pytest.raises(WireError, match="the answer of another site"):
+        coordinator().open(forged, kind="open", site="north", question=asked)
+
+
+def test_a_key_of_no_suite_signs_nothing() -> None:
+    """It is dropped as any other forgery is."""
+    sent, _ = question()
+    envelope = SiteEnvelope(site="north", signer=NORTH, coordinator=b"short")
+
+    with pytest.raises(WireError, match="not signed by the coordinator"):
+        envelope.open(sent)

@@ -124,9 +124,10 @@ def test_the_digest_covers_every_field(make_plan: MakePlan, make_dp: MakeDp) -> 
         "rotation": 0.5,
     }
 
-    digests = {make_plan(**{field: value}).sha256 for field, value in other.items()}
+    with_it: dict[str, dict[str, Any]] = {"rotation": {"method": "fedrot"}}
+    digests = {make_plan(**{field: value} | with_it.get(field, {})).sha256 for field, value in other.items()}
 
-    assert len(digests | {make_plan().sha256}) == len(other) + 1
+    assert len(digests | {make_plan().sha256, make_plan(method="fedrot").sha256}) == len(other) + 2
     assert make_plan().sha256 == make_plan().sha256
 
 

@@ -12,16 +12,21 @@ from office import NAMES, Office
 from wiring import Killed
 
 from partsong.common import wire
+from partsong.common.capsule import Environment, make_capsule
+from partsong.common.capsule_shelf import CapsuleShelf
 from partsong.common.config import CohortConfig, PrivacyConfig
 from partsong.common.errors import ConfigError, DataError, InputError
 from partsong.common.plan import Plan
-from partsong.server.control import CoordinatorControl
 from partsong.server.deployed_run import DeployedRun
 from partsong.server.exchange import Parcel
 from partsong.server.explain import contributions, explain
+from partsong.simulations.export import export_adapter
 from partsong.simulations.verify import verify
 
 Make = Callable[..., Office]
+AROUND = Environment(
+    python="3.11.7", system="Linux", machine="x86_64", versions={}, gpu=False, memory_gb=16, disk_gb=64
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -54,6 +59,22 @@ def test_a_job_becomes_an_adapter_that_verifies_and_every_site_stores_it(office:
     assert (plan.masked, plan.minimum_cohort, plan.run) == (True, 3, run.name)
     assert all(plan.sha256 in shelf for shelf in made.hospitals.shelves.values())
     assert "5 of 5 sites recomputed the adapter" in run.report.read_text()
+
+
+def test_report_and_export_take_a_deployed_run(office: Make, tmp_path: Path) -> None:
+    """The same commands as for a simulated one; before its end there is nothing to export."""
+    made = office()
+    assert killed_at(made, 30)
+    with pytest.raises(DataError, match="no adapter in it"):
+        export_adapter(made.only().path, tmp_path / "out")
+    assert made.daemon().step()
+
+    out = export_adapter(made.only().path, tmp_path / "out")
+
+    assert {f.name: f.read_bytes() for f in out.iterdir()} == {
+        f.name: f.read_bytes() for f in made.only().adapter.iterdir()
+    }
+    assert made.only().report.read_text().startswith(f"partsong run {made.only().name}")
 
 
 def test_verify_notices_an_adapter_that_was_changed_after_the_run(office: Make) -> None:
@@ -234,16 +255,27 @@ def test_refusals_that_waiting_does_not_change_end_the_run_at_once(office: Make)
 
     assert run.told().state == "failed"
     assert "c did not accept the plan" in run.told().reason
+    capsule = make_capsule(ValueError("a text that stays"), site="c", run=run.name, round_id=1, environment=AROUND)
+    CapsuleShelf(run.capsules).keep(capsule)
     by_site = {found.site: (found.state, found.code) for found in explain(run)}
     assert by_site["c"] == ("refused", "budget")
     assert by_site["a"] == ("accepted", "")
+    (released,) = next(found.capsules for found in explain(run) if found.site == "c")
+    assert released.startswith(f"{capsule.id} (round 1, ValueError): ")
+    assert "a text that stays" not in released
 
 
 def test_a_plan_that_a_person_has_to_approve_is_proposed_until_it_is(office: Make) -> None:
-    """`state` is what a site says meanwhile."""
+    """`state` is what a site says meanwhile; the run's own state names where somebody has to act."""
     made = office()
     made.hospitals.refusals = dict.fromkeys("abc", "state")
-    asked = made.hospitals.lines.asked
+    asked, connected, said = made.hospitals.lines.asked, made.hospitals.connected, set()
+
+    def look() -> tuple[str, ...]:
+        said.add(made.only().told().reason)
+        return connected()
+
+    made.hospitals.connected = look
 
     def approve(site: str, phase: str, parcel: Parcel) -> Parcel:
         if phase == "propose" and len(asked) > 6:
@@ -254,7 +286,9 @@ def test_a_plan_that_a_person_has_to_approve_is_proposed_until_it_is(office: Mak
     run = made.played()
 
     assert run.told().state == "finished"
-    assert run.events.read_text().count('"site_refused"') > 3
+    assert said == {"", "waits for approval, or the end of a pause, at a, b, c"}
+    assert [phase for phase, site in asked if site == "d"].count("propose") > 1
+    assert run.events.read_text().count('"site_refused"') == 3
 
 
 def test_a_run_is_stopped_between_two_rounds_and_resumed(office: Make) -> None:
@@ -329,28 +363,6 @@ def test_a_site_that_was_away_is_offered_the_adapter_when_it_connects(office: Ma
 
     assert made.hospitals.shelves["e"][sha256] == made.hospitals.shelves["a"][sha256]
     assert {found.site for found in explain(run) if found.stored} == set(NAMES)
-
-
-def test_control_says_how_daemon_and_runs_stand(office: Make) -> None:
-    """What commands and dashboards see, from any thread."""
-    made = office()
-    daemon = made.daemon()
-    control = CoordinatorControl(
-        daemon, made.home, made.hospitals, consortium="trial", port=lambda: 7443, charter=lambda: made.signed
-    )  # fmt: skip
-    with control.feed.watch() as watcher:
-        begun = control.run(made.job())
-        daemon.step()
-        told = [event.event for event in iter(lambda: watcher.next(timeout_s=0), None)]
-    status, (run,) = control.status(), control.runs()
-
-    assert (begun.state, begun.standing.round) == ("waiting", 0)
-    assert (run.state, run.standing.round, run.standing.rounds, run.standing.phase) == ("finished", 3, 3, "")
-    assert [(s.site, s.state, s.rounds) for s in run.sites] == [(name, "reported", 3) for name in NAMES]
-    assert (status.ready, status.connected, status.members) == (True, NAMES, NAMES)
-    assert {"run_state", "round_opened", "phase_began", "site_reported", "round_summed", "adapter_stored"} <= set(told)
-    made.signed = None
-    assert [check.name for check in control.readiness() if not check.ok] == ["charter"]
 
 
 def test_a_thread_carries_runs_out_and_ends_when_it_is_told_to(office: Make) -> None:

@@ -87,7 +87,7 @@ def test_objects_that_are_no_message_make_an_empty_answer(objects: dict[str, byt
     """Whatever Flower's parsers raise; the empty answer counts as malformed."""
     out = grid(box())
 
-    reply = out._inflated(3, Answer(question="q", root="r", objects=objects))
+    reply = out._inflated(3, Answer(question="q", root="r", objects=objects), most_bytes=1000)
 
     assert not reply.has_error()
     assert not reply.content

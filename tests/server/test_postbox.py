@@ -185,3 +185,41 @@ def test_a_whole_answer_stays_and_an_unfinished_one_may_be_replaced() -> None:
         made.begin("q", run=7, root=old, objects=[old])
     assert made.begin("q", run=7, root=new, objects=[new]) == []
     assert made.take("q") == Answer(question="q", root=new, objects={new: b"new"})
+
+
+def test_what_was_thrown_away_takes_no_memory() -> None:
+    """Of an answer that grew too large nothing is kept, nor of a question whose time is over."""
+    clock = Clock()
+    made = box(question("q"), most=3, clock=clock)
+    small, large = b"12", b"34"
+    made.begin("q", run=7, root=name_of(small), objects=[name_of(small), name_of(large)])
+    made.add("q", object_id=name_of(small), content=small)
+
+    with pytest.raises(TooMuch):
+        made.add("q", object_id=name_of(large), content=large)
+
+    assert made._slots["q"].objects == {}
+    clock.now_s = 10.0
+    made.put(question("later", expires_s=20.0))
+    assert list(made._slots) == ["later"]
+
+
+def test_an_answer_that_comes_too_late_is_not_begun() -> None:
+    """Also where nobody has looked into the box since its question expired."""
+    clock = Clock()
+    made = box(question("q"), clock=clock)
+    clock.now_s = 10.0
+
+    with pytest.raises(NotAsked):
+        made.begin("q", run=7, root="r", objects=["r"])
+
+
+def test_an_answer_that_is_fetched_too_late_is_gone() -> None:
+    """It was whole in time, and nobody has looked into the box since."""
+    clock, data = Clock(), b"data"
+    made = box(question("q"), clock=clock)
+    made.begin("q", run=7, root=name_of(data), objects=[name_of(data)])
+    made.add("q", object_id=name_of(data), content=data)
+    clock.now_s = 10.0
+
+    assert made.take("q") is None

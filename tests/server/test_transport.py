@@ -15,6 +15,7 @@ from fleet_site import FleetSite
 from partsong.common.errors import ConfigError, TryAgain, WireError
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Loss
+from partsong.server.transport import _Bell
 
 OpenPort = Callable[..., Any]
 
@@ -191,6 +192,21 @@ def test_runs_do_not_mix(open_port: OpenPort) -> None:
         [Parcel(header=b"answer to run-a")],
         [Parcel(header=b"answer to run-b")],
     ]
+
+
+def test_whoever_waits_for_answers_hears_what_arrived_in_between() -> None:
+    """A ring before the wait ends it at once, for each listener and each only once; without one it ends by itself."""
+    bell = _Bell()
+    waits = [bell.listener(), bell.listener()]
+    heard = []
+
+    bell.ring()
+    for wait in waits:
+        wait(600)
+        wait(0.001)
+        heard.append(bell._rings)
+
+    assert heard == [1, 1]
 
 
 def test_certificates_change_while_connections_are_open(open_port: OpenPort) -> None:

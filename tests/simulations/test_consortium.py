@@ -65,7 +65,7 @@ def test_secrets_are_readable_by_their_owner_alone_and_vaults_hold_no_plain_text
     assert len(secrets) == 7
     assert {file.stat().st_mode & 0o777 for file in secrets} == {0o600}
     assert not any(b"not in plain text" in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-    (sealed,) = (run.site_folder("site-1") / "vault").iterdir()
+    (sealed,) = (run.site_folder("site-1") / "vault").glob("*.sealed")
     (run.site_folder("site-2") / "vault" / sealed.name).write_bytes(sealed.read_bytes())
     with pytest.raises(VaultError):
         made.members["site-2"].vault.read("plan")

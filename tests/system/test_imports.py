@@ -89,6 +89,20 @@ def test_every_key_of_the_configuration_has_a_docstring() -> None:
     assert bare == []
 
 
+def test_a_daemon_loads_no_accountant_before_it_is_asked() -> None:
+    """SciPy comes with the first epsilon: 70 MB that a daemon without such a question does without."""
+    modules = "partsong.server.up, partsong.client.up, partsong.common.selection"
+    asked = "partsong.common.accounting.epsilon([partsong.common.accounting.StepEvents(**event)], delta=1e-5)"
+    event = {"sampling_rate": 1.0, "noise_multiplier": 5.0, "steps": 1}
+    script = (
+        f"import sys, {modules}; event = {event}; print('scipy' in sys.modules); {asked}; print('scipy' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-P", "-c", script], check=True, capture_output=True, text=True)
+
+    assert done.stdout.split() == ["False", "True"]
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_one_package_and_no_bare_folder(tmp_path: Path) -> None:
     """Nothing named server, client or common reaches site-packages, and the YAML files are in."""

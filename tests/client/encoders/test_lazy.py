@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,24 @@ def test_two_plans_share_one_model_and_each_trains_as_if_it_were_alone(
     alone = [update(LoraTraining(host=starts[p.sha256], encoded=encoded, labels=()), p) for p in (first, second)]
     assert together == [*alone, alone[0]]
     assert np.frombuffer(together[0], np.float32).any()
+
+
+def test_a_model_makes_room_for_the_next_one(
+    make_host: Callable[..., Any], make_site_plan: Callable[..., Plan], data: DataConfig
+) -> None:
+    """Once another plan needs another adapter, nothing holds the one before, although both plans were trained."""
+    fedit = AdapterConfig(method="fedit")
+    plans = [
+        (make_site_plan(make_host(), data=SHORT), make_host()),
+        (make_site_plan(make_host(method="fedit"), data=SHORT, adapter=fedit), make_host(method="fedit")),
+    ]
+    lazy, gone = lazy_of(data), []
+
+    for plan, host in plans:
+        lazy.encode(
+            plan, number=1, frozen_F=host.take(trained=False), adapter_P=host.take(),
+            randomness=SeededRandomness(b"x"), on_step=lambda _p: None,
+        )  # fmt: skip
+        gone.append(weakref.ref(lazy._resident.host_for(plan)))
+
+    assert [ref() is None for ref in gone] == [True, False]

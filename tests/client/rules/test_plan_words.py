@@ -115,6 +115,7 @@ def changed(plan: Plan) -> dict[str, Plan]:
     }
     made = {name: {name: value} for name, value in other.items()}
     made["task"] |= {"labels": ("a", "b")}
+    made["rotation"] |= {"method": "fedrot"}
     found = {name: dataclasses.replace(plan, **change) for name, change in made.items()}
     if plan.dp is not None:
         for key, value in {

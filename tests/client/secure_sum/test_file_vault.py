@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from partsong.client.secure_sum.file_vault import FileVault, VaultError
+from partsong.client.secure_sum.file_vault import FORMAT, FORMAT_FILE, FileVault, VaultError
 from partsong.common.errors import TryAgain
 from partsong.simulations.secure_sum import found, next_header, run_round, set_up
 
@@ -18,6 +18,10 @@ KEY = bytes(range(32))
 
 def vault_of(folder: Path, key: bytes = KEY) -> FileVault:
     return FileVault(folder, key=key, entropy=os.urandom)
+
+
+def records_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name != FORMAT_FILE]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
@@ -45,7 +49,7 @@ def test_an_erased_record_is_gone(tmp_path: Path) -> None:
     vault.erase("run")
 
     assert vault.read("run") is None
-    assert list(tmp_path.iterdir()) == []
+    assert records_in(tmp_path) == []
 
 
 def test_a_changed_swapped_cut_or_foreign_file_is_refused(tmp_path: Path) -> None:
@@ -96,7 +100,7 @@ def test_a_write_that_fails_leaves_the_old_record(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     assert vault.read("run") == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["run.sealed"]
+    assert records_in(tmp_path) == ["run.sealed"]
 
 
 def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
@@ -121,4 +125,28 @@ def test_a_whole_run_works_on_disk(tmp_path: Path) -> None:
     for _ in range(2):
         opened = run_round(made, next_header(made, words=9), lambda i, _: np.full(9, i, np.uint64))
         assert (opened.words == 3).all()
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["run.sealed"]
+    assert records_in(tmp_path / "a") == ["run.sealed"]
+
+
+def test_a_vault_of_another_format_is_refused_by_name_and_left_as_it_is(tmp_path: Path) -> None:
+    """Of a later version, or of none; the control is the format that it has."""
+    vault_of(tmp_path).write("run", b"state")
+    before = (tmp_path / "run.sealed").read_bytes()
+
+    for other in (b"partsong vault 2\n", b"", FORMAT[:-1]):
+        (tmp_path / FORMAT_FILE).write_bytes(other)
+        with pytest.raises(VaultError, match="a vault of another format"):
+            vault_of(tmp_path)
+    (tmp_path / FORMAT_FILE).write_bytes(FORMAT)
+
+    assert (tmp_path / "run.sealed").read_bytes() == before
+    assert vault_of(tmp_path).read("run") == b"state"
+
+
+def test_a_vault_from_before_formats_had_names_is_taken_over(tmp_path: Path) -> None:
+    """It is of the first format, and says so from then on."""
+    vault_of(tmp_path).write("run", b"state")
+    (tmp_path / FORMAT_FILE).unlink()
+
+    assert vault_of(tmp_path).read("run") == b"state"
+    assert (tmp_path / FORMAT_FILE).read_bytes() == FORMAT

@@ -61,7 +61,7 @@ def by_hand(plan: Plan, *rounds: int) -> str:
 
 
 def following(plan: Plan, file: Path) -> Follower:
-    follower = Follower(file, charter=CHARTER)
+    follower = Follower(file)
     follower.start(plan, START_P)
     return follower
 
@@ -71,7 +71,7 @@ def test_the_copy_is_what_the_coordinator_computes(plan: Plan, tmp_path: Path) -
     follower = following(plan, tmp_path / "copy")
     found = [follower.adapter_sha256]
     for round_ in (1, 2):
-        follower.take(summed(plan, round_=round_, previous=round_ - 1), number=round_)
+        follower.take(summed(plan, round_=round_, previous=round_ - 1), number=round_, charter=CHARTER)
         found.append(follower.adapter_sha256)
 
     assert found == [digest(START_P), by_hand(plan, 1), by_hand(plan, 1, 2)]
@@ -80,11 +80,11 @@ def test_the_copy_is_what_the_coordinator_computes(plan: Plan, tmp_path: Path) -
 
 def test_a_restart_goes_on_with_the_optimizer_s_memory(plan: Plan, tmp_path: Path) -> None:
     """The file holds all of it."""
-    following(plan, tmp_path / "copy").take(summed(plan, round_=1, previous=0), number=1)
+    following(plan, tmp_path / "copy").take(summed(plan, round_=1, previous=0), number=1, charter=CHARTER)
     again = following(plan, tmp_path / "copy")
     assert again.adapter_sha256 == by_hand(plan, 1)
 
-    again.take(summed(plan, round_=2, previous=1), number=2)
+    again.take(summed(plan, round_=2, previous=1), number=2, charter=CHARTER)
 
     assert again.adapter_sha256 == by_hand(plan, 1, 2)
 
@@ -93,11 +93,11 @@ def test_a_sum_that_was_taken_changes_nothing(plan: Plan, tmp_path: Path) -> Non
     """Also an older one, and also after a restart."""
     follower = following(plan, tmp_path / "copy")
     for round_ in (1, 2):
-        follower.take(summed(plan, round_=round_, previous=round_ - 1), number=round_)
+        follower.take(summed(plan, round_=round_, previous=round_ - 1), number=round_, charter=CHARTER)
     whole = (tmp_path / "copy").read_bytes()
     for one in (follower, following(plan, tmp_path / "copy")):
-        one.take(summed(plan, round_=1, previous=0), number=1)
-        one.take(summed(plan, round_=2, previous=1), number=2)
+        one.take(summed(plan, round_=1, previous=0), number=1, charter=CHARTER)
+        one.take(summed(plan, round_=2, previous=1), number=2, charter=CHARTER)
 
     assert (tmp_path / "copy").read_bytes() == whole
 
@@ -107,11 +107,11 @@ def test_a_sum_out_of_order_is_refused_and_can_be_taken_later(plan: Plan, tmp_pa
     follower = following(plan, tmp_path / "copy")
     late = summed(plan, round_=7, previous=4, number=2)
     with pytest.raises(Refused, match="missing_result"):
-        follower.take(late, number=2)
+        follower.take(late, number=2, charter=CHARTER)
     assert follower.adapter_sha256 == digest(START_P)
 
-    follower.take(summed(plan, round_=4, previous=0, number=1), number=1)
-    follower.take(late, number=2)
+    follower.take(summed(plan, round_=4, previous=0, number=1), number=1, charter=CHARTER)
+    follower.take(late, number=2, charter=CHARTER)
 
     assert follower.adapter_sha256 != digest(START_P)
 
@@ -121,9 +121,9 @@ def test_a_sum_is_decoded_for_its_own_round_only(plan: Plan, tmp_path: Path) -> 
     follower = following(plan, tmp_path / "copy")
 
     with pytest.raises(Refused, match="other_query"):
-        follower.take(summed(plan, round_=1, previous=0), number=2)
+        follower.take(summed(plan, round_=1, previous=0), number=2, charter=CHARTER)
     with pytest.raises(Refused, match="other_query"):
-        follower.take(summed(plan, round_=1, previous=0, number=2), number=1)
+        follower.take(summed(plan, round_=1, previous=0, number=2), number=1, charter=CHARTER)
     assert follower.adapter_sha256 == digest(START_P)
 
 
@@ -133,8 +133,8 @@ def test_words_that_are_no_sum_leave_the_copy_as_it_was(plan: Plan, tmp_path: Pa
     bad_W = np.full(plan.encoding.words(), 2**64 - 1, np.uint64)
 
     with pytest.raises(SumOutOfRange):
-        follower.take(summed(plan, round_=1, previous=0, words=bad_W), number=1)
-    follower.take(summed(plan, round_=1, previous=0), number=1)
+        follower.take(summed(plan, round_=1, previous=0, words=bad_W), number=1, charter=CHARTER)
+    follower.take(summed(plan, round_=1, previous=0), number=1, charter=CHARTER)
 
     assert follower.adapter_sha256 == by_hand(plan, 1)
 
@@ -144,19 +144,19 @@ def test_a_full_disk_leaves_copy_and_number_together(
 ) -> None:
     """A number ahead of its copy would add the next sum to the wrong adapter."""
     follower = following(plan, tmp_path / "copy")
-    follower.take(summed(plan, round_=1, previous=0), number=1)
+    follower.take(summed(plan, round_=1, previous=0), number=1, charter=CHARTER)
 
     def full(_file: Path, _data: bytes) -> None:
         raise TryAgain("no space left")
 
     monkeypatch.setattr("partsong.client.secure_sum.follow.write_bytes", full)
     with pytest.raises(TryAgain):
-        follower.take(summed(plan, round_=2, previous=1), number=2)
+        follower.take(summed(plan, round_=2, previous=1), number=2, charter=CHARTER)
     assert follower.adapter_sha256 == by_hand(plan, 1)
     monkeypatch.setattr("partsong.client.secure_sum.follow.write_bytes", write_bytes)
 
     for round_ in (2, 3):
-        follower.take(summed(plan, round_=round_, previous=round_ - 1), number=round_)
+        follower.take(summed(plan, round_=round_, previous=round_ - 1), number=round_, charter=CHARTER)
 
     assert follower.adapter_sha256 == by_hand(plan, 1, 2, 3)
 
@@ -164,12 +164,12 @@ def test_a_full_disk_leaves_copy_and_number_together(
 def test_another_plan_takes_the_file_with_its_first_sum(plan: Plan, make_plan: MakePlan, tmp_path: Path) -> None:
     """Until then the copy of the plan before stands."""
     other = make_plan(run="another", masked=True)
-    following(plan, tmp_path / "copy").take(summed(plan, round_=1, previous=0), number=1)
+    following(plan, tmp_path / "copy").take(summed(plan, round_=1, previous=0), number=1, charter=CHARTER)
     follower = following(other, tmp_path / "copy")
     assert follower.adapter_sha256 == digest(START_P)
     assert following(plan, tmp_path / "copy").adapter_sha256 == by_hand(plan, 1)
 
-    follower.take(summed(other, round_=1, previous=0), number=1)
+    follower.take(summed(other, round_=1, previous=0), number=1, charter=CHARTER)
 
     assert following(plan, tmp_path / "copy").adapter_sha256 == digest(START_P)
 
@@ -177,7 +177,7 @@ def test_another_plan_takes_the_file_with_its_first_sum(plan: Plan, make_plan: M
 def test_any_changed_byte_is_a_damaged_file(plan: Plan, tmp_path: Path) -> None:
     """At every place, and cut at every place: never a copy that is silently another."""
     file = tmp_path / "copy"
-    following(plan, file).take(summed(plan, round_=1, previous=0), number=1)
+    following(plan, file).take(summed(plan, round_=1, previous=0), number=1, charter=CHARTER)
     good = file.read_bytes()
     changed = [good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :] for at in range(0, len(good), 5)]
     for bad in (*changed, *(good[:at] for at in range(0, len(good), 25))):

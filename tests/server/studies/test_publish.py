@@ -1,5 +1,6 @@
 """The published directory: plain PEFT, whole or not at all."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -26,20 +27,28 @@ from partsong.common.build import to_tree
 from partsong.common.config import AdapterConfig, DataConfig, ModelConfig, PrivacyConfig, SimulationConfig
 from partsong.common.plan import Plan
 from partsong.server.planning import Base, make_plan
-from partsong.server.report import guarantee, model_card, privacy_facts, provenance_facts, text_report
+from partsong.server.report.card import model_card
+from partsong.server.report.claims import guarantee, privacy_tree, provenance_tree
+from partsong.server.report.facts import Facts, RoundFacts
+from partsong.server.report.gather import facts_of
+from partsong.server.report.sources import Ending, Sources
+from partsong.server.report.text import text_report
 from partsong.server.studies.peft_options import peft_options
 from partsong.server.studies.publish import publish
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 LABELS = ("heart", "lung", "skin")
 MARKS = ("secrecy of the sum is not in place: words are encoded, not masked",)
-HISTORY: list[dict[str, Any]] = [
-    {"round": 1, "sites": ["a", "b"], "lost": {"c": "silent"}, "loss": 2.5, "epsilon": 1.25, "update_norm": 0.5,
-     "bytes_out": {"a": 1000, "b": 2000}, "reason": "", "seconds": 1.0},
-    {"round": 2, "sites": [], "lost": {"a": "failed", "b": "silent"}, "loss": None, "epsilon": 1.5,
-     "update_norm": 0.0, "bytes_out": {}, "reason": "round 2: 0 sites ready, 2 needed; no sum was opened",
-     "seconds": 1.0},
-]  # fmt: skip
+HISTORY = (
+    RoundFacts(
+        round=1, sites=("a", "b"), lost={"c": "silent"}, reason="", loss=2.5, epsilon=1.25,
+        bytes_out={"a": 1000, "b": 2000}, held_out_loss=None, held_out_exact=None,
+    ),
+    RoundFacts(
+        round=2, sites=(), lost={"a": "failed", "b": "silent"}, reason="round 2: 0 sites ready, 2 needed; no sum was opened",
+        loss=None, epsilon=1.5, bytes_out={}, held_out_loss=None, held_out_exact=None,
+    ),
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -83,14 +92,29 @@ def plan_of(host: ModelHost, mode: Any = "none", **privacy: Any) -> Plan:
     )
 
 
+def facts(plan: Plan, *, marks: tuple[str, ...] = MARKS, base_name: str = "tiny-llama") -> Facts:
+    """Facts of two rounds, with an epsilon of round numbers."""
+    rounds = HISTORY if plan.dp else tuple(dataclasses.replace(entry, epsilon=None) for entry in HISTORY)
+    ending = Ending(
+        base_name=base_name, config_sha256="c" * 64, marks=marks, checked_by=(), adapter_sha256="a" * 64
+    )  # fmt: skip
+    found = facts_of(
+        Sources(
+            plan=plan, charter=None, rounds=rounds, opened_rounds=2, versions={}, refused={}, simulated=True, ending=ending
+        )
+    )  # fmt: skip
+    if found.privacy is None:
+        return found
+    spent = dataclasses.replace(found.privacy, epsilon=1.25, epsilon_at_two_sites=1.875)
+    return dataclasses.replace(found, privacy=spent)
+
+
 def published(folder: Path, host: ModelHost, plan: Plan) -> Path:
-    epsilon = None if plan.dp is None else 1.25
+    found = facts(plan, base_name=host.name)
     publish(
         folder, plan=plan, trained_P=host.take(), frozen_F=host.take(trained=False),
         peft=peft_options(plan.lora, base_name=host.name),
-        privacy=privacy_facts(plan, epsilon=epsilon, at_two_sites=epsilon and 2 * epsilon, marks=MARKS),
-        provenance=provenance_facts(plan, history=HISTORY, config_sha256="c" * 64, base_name=host.name, secure_sum=None),
-        card=model_card(plan, epsilon=epsilon, marks=MARKS, base_name=host.name),
+        privacy=privacy_tree(found), provenance=provenance_tree(found), card=model_card(found, labels=plan.labels),
     )  # fmt: skip
     return folder
 
@@ -178,16 +202,12 @@ def test_nothing_in_the_directory_names_a_place_on_this_machine(mode: str, tmp_p
         assert "not-private" in texts["README.md"]
 
 
-@pytest.mark.parametrize(("mode", "epsilon"), [("none", None), ("dp", 1.25)])
-def test_the_report_says_what_was_not_protected_and_what_left(mode: str, epsilon: float | None) -> None:
+@pytest.mark.parametrize("mode", ["none", "dp"])
+def test_the_report_says_what_was_not_protected_and_what_left(mode: str) -> None:
     """Marks first; bytes by site; every round with who was lost and why."""
     plan = plan_of(host_of("tiny-llama"), mode)
-    history = [{**h, "epsilon": h["epsilon"] if epsilon else None} for h in HISTORY]
 
-    text = text_report(
-        plan, history=history, epsilon=epsilon, at_two_sites=epsilon and 2.0, marks=MARKS, base_name="tiny-llama",
-        secure_sum=None,
-    )  # fmt: skip
+    text = text_report(facts(plan))
 
     assert text.index(MARKS[0]) < text.index("Privacy")
     assert "  a: 1,000 bytes in all\n  b: 2,000 bytes in all" in text
@@ -204,12 +224,9 @@ def test_unit_relation_and_both_compositions_stand_with_every_epsilon(unit: str)
     """In the report, the model card and `privacy.json`; what is not covered follows from the unit."""
     host = host_of("tiny-llama")
     plan = plan_of(host, "dp", unit=unit, contribution_bound=3)
+    found = facts(plan, marks=())
 
-    text = text_report(
-        plan, history=HISTORY, epsilon=1.25, at_two_sites=1.875, marks=(), base_name="b", secure_sum=None
-    )
-    card = model_card(plan, epsilon=1.25, marks=(), base_name="b")
-    facts = privacy_facts(plan, epsilon=1.25, at_two_sites=1.875, marks=())
+    text, card, tree = text_report(found), model_card(found, labels=()), privacy_tree(found)
 
     relation = neighbours(unit)
     assert f"unit: one {unit}" in text
@@ -217,14 +234,14 @@ def test_unit_relation_and_both_compositions_stand_with_every_epsilon(unit: str)
     assert f"1.250 for a {unit} at one of them, 1.875 for a {unit} at two" in text
     assert f"{unit.capitalize()}-level differential privacy at every site: epsilon 1.25 at delta 0.0001" in card
     assert relation in card
-    assert facts["guarantee"] == guarantee(plan, epsilon=1.25)
+    assert tree["guarantee"] == guarantee(plan, epsilon=1.25)
     assert guarantee(plan_of(host), epsilon=None) is None
-    assert facts["guarantee"]["unit"] == unit
-    assert facts["guarantee"]["neighbours"] == relation
-    assert facts["guarantee"]["contribution_bound"] == (3 if unit == "patient" else None)
-    assert (facts["across_sites"]["disjoint"], facts["across_sites"]["unit_at_two_sites"]) == (1.25, 1.875)
+    assert tree["guarantee"]["unit"] == unit
+    assert tree["guarantee"]["neighbours"] == relation
+    assert tree["guarantee"]["contribution_bound"] == (3 if unit == "patient" else None)
+    assert (tree["across_sites"]["disjoint"], tree["across_sites"]["unit_at_two_sites"]) == (1.25, 1.875)
     single = "epsilon counts single records"
-    assert all((single in said) is (unit == "record") for said in (text, card, " ".join(facts["not_covered"])))
+    assert all((single in said) is (unit == "record") for said in (text, card, " ".join(tree["not_covered"])))
     assert ("the mean of at most 3 records" in text) is (unit == "patient")
 
 

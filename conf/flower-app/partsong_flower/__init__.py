@@ -1,0 +1,1 @@
+"""Hands Flower's messages to the installed partsong."""
