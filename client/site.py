@@ -204,11 +204,19 @@ class Site:
         return Answer(header=wire.encode(header), note=self._door.ready(self._purse.head))
 
     def _roster(self, roster: wire.Roster, vector: bytes, note: bytes) -> Answer:
-        """Seal the waiting update for the sites of the roster; answer Report. A second call finds nothing to seal."""
+        """Seal the waiting update for the sites of the roster; answer Report.
+
+        A second call finds nothing to seal. It gives the same bytes again if they were kept, as after a crash.
+        """
         plan = self._agreed(roster.plan_sha256)
+        header = wire.encode(wire.Report(site=self._name, round=roster.round, attempt=roster.attempt))
         waiting = self._waiting or self._left_waiting(plan, roster)
         if waiting is None or (waiting.number, waiting.attempt) != (roster.round, roster.attempt):
-            raise NotAgreed("state", "no update of that round waits here")
+            with _coded("state"):
+                kept = self._door.repeat(roster, note)
+            if kept is None:
+                raise NotAgreed("state", "no update of that round waits here")
+            return Answer(header=header, vector=kept[0], note=kept[1])
         with _coded("sum"):
             self._door.enter(roster, note, vector)
         # Used up, whatever happens next: where a commit fails, it may have been recorded all the same.
@@ -223,8 +231,7 @@ class Site:
         blocks = {UPDATE: update_P, LOSS: np.array([waiting.update.loss], np.float32)}
         words_W = seal(blocks, plan, number=roster.round, rng=self._chance(plan, roster.round).rounding)
         words, sealed = self._door.report(words_W)
-        header = wire.Report(site=self._name, round=roster.round, attempt=roster.attempt)
-        return Answer(header=wire.encode(header), vector=words, note=sealed)
+        return Answer(header=header, vector=words, note=sealed)
 
     def _step(self, message: wire.Confirm | wire.Unmask, take: Callable[[bytes], bytes], note: bytes) -> Answer:
         """Confirm the survivors, or give shares."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -60,7 +61,7 @@ def _dataclass(cls: type[Any], data: object, where: str) -> object:
     if not isinstance(data, Mapping):
         raise ConfigError(where or "configuration", found=_show(data), expected=f"the keys of {cls.__name__}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    hints = typing.get_type_hints(cls)
+    hints = _hints(typing.cast(Any, cls))
     for key in data:
         if key not in fields:
             raise unknown_key(str(key), fields, where=where)
@@ -75,6 +76,12 @@ def _dataclass(cls: type[Any], data: object, where: str) -> object:
         raise
     except ValueError as err:
         raise ConfigError(where or cls.__name__, found="values that do not fit together", expected=str(err)) from err
+
+
+@functools.cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    """Types of a class's fields; reading them anew took a fifth of the time of a message."""
+    return typing.get_type_hints(cls)
 
 
 def _literal(allowed: Sequence[object], data: object, where: str) -> object:

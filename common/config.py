@@ -255,18 +255,24 @@ class CohortConfig:
     """Fewest sites a sum may be made of; a round with fewer is aborted and its updates are lost."""
     report_timeout_s: float = 3600.0
     """How long a phase of a round waits for its sites."""
+    sample: int | None = None
+    """Sites that are asked in a round, drawn from the plan's hash; None: all. The draw is public, so it saves no
+    privacy budget."""
 
     def __post_init__(self) -> None:
         _positive(minimum=self.minimum, report_timeout_s=self.report_timeout_s)
+        if self.sample is not None and self.sample < self.minimum:
+            raise ValueError(f"sample of at least minimum={self.minimum}, not {self.sample}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SecureSumConfig:
     """How an update becomes words that add up, and what hides them."""
 
-    mode: Literal["full", "off"] = "full"
+    mode: Literal["full", "sum-only", "off"] = "full"
     """full: the coordinator learns the sum and nothing else (common/PROTOCOL.md). off: it could read each site's
-    update; every output of the run says so."""
+    update; every output of the run says so. sum-only: off, but with the floors that `full` would have, so that rounds
+    end as they would; for simulations of many sites."""
     minimum_honest: int | None = None
     """Fewest honest sites a sum must hide among. None: 3, or all where there are fewer sites."""
     corrupt_tolerance: int | None = None
@@ -286,7 +292,7 @@ class SecureSumConfig:
         _within(8, 32, field_bits=self.field_bits)
         _positive(update_clip=self.update_clip)
         _within(2, 1_000_000, minimum_honest=self.minimum_honest)
-        if self.weights and (self.mode == "off" or not all(1 <= weight <= 100 for weight in self.weights)):
+        if self.weights and (self.mode != "full" or not all(1 <= weight <= 100 for weight in self.weights)):
             raise ValueError("weights between 1 and 100, and only with mode=full: they stand in the charter")
         _within(0, 1_000_000, check_window=self.check_window)
         _within(0, 1_000_000, corrupt_tolerance=self.corrupt_tolerance)
@@ -296,10 +302,11 @@ class SecureSumConfig:
 class PartitionConfig:
     """How one dataset becomes several sites, in a simulation."""
 
-    kind: Literal["natural", "iid", "dirichlet", "column"] = "natural"
-    """natural: as the data comes (one file or one built-in site each)."""
+    kind: Literal["natural", "iid", "dirichlet", "quantity", "column"] = "natural"
+    """natural: as the data comes (one file or one built-in site each). dirichlet: skewed labels. quantity: skewed
+    sizes."""
     alpha: float = 0.5
-    """dirichlet: small is skewed."""
+    """dirichlet, quantity: small is skewed."""
     column: str | None = None
     """column: one site per value of this field."""
     seed: int = 0
@@ -337,6 +344,8 @@ class SimulationConfig:
     drop: tuple[str, ...] = ()
     """Scripted drop-outs: `SITE@ROUND:train` (before READY), `report` (after it, the default), `confirm` or `unmask`
     (after its report, which then stays in the sum)."""
+    faults: str | None = None
+    """YAML file of scripted faults (docs/faults.md): drop-outs, delays, cuts, kills, corruption, lies, wrong clocks."""
     evaluate_every: int = 1
     """Rounds between evaluations of the held-out set by the simulator, the last round included; 0: none."""
     evaluate_limit: int | None = None

@@ -5,6 +5,7 @@ A site accepts it once; each round's query must then lie inside it. It holds dat
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -91,7 +92,7 @@ class DpPlan:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: the hash is kept
 class Plan:
     """One run, from its first to its last round."""
 
@@ -154,7 +155,7 @@ class Plan:
         if any(not specs_of(self.layout, turn) for turn in self.turns):
             raise ValueError("turns that train at least one tensor")
 
-    @property
+    @functools.cached_property
     def sha256(self) -> str:
         """What the messages of the run refer to."""
         return sha256_of(self)

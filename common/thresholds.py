@@ -65,3 +65,11 @@ def smallest_sum(*, roster: int, floors: Floors) -> int:
         # Each survivor's own secret is rebuilt from the other survivors.
         share_threshold(roster=roster, corrupt=corrupt) + 1,
     )
+
+
+def smallest_roster(floors: Floors, *, plan_minimum: int, members: int) -> int:
+    """Fewest READY sites that a sum can come of; more than there are, if none can."""
+    for size in range(1, members + 1):
+        if size >= max(floors.minimum_cohort, plan_minimum, smallest_sum(roster=size, floors=floors)):
+            return size
+    return members + 1

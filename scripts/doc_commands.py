@@ -2,7 +2,8 @@
 
 Commands are the lines that begin with `$ ` in blocks marked `console`. They run from the repository's root, in order,
 each document in one folder of its own for files it makes. A command that fails, or a line of shown output marked with
-`(shown)` that is not printed, stops with exit code 1. `RUN` in a command is the newest run directory.
+`(shown)` that is not printed, stops with exit code 1. `RUN` in a command is the newest run directory. The deployment
+page's numbered steps need several machines: `loopback_deploy.py` plays them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+
+import loopback_deploy
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -45,6 +48,8 @@ def main() -> int:
                 print(f"{name}: exit code {ended.returncode} from: {command}", file=sys.stderr)
                 return 1
             done += 1
+        if Path(name).resolve() == loopback_deploy.PAGE and loopback_deploy.main() != 0:
+            return 1
     print(f"{done} documented commands ran")
     return 0
 

@@ -31,7 +31,7 @@ BASE = ROOT / "tests" / "fixtures" / "tiny-llama"
 PARTSONG = (sys.executable, "-P", "-m", "partsong")
 SITES = ("north", "south", "west")
 MOST_COMMANDS = 12
-COMMAND_LIMIT_S, RUN_LIMIT_S, LOOK_S = 120.0, 300.0, 0.1
+COMMAND_LIMIT_S, RUN_LIMIT_S, END_LIMIT_S, LOOK_S = 300.0, 600.0, 30.0, 0.1
 STEP = re.compile(r"^## (\d+)\. .*\n\n```sh\n(.*)\n```", re.MULTILINE)
 AFTER = re.compile(r"^## The adapter\n(.*?)^## ", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```sh\n(.*?)\n```", re.MULTILINE | re.DOTALL)
@@ -162,14 +162,14 @@ class Setting:
     run: str = "rounds=2 training.steps_per_round=1 model.threads=1 max_length=64"
     before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By machine: put before each of its commands."""
-    init: str = ""
-    """Further settings of every site."""
+    init: Mapping[str, str] = field(default_factory=dict)
+    """By site: further settings of it."""
 
     def exchanges(self) -> tuple[tuple[str, str], ...]:
         """List what of the page is exchanged. Each has to be found in it."""
         return (
             ("--name hub.example", f"--name {self.address} --port {self.port}"),
-            ("--model /srv/model", f"--model {self.base} {self.init}".rstrip()),
+            ("--model /srv/model", f"--model {self.base}"),
             ("model.source=/srv/model", f"model.source={self.base}"),
             ("rounds=10 max_length=512", self.run),
             (" ".join(f"--site {site}" for site in SITES), " ".join(f"--site {site}" for site in self.sites)),
@@ -227,15 +227,17 @@ class Rehearsal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End whatever still runs, sites first."""
-        for one in reversed(self.running):
-            one.process.terminate()
-        for one in reversed(self.running):
-            try:
-                one.process.wait(20)
-            except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait()
+        """End whatever still runs; the coordinator last, so that the sites can take their leave."""
+        for is_hub in (False, True):
+            group = [one.process for one in self.running if (one.machine is self.hub) is is_hub]
+            for process in group:
+                process.terminate()
+            for process in group:
+                try:
+                    process.wait(END_LIMIT_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
     def play(self, step: str) -> None:
         """Do what one command of the page says, wherever it is typed.
@@ -301,6 +303,7 @@ class Rehearsal:
         elif ".draft.json" in step:
             site.do(f"{step} --yes-i-compared")
         else:
+            step += f" {self.setting.init.get(site.name, '')}" if " init " in step else ""
             said = site.do(step.replace("PLAN", self._plans.get(site.name, "PLAN")))
             self._heard += HEARD.findall(said)
 
@@ -347,9 +350,8 @@ class Rehearsal:
         return (file for file in (machine.folder / name, machine.folder / "mail" / name) if file.is_file())
 
 
-def main() -> int:
+def main(page: Path = PAGE) -> int:
     """Play the page and look at the results."""
-    page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
     begun_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="partsong-deploy-") as scratch:
         try:
@@ -366,4 +368,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(Path, sys.argv[1:2])))

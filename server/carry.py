@@ -49,8 +49,9 @@ class Link(Protocol):
 class Pace:
     """How long the daemon waits for what; tests take less."""
 
-    settle_s: float = 10.0
-    """Nobody new for so long, and a run begins without those that are not expected."""
+    settle_s: float = 25.0
+    """Nobody new for so long, and a run begins without those that are not expected. Longer than the longest pause
+    between two tries of a site that has lost the coordinator (20 s), so that an outage costs nobody a round."""
     retry_s: float = 20.0
     """Between two tries to have the plan accepted, once the first ones have failed."""
 

@@ -6,14 +6,16 @@ words on their way into the sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from partsong.common import events, wire
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.errors import PartsongError, Refused, RoundAborted, WireError
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.fixed_point import SumOutOfRange
+from partsong.common.thresholds import Floors
 from partsong.server import rounds
+from partsong.server.cohort import cohort_of
 from partsong.server.desk import Desk, Outcome, PlainDesk, Query
 from partsong.server.exchange import Exchange, Parcel
 from partsong.server.rounds import Loss, Phase, Round
@@ -33,7 +35,15 @@ class Coordinator:
     """Runs rounds of one plan over an exchange."""
 
     def __init__(
-        self, exchange: Exchange, plan: Plan, *, timeout_s: float, listen: events.Listener, sums: MaskedSums | None
+        self,
+        exchange: Exchange,
+        plan: Plan,
+        *,
+        timeout_s: float,
+        listen: events.Listener,
+        sums: MaskedSums | None,
+        sample: int | None = None,
+        floors: Floors | None = None,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -43,11 +53,13 @@ class Coordinator:
             timeout_s: how long a phase waits for its sites.
             listen: told what happens.
             sums: the secure sum of the run; None for a plan without one.
+            sample: sites that are asked in a round; None: all.
+            floors: for a plan without a secure sum, those of the one whose place it takes; None: the plan's alone.
         """
         if (sums is not None) != plan.masked:
             raise ValueError("the secure sum for a masked plan, and for no other")
         self._exchange, self._plan, self._timeout_s, self._listen = exchange, plan, timeout_s, listen
-        self._sums = sums
+        self._sums, self._sample, self._floors = sums, sample, floors
         self._address: dict[str, int] = {}
         self._adapter: tuple[FloatVec, ...] = ()
         """Frozen part and start, as proposed."""
@@ -73,7 +85,7 @@ class Coordinator:
         self._adapter = frozen_F, start_P
         parcel = self._proposal()
         refused: list[str] = []
-        everybody = self._exchange.addresses()
+        everybody = self._drawn_first() or self._exchange.addresses()
         answers = self._exchange.ask(dict.fromkeys(everybody, parcel), phase="propose", timeout_s=self._timeout_s)
         for address, answer in answers:
             if why_not := self._enrol(address, answer):
@@ -99,11 +111,11 @@ class Coordinator:
               that shares keys but was not connected when the run began or went on;
             - words that are no encoded vector end the round, not the run. Whose they were cannot be told from a sum.
         """
-        self._welcome()
+        cohort = self._cohort(query.round)
         self._catch_up()  # before the desk, with which the round's deadline starts
         masked = None if self._sums is None else self._sums.desk(query, wait_s=2 * self._timeout_s)
-        desk: Desk = masked or PlainDesk(self._plan, query)
-        state = Round(number=query.round, attempt=query.attempt, cohort=self.sites, phases=desk.phases)
+        desk: Desk = masked or PlainDesk(self._plan, query, floors=self._floors, members=len(cohort))
+        state = Round(number=query.round, attempt=query.attempt, cohort=cohort, phases=desk.phases)
         self._listen(events.RoundOpened(round=query.round, sites=state.cohort))
         bytes_out: dict[str, int] = {}
         try:
@@ -161,9 +173,39 @@ class Coordinator:
         except RoundAborted as err:
             raise RunNotStarted(f"run {self._plan.run}: {err}; no record was read") from err
 
-    def _welcome(self) -> None:
+    def _known(self) -> dict[str, int]:
+        """Address of every connected site by its name, where the plan need not reach a site before its first round.
+
+        That is so in a run of samples without the secure sum, whose keys all sites agree on beforehand, and over a
+        transport that knows who is connected.
+        """
+        if self._sample is None or self._sums is not None:
+            return {}
+        found = {self._exchange.site_at(address): address for address in self._exchange.addresses()}
+        return {} if None in found else {name: address for name, address in found.items() if name is not None}
+
+    def _drawn_first(self) -> tuple[int, ...]:
+        """Addresses of the first round's sites; none, where everybody is asked at the beginning."""
+        known = self._known()
+        return tuple(known[name] for name in self._draw(known, number=1))
+
+    def _draw(self, names: Iterable[str], *, number: int) -> tuple[str, ...]:
+        if self._sample is None:
+            return tuple(sorted(names))
+        return cohort_of(names, plan_sha256=self._plan.sha256, number=number, size=self._sample)
+
+    def _cohort(self, number: int) -> tuple[str, ...]:
+        """Say who is asked in a round, after the plan was sent to those of them that do not have it yet."""
+        known = self._known()
+        drawn = self._draw(known, number=number)
+        self._welcome({known[name] for name in drawn} if known else set(self._exchange.addresses()))
+        if not known:
+            return self._draw(self.sites, number=number)
+        return tuple(name for name in drawn if name in self._address)
+
+    def _welcome(self, addresses: Collection[int]) -> None:
         """Send the plan to sites that have come since; of a masked run those that have keys can take part."""
-        new = {a for a in self._exchange.addresses() if self._may_come(a)} - set(self._address.values())
+        new = {a for a in addresses if self._may_come(a)} - set(self._address.values())
         if not new:
             return
         answers = self._exchange.ask(
@@ -266,7 +308,7 @@ class Coordinator:
             return f"{accept.site}: its name is taken"
         if self._sums is not None and not self._sums.lists(accept.site):
             return f"{accept.site}: is not in the charter"
-        if len(self._address) >= self._plan.encoding.max_sites:
+        if self._sample is None and len(self._address) >= self._plan.encoding.max_sites:
             return f"{accept.site}: a sum holds {self._plan.encoding.max_sites} sites at most"
         self._address[accept.site] = address
         return ""

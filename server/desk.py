@@ -15,6 +15,7 @@ from partsong.common.adapter import FloatVec, digest
 from partsong.common.errors import WireError
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.opened import Opened
+from partsong.common.thresholds import Floors, smallest_roster, smallest_sum
 from partsong.server.aggregate import Accumulator
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import PLAIN, Phase, Round
@@ -84,19 +85,32 @@ class PlainDesk:
 
     phases = PLAIN
 
-    def __init__(self, plan: Plan, query: Query) -> None:
-        """Prepare a round."""
-        self._plan, self._query = plan, query
-        self._total = Accumulator(plan=plan, number=query.round)
+    def __init__(self, plan: Plan, query: Query, *, floors: Floors | None = None, members: int = 0) -> None:
+        """Prepare a round.
 
-    def needed(self, phase: Phase) -> int:  # noqa: ARG002 - the same in both
-        """Give the plan's floor."""
-        return self._plan.minimum_cohort
+        Args:
+            plan: of the run.
+            query: of the round.
+            floors: of the secure sum whose place this takes; None: the plan's floor alone.
+            members: sites that may take part, where there are `floors`.
+        """
+        self._plan, self._query, self._floors, self._members = plan, query, floors, members
+        self._total, self._roster = Accumulator(plan=plan, number=query.round), 0
+
+    def needed(self, phase: Phase) -> int:
+        """Give the plan's floor, or what the secure sum would need."""
+        minimum = self._plan.minimum_cohort
+        if self._floors is None:
+            return minimum
+        if phase is Phase.READY:
+            return smallest_roster(self._floors, plan_minimum=minimum, members=self._members)
+        return max(smallest_sum(roster=self._roster, floors=self._floors), minimum)
 
     def parcels(self, phase: Phase, sites: Sequence[str]) -> Mapping[str, Parcel]:
         """OPEN, then ROSTER; the same for all."""
         if phase is Phase.READY:
             return dict.fromkeys(sites, opening(self._plan, self._query, summed=0))
+        self._roster = len(sites)
         return dict.fromkeys(sites, Parcel(header=wire.encode(roster(self._plan, self._query, sites))))
 
     def take(self, phase: Phase, site: str, answer: Parcel) -> None:

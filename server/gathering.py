@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from partsong.common.charter import Charter
 from partsong.common.errors import PartsongError
 from partsong.common.plan import Plan
-from partsong.server.secure_sum.masked_desk import smallest_roster
+from partsong.common.thresholds import smallest_roster
 
 
 class SitesMissing(PartsongError):

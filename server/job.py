@@ -25,9 +25,9 @@ from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError, DataError
 from partsong.common.files import make_folder, write_bytes, write_json
 from partsong.common.plan import Plan
+from partsong.common.thresholds import smallest_roster
 from partsong.server.adapter_file import keep_start, read_adapter
 from partsong.server.planning import Base, make_plan
-from partsong.server.secure_sum.masked_desk import smallest_roster
 
 JOB, BASE, START = "job.yaml", "base.json", "start.safetensors"
 _LARGEST_TEXT = 1 << 24
@@ -135,8 +135,12 @@ def _check(config: JobConfig, charter: Charter) -> None:
     """Refuse what only a simulation may ask for, and what the charter decides."""
     if config.secure_sum.mode != "full":
         raise ConfigError(
-            "secure_sum.mode", found="off", expected="full: in a deployment the coordinator learns the sum only"
+            "secure_sum.mode",
+            found=config.secure_sum.mode,
+            expected="full: in a deployment the coordinator learns the sum only",
         )
+    if config.cohort.sample is not None:
+        raise ConfigError("cohort.sample", found=str(config.cohort.sample), expected="nothing: a deployment asks all")
     decided = {"minimum_honest": charter.minimum_honest, "corrupt_tolerance": charter.corrupt_tolerance}
     for name, value in decided.items():
         if getattr(config.secure_sum, name) not in (None, value):

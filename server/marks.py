@@ -5,6 +5,10 @@ from __future__ import annotations
 from partsong.common.plan import Plan
 
 UNMASKED = "UNMASKED: secure_sum=off; whoever runs the coordinator could read each site's update"
+SUM_ONLY = (
+    "SUM ONLY: secure_sum=sum-only; the secure sum's floors without its masks, keys and signatures: whoever runs the "
+    "coordinator could read each site's update"
+)
 NOT_PRIVATE = "NOT PRIVATE: privacy.mode=none; no clipping, no noise, no guarantee for any record"
 SEEDED = "SEEDED: sampling is repeatable; for tests only"
 

@@ -110,11 +110,16 @@ class Postbox:
             return next((data for data in found if data is not None), None)
 
     def confirm(self, question_id: str) -> None:
-        """Stop handing a question over: the site has it on disk. An unknown one is no error, it may have expired."""
+        """Stop handing a question over: the site has it on disk.
+
+        Raises:
+            NotAsked: no such question waits. The site need not work on it: it has expired, or its coordinator was
+                killed since and will ask anew.
+        """
         with self._lock:
-            if slot := self._slots.get(question_id):
-                slot.is_confirmed = True
-                slot.question = replace(slot.question, head=b"", tree=b"", objects={})
+            slot = self._asked(question_id)
+            slot.is_confirmed = True
+            slot.question = replace(slot.question, head=b"", tree=b"", objects={})
 
     def begin(self, question_id: str, *, run: int, root: str, objects: Iterable[str]) -> list[str]:
         """Announce an answer and give the ids of what is missing of it; after a broken connection that is the rest.

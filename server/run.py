@@ -20,6 +20,7 @@ from partsong.common.adapter import FloatVec
 from partsong.common.errors import PartsongError, RoundAborted
 from partsong.common.methods import ServerState
 from partsong.common.plan import Plan
+from partsong.common.thresholds import Floors
 from partsong.server.checkpoint import Checkpoints, Saved
 from partsong.server.coordinator import Coordinator, RunNotStarted
 from partsong.server.desk import Outcome, Query
@@ -64,6 +65,10 @@ class Terms:
     """How long a phase waits for its sites."""
     check_window: int
     """Newest rounds whose masked vectors are kept."""
+    sample: int | None = None
+    """Sites that are asked in a round; None: all."""
+    floors: Floors | None = None
+    """Of the secure sum, for a plan that goes without it but is to end as if it did not; None: the plan's alone."""
     expected: tuple[str, ...] = ()
     """Sites without which no round is begun; one that is missing from a sum is named as a failure."""
 
@@ -93,6 +98,7 @@ class Run:
         listen: events.Listener,
         score: Score = lambda _number, _adapter_P: {},
         stopping: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Prepare; nothing is read, written or sent yet.
 
@@ -102,9 +108,11 @@ class Run:
             listen: told what happens.
             score: asked after each round, before it is saved.
             stopping: asked before each round whether the run is to stop.
+            clock: Unix time in seconds.
         """
         self._terms, self._plan, self._files = terms, terms.plan, files
         self._listen, self._score, self._stopping = listen, score, stopping
+        self._clock = clock
         self._checkpoints = Checkpoints(files.path)
         self._sums: MaskedSums | None = None
         self._saved = Saved(round=0, state=ServerState(adapter_P=terms.start_P.astype(np.float64)), facts={})
@@ -151,7 +159,13 @@ class Run:
         """
         terms = self._terms
         coordinator = Coordinator(
-            exchange, self._plan, timeout_s=terms.report_timeout_s, listen=self._listen, sums=self._sums
+            exchange,
+            self._plan,
+            timeout_s=terms.report_timeout_s,
+            listen=self._listen,
+            sums=self._sums,
+            sample=terms.sample,
+            floors=terms.floors,
         )
         accepted = coordinator.propose(terms.frozen_F, terms.start_P)
         if missing := sorted(set(terms.expected) - set(accepted)):
@@ -182,6 +196,7 @@ class Run:
             self._plan,
             journal=SumJournal(self._files.coordinator),
             check_window=self._terms.check_window,
+            clock=self._clock,
         )
 
     def _lost_rounds(self, *, after: int, recovered: set[int]) -> list[dict[str, Any]]:

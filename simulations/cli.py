@@ -192,7 +192,9 @@ def verify(
 
 @app.command(rich_help_panel=RESEARCH)
 def bench(
-    name: Annotated[Literal["aggregate", "dp", "secure-sum", "round"], typer.Argument(help="What to measure.")],
+    name: Annotated[
+        Literal["aggregate", "dp", "secure-sum", "round", "simulation"], typer.Argument(help="What to measure.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Measure against peers in one interleaved run; takes minutes."""

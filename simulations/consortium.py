@@ -24,7 +24,7 @@ from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, DataError
 from partsong.common.files import make_folder, sync_folder, write_bytes
 from partsong.common.keys import Identity, fingerprint
-from partsong.common.thresholds import Floors, default_tolerance, smallest_sum
+from partsong.common.thresholds import Floors, default_tolerance, smallest_roster, smallest_sum
 from partsong.server.secure_sum.masked_sums import Trust
 from partsong.simulations.run_dir import RunDir
 
@@ -65,6 +65,31 @@ def floors_of(config: SimulationConfig, *, sites: int) -> Floors:
             expected="a sum that hides its summands",
             remedy="take more sites, or ask for secure_sum=off, which every output of the run will say",
         )
+    return floors
+
+
+def sum_floors(config: SimulationConfig, *, sites: int) -> Floors | None:
+    """Give the floors of a run's sums; None where the plan's minimum is the only one.
+
+    Raises:
+        ConfigError: no sum keeps them, or none over a sample of the sites.
+    """
+    sample = min(sites, config.cohort.sample or sites)
+    if config.secure_sum.mode == "off":
+        return None
+    if config.secure_sum.mode == "sum-only":
+        return floors_of(config, sites=sample)
+    floors = floors_of(config, sites=sites)
+    if sample < sites and config.privacy.mode == "none":
+        raise ConfigError(
+            "cohort.sample",
+            found=f"{sample} of {sites} sites without privacy",
+            expected="privacy=dp: without noise no site seals for a roster that differs by few sites from the last one",
+            remedy="ask all sites, or ask for secure_sum=sum-only, which every output of the run will say",
+        )
+    least = smallest_roster(floors, plan_minimum=config.cohort.minimum, members=sites)
+    if sample < least:
+        raise ConfigError("cohort.sample", found=str(sample), expected=f"at least {least}, or no sum can be opened")
     return floors
 
 

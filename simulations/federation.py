@@ -10,27 +10,33 @@ import dataclasses
 import math
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, RecordDict
 
 from partsong.client.app import make_app as make_client_app
+from partsong.client.budget.ledger import Ledger
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import Scores
 from partsong.client.model.lora import public_start
-from partsong.client.site import Watch
+from partsong.client.site import Site, Watch
 from partsong.client.train import score
 from partsong.common import events
 from partsong.common.adapter import FloatVec, flatten
+from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, PartsongError
 from partsong.common.files import write_json
 from partsong.common.keys import Signer
 from partsong.common.plan import Plan
 from partsong.server.app import make_app as make_server_app
+from partsong.server.exchange import Exchange
 from partsong.server.planning import Base, make_plan
 from partsong.server.run import Diverged, Result, Run, Terms
-from partsong.simulations.consortium import floors_of, found
-from partsong.simulations.faults import Drop, Faulty, parse_drop
+from partsong.simulations.consortium import found, sum_floors
+from partsong.simulations.faults.clock import VirtualClock
+from partsong.simulations.faults.exchange import CoordinatorKilled, Director, FaultyExchange
+from partsong.simulations.faults.script import Script, draw, parse_drop, read_script, write_script
 from partsong.simulations.in_the_clear import InTheClear
 from partsong.simulations.local_grid import LocalGrid
 from partsong.simulations.prepare import Prepared, labels_of
@@ -73,7 +79,9 @@ class Federation:
         self._stopping = threading.Event()
         # The start depends on the public seed only, whatever was trained on this host before.
         start_P, self._frozen_F = fresh_adapter(prepared)
-        self.plan, self._drops = draft(prepared, self._names, run=run.name)
+        self.plan, script = draft(prepared, self._names, run=run.name)
+        if script.faults:
+            write_script(script, run.path)
         config = prepared.config
         self._consortium = found(self._names, config, run) if self.plan.masked else None
         terms = Terms(
@@ -83,12 +91,18 @@ class Federation:
             trust=None if self._consortium is None else self._consortium.trust,
             report_timeout_s=config.cohort.report_timeout_s,
             check_window=config.secure_sum.check_window,
+            sample=config.cohort.sample,
+            floors=sum_floors(config, sites=len(self._names)) if config.secure_sum.mode == "sum-only" else None,
         )
         self._clear = (
             InTheClear(self.plan, start_P=start_P, frozen_F=self._frozen_F) if config.measure_aggregation else None
         )
         self._summed: tuple[str, ...] = ()
-        self._run = Run(terms, run, listen=self._hear, score=self._score)
+        self._terms, self._clock = terms, VirtualClock()
+        signer = None if self._consortium is None else self._consortium.trust.signer
+        self._director = Director(script, restart=self._restart, clock=self._clock, signer=signer)
+        self._sites: dict[str, tuple[Site, Ledger]] = {}
+        self._run = self._coordinator()
 
     @property
     def signer(self) -> Signer | None:
@@ -110,26 +124,53 @@ class Federation:
             TryAgain: the disk is full; resume later.
         """
         self._run.begin()
-        return self._play()
-
-    def _play(self) -> Result:
-        """Let coordinator and sites talk until the last round is done."""
-        made = {
-            name: make_site(name, self._prepared, self._dir, self._consortium, watch=self._watch(name))
-            for name in self._names
-        }
-        app = make_client_app(lambda context: made[str(context.node_config["site"])][0])
-        grid = LocalGrid(Faulty(app, self._drops), self._names, on_error=self._on_site_error)
-        results: list[Result] = []
-        server = make_server_app(lambda exchange: results.append(self._run.play(exchange)))
+        app = make_client_app(lambda context: self._sites[str(context.node_config["site"])][0])
+        grid = LocalGrid(app, self._names, on_error=self._on_site_error)
         try:
-            server(grid, Context(run_id=0, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+            for name in self._names:
+                self._sites[name] = self._start(name)
+            return self._play(grid)
         finally:
             self._stopping.set()
             grid.close()
-            for _, ledger in made.values():
+            for _, ledger in self._sites.values():
                 ledger.close()
+
+    def _play(self, grid: LocalGrid) -> Result:
+        """Let coordinator and sites talk until the last round is done, however often the script kills the former."""
+        results: list[Result] = []
+
+        def main(exchange: Exchange) -> None:
+            faulty = FaultyExchange(exchange, self._director, site_at=grid.site_at)
+            results.append(self._run.play(faulty))
+
+        server = make_server_app(main)
+        while not results:
+            try:
+                server(grid, Context(run_id=0, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+            except CoordinatorKilled:
+                self._run = self._coordinator()
+                self._run.begin()
         return results[0]
+
+    def _coordinator(self) -> Run:
+        """Start the coordinator's process on its disk."""
+        return Run(self._terms, self._dir, listen=self._hear, score=self._score, clock=self._clock)
+
+    def _start(self, name: str) -> tuple[Site, Ledger]:
+        return make_site(
+            name,
+            self._prepared,
+            self._dir,
+            self._consortium,
+            watch=self._watch(name),
+            clock=self._clock.of(name),
+        )
+
+    def _restart(self, name: str) -> None:
+        """End a site's process and start it on its disk."""
+        self._sites.pop(name)[1].close()
+        self._sites[name] = self._start(name)
 
     def _score(self, number: int, adapter_P: FloatVec) -> dict[str, Any]:
         """Score the held-out records in the rounds that ask for it."""
@@ -178,7 +219,7 @@ class Federation:
         )
 
 
-def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan, tuple[Drop, ...]]:
+def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan, Script]:
     """Turn a configuration into the plan and the scripted faults of a run of `names`; writes nothing.
 
     Raises:
@@ -200,14 +241,13 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             "privacy.delta", found=f"{config.privacy.delta:g} with {largest} {unit}s", expected=f"below {1 / largest:g}"
         )
     start_P, frozen_F = fresh_adapter(prepared)
-    if config.secure_sum.mode == "full":
-        floors_of(config, sites=len(names))
+    sum_floors(config, sites=len(names))
     try:
         plan = make_plan(
             config,
             # The plan's digest seeds the rotation, so runs of one seed agree only if the plan names no time.
             run=run if config.seed is None else f"{config.study}-seed-{config.seed}",
-            max_sites=len(names),
+            max_sites=min(len(names), config.cohort.sample or len(names)),
             base=Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout),
             labels=labels_of(prepared),
             frozen_F=frozen_F,
@@ -215,7 +255,14 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
         )
     except ValueError as err:
         raise ConfigError("secure_sum", found="an encoding that cannot be", expected=str(err)) from err
-    return plan, tuple(parse_drop(d, sites=names, rounds=config.rounds) for d in config.drop)
+    return plan, _script(config, names)
+
+
+def _script(config: SimulationConfig, names: tuple[str, ...]) -> Script:
+    """Draw the faults of a run."""
+    asked = Script() if config.faults is None else read_script(Path(config.faults))
+    drops = tuple(parse_drop(text, sites=names, rounds=config.rounds) for text in config.drop)
+    return draw(dataclasses.replace(asked, faults=(*asked.faults, *drops)), sites=names, rounds=config.rounds)
 
 
 def fresh_adapter(prepared: Prepared) -> tuple[FloatVec, FloatVec]:

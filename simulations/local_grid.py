@@ -82,6 +82,10 @@ class LocalGrid(Grid):
         """All nodes; they are always connected."""
         return list(self._contexts)
 
+    def site_at(self, node: int) -> str:
+        """The site that a node stands for."""
+        return str(self._contexts[node].node_config["site"])
+
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Start the sites on copies of `messages`."""
         ids = []

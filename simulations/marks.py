@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from partsong.common.config import SimulationConfig
-from partsong.server.marks import NOT_PRIVATE, SEEDED, UNMASKED
+from partsong.server.marks import NOT_PRIVATE, SEEDED, SUM_ONLY, UNMASKED
 
 ONE_PROCESS = "SIMULATION: one process plays all sites and sees all their records and keys"
 
@@ -12,5 +12,5 @@ def marks(config: SimulationConfig) -> tuple[str, ...]:
     """List what applies to this configuration, the most serious first."""
     found = [NOT_PRIVATE] if config.privacy.mode == "none" else []
     found += [SEEDED] if config.seed is not None else []
-    found += [UNMASKED] if config.secure_sum.mode == "off" else []
+    found += {"off": [UNMASKED], "sum-only": [SUM_ONLY], "full": []}[config.secure_sum.mode]
     return (*found, ONE_PROCESS)

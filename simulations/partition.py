@@ -41,7 +41,7 @@ def partition(
         raise ConfigError(
             "partition.kind",
             found="natural for one dataset",
-            expected="iid, dirichlet or column",
+            expected="iid, dirichlet, quantity or column",
             remedy="or give data.path a folder with one dataset per site",
         )
     if sites is None:
@@ -53,6 +53,8 @@ def partition(
     rng = np.random.default_rng(config.seed)
     if config.kind == "iid":
         parts = np.array_split(rng.permutation(size), sites)
+    elif config.kind == "quantity":
+        parts = _by_quantity(size, sites, config.alpha, rng)
     elif labels is None:
         raise ConfigError("partition.kind", found="dirichlet", expected="records with a label")
     else:
@@ -78,6 +80,17 @@ def _by_column(config: PartitionConfig, column: Sequence[str] | None, sites: int
             "sites", found=str(sites), expected=f"{len(parts)}, the values of {config.column}, or nothing"
         )
     return parts
+
+
+def _by_quantity(size: int, sites: int, alpha: float, rng: np.random.Generator) -> list[Indices]:
+    """Give every site ten records, and divide the others by a draw from Dirichlet(alpha).
+
+    Source: Li et al. 2022, arXiv 2102.02079, "quantity skew"; the ten records that all get are ours.
+    """
+    left = size - sites * _SMALLEST_SITE
+    cuts = (np.cumsum(rng.dirichlet(np.full(sites, alpha)))[:-1] * left).astype(int)
+    ends = cuts + _SMALLEST_SITE * np.arange(1, sites)
+    return np.split(rng.permutation(size), ends)
 
 
 def _dirichlet(labels: Sequence[str], sites: int, alpha: float, rng: np.random.Generator) -> list[Indices]:

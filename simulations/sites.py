@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,13 @@ HOLDING = "records"
 
 
 def make_site(
-    name: str, prepared: Prepared, run: RunDir, consortium: Consortium | None, *, watch: Watch
+    name: str,
+    prepared: Prepared,
+    run: RunDir,
+    consortium: Consortium | None,
+    *,
+    watch: Watch,
+    clock: Callable[[], float] = time.time,
 ) -> tuple[Site, Ledger]:
     """Start a site on its folder of the run, new or after a crash.
 
@@ -43,6 +50,7 @@ def make_site(
         run: directory of the run.
         consortium: keys; None without the secure sum.
         watch: told what happens at the site.
+        clock: of the site [Unix time, s].
     Returns:
         the site, and its ledger for closing.
     """
@@ -59,7 +67,7 @@ def make_site(
         if policy is None
         else ByPolicy(policy, Approvals(folder / "approvals"), coordinator=coordinator),
         journal=folder / "journal.jsonl",
-        door=_door(name, run, consortium, rules=rules),
+        door=_door(name, run, consortium, rules=rules, clock=clock),
         purse=Purse(
             ledger,
             holding=HOLDING,
@@ -82,7 +90,7 @@ def _rules(config: SimulationConfig) -> Rules:
     )
 
 
-def _door(name: str, run: RunDir, consortium: Consortium | None, *, rules: Rules) -> Door:
+def _door(name: str, run: RunDir, consortium: Consortium | None, *, rules: Rules, clock: Callable[[], float]) -> Door:
     if consortium is None:
         return PlainDoor(name=name, rules=rules)
     return MaskedDoor(
@@ -90,7 +98,7 @@ def _door(name: str, run: RunDir, consortium: Consortium | None, *, rules: Rules
         name=name,
         copy=run.site_folder(name) / "adapter-copy.safetensors",
         entropy=os.urandom,
-        clock=time.time,
+        clock=clock,
     )
 
 

@@ -94,8 +94,9 @@ def _masked(path: Path, plan: Plan, charter: Charter | None, findings: Findings,
         findings.not_checked("adapter/", "what it holds follows from files that differ")
     else:
         _published(path, plan, sums, findings)
-        check_facts(path, plan, charter, sums, findings)
     check_ledgers(path, plan, sums, findings)
+    if sums is not None:
+        check_facts(path, plan, charter, sums, findings)
 
 
 def _unmasked(path: Path, plan: Plan, findings: Findings, *, pinned: str | None) -> None:
@@ -110,8 +111,8 @@ def _unmasked(path: Path, plan: Plan, findings: Findings, *, pinned: str | None)
         "the start that the plan names",
     )
     _published(path, plan, None, findings)
-    check_facts(path, plan, None, None, findings)
     check_ledgers(path, plan, None, findings)
+    check_facts(path, plan, None, None, findings)
 
 
 def _published(path: Path, plan: Plan, sums: Sums | None, findings: Findings) -> None:

@@ -112,6 +112,7 @@ _helper("transport_fixtures")
 _helper("ceremony")
 _helper("daemon_fleet")
 _helper("hostile")
+_helper("rehearsed")
 
 
 def _masked_plan(**changes: Any) -> Plan:

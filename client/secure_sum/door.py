@@ -89,6 +89,14 @@ class Door(Protocol):
         """Give vector and note of REPORT. `words_W` is used up."""
         ...
 
+    def repeat(self, roster: wire.Roster, note: bytes) -> tuple[bytes, bytes] | None:
+        """Give the REPORT that went under this ROSTER before a crash, to the byte; None: there is none.
+
+        Raises:
+            Refused, WireError: not this round's, or masking was begun and never ended; nothing is masked again.
+        """
+        ...
+
     def confirm(self, note: bytes) -> bytes:
         """Take the survivors."""
         ...
@@ -151,6 +159,9 @@ class PlainDoor:
     def report(self, words_W: WordVec) -> tuple[bytes, bytes]:
         """Give the words as they are."""
         return wire.vector_bytes(words_W), b""
+
+    def repeat(self, roster: wire.Roster, note: bytes) -> None:
+        """Nothing is kept of words that nothing hides."""
 
     def confirm(self, note: bytes) -> bytes:
         """There is no such phase."""

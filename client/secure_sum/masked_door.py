@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from partsong.client.rules.consent import NotAgreed
 from partsong.client.secure_sum.door import Witnessed
 from partsong.client.secure_sum.follow import Follower
@@ -37,6 +39,8 @@ from partsong.common.thresholds import Floors
 
 _PLAN_RECORD, _ENDED_RECORD = "plan", "ended plans"
 _HASH_BYTES = 32
+_NO_WORDS = np.zeros(0, np.uint64)
+"""A report that is in the vault does not look at words; one that is not refuses these."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -148,19 +152,20 @@ class MaskedDoor:
 
     def enter(self, roster: wire.Roster, note: bytes, block: bytes) -> None:
         """Take the signed ROSTER, once the block of the last sum is what it has to be."""
-        site = self._required_sum()
-        self._spot.require(block, run=site.run)
-        entered = site.enter(note)
-        names = {self._member.charter.sites[number].id for number in entered.roster}
-        if names != set(roster.sites) or len(roster.sites) != len(names):
-            raise WireError(
-                "message roster: found other names than those that signed; the update was not sealed",
-                rule="roster.names",
-            )
+        self._spot.require(block, run=self._required_sum().run)
+        self._enter(roster, note)
 
     def report(self, words_W: WordVec) -> tuple[bytes, bytes]:
         """Mask the words and give the signed REPORT."""
         return b"", self._required_sum().report(words_W)
+
+    def repeat(self, roster: wire.Roster, note: bytes) -> tuple[bytes, bytes] | None:
+        """Give the REPORT from the vault, where this roster's vector was masked by an earlier process."""
+        site = self._required_sum()
+        if site.stage not in (Stage.MASKING, Stage.REPORTED):
+            return None
+        self._enter(roster, note)
+        return b"", site.report(_NO_WORDS)
 
     def confirm(self, note: bytes) -> bytes:
         """Sign one survivor set."""
@@ -179,6 +184,16 @@ class MaskedDoor:
 
         model = model_hash(result.adapter_sha256) if result.adapter_sha256 else bytes(32)
         return self._required_sum().close(note, verdict=follows, model=model)
+
+    def _enter(self, roster: wire.Roster, note: bytes) -> None:
+        """Take the signed ROSTER, whose names have to be those of the header."""
+        entered = self._required_sum().enter(note)
+        names = {self._member.charter.sites[number].id for number in entered.roster}
+        if names != set(roster.sites) or len(roster.sites) != len(names):
+            raise WireError(
+                "message roster: found other names than those that signed; the update was not sealed",
+                rule="roster.names",
+            )
 
     def _own_head(self, note: bytes) -> Witnessed | None:
         """Find this site's own READY in the result that came with OPEN; its signatures were checked with it."""

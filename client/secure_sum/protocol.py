@@ -173,7 +173,7 @@ class SecureSumSite:
         if roster.header != transcript.header_hash(self._state.header):
             raise WireError("message roster: found another round's; it was dropped")
         context = transcript.context_of(self._state.header, roster.readys)
-        if self._state.stage == Stage.ENTERED and context == self._state.context:
+        if self._state.stage in (Stage.ENTERED, Stage.MASKING, Stage.REPORTED) and context == self._state.context:
             return self._entered()
         self._require_stage(Stage.READY)
         readys = transcript.read_roster(self._state.header, roster.readys, self._run)

@@ -35,7 +35,7 @@ def guarantee(facts: Facts) -> Section:
                 ("delta", f"{found.delta:g}"),
                 (
                     f"best guess whether a {found.unit} was in, 50 % before",
-                    f"right in at most {_best_guess(found):.1%}",
+                    f"right in at most {_best_guess(found):.2%}",
                 ),
                 ("neighbouring relation", found.neighbours),
                 ("accountant", found.accountant),

@@ -23,7 +23,7 @@ from partsong.common.secure_sum.opened import Opened, encoding_hash, model_hash,
 from partsong.common.secure_sum.recompute import prove_blocks
 from partsong.common.secure_sum.result import OpenedSum
 from partsong.common.secure_sum.transcript import RunFacts
-from partsong.common.thresholds import Floors, quorum, smallest_sum
+from partsong.common.thresholds import quorum, smallest_roster, smallest_sum
 from partsong.server.desk import Query, answer_of, opening, roster
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import MASKED, Phase
@@ -201,11 +201,3 @@ class MaskedDesk:
         """Refuse a note that another site signed. The message itself is that site's own and stays."""
         if number != self._number(site):
             raise WireError(f"{site}: sent a message that another site signed")
-
-
-def smallest_roster(floors: Floors, *, plan_minimum: int, members: int) -> int:
-    """Fewest READY sites that a sum can come of; more than there are, if none can."""
-    for size in range(1, members + 1):
-        if size >= max(floors.minimum_cohort, plan_minimum, smallest_sum(roster=size, floors=floors)):
-            return size
-    return members + 1

@@ -19,15 +19,16 @@ from partsong.common.secure_sum.messages import Signed, Verdict
 from partsong.common.secure_sum.opened import model_hash, query_hash, read_opened
 from partsong.common.secure_sum.result import OpenedSum, read_result
 from partsong.common.secure_sum.transcript import RunFacts, read_from_sites
+from partsong.common.thresholds import smallest_roster
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import MASKED, Loss, Phase, Round
 from partsong.server.secure_sum.key_setup import SetupRelay
-from partsong.server.secure_sum.masked_desk import LastSum, MaskedDesk, header_of, smallest_roster
+from partsong.server.secure_sum.masked_desk import LastSum, MaskedDesk, header_of
 from partsong.server.secure_sum.protocol import SumRound
 from partsong.server.secure_sum.sum_journal import KeptResult, SumJournal
 
-MOST_SETUPS = 4
+MOST_SETUPS = 5
 """Tries before a run is given up; a site takes part in sixteen."""
 
 Ask = Callable[[Mapping[str, Parcel], str], Iterator[tuple[str, Parcel | Loss]]]
@@ -94,6 +95,9 @@ class MaskedSums:
     def agree_keys(self, sites: Collection[str], ask: Ask) -> None:
         """Run set-up; a site that stops answering is left out of the next try, unless too few would be left.
 
+        A site that was restarted during the first try has forgotten it, says so, and is in the second. Once only: it
+        may not make try after try fail.
+
         Raises:
             RoundAborted: too few sites, or none of the tries ended with keys.
         """
@@ -107,14 +111,18 @@ class MaskedSums:
             )
             talk = _SetupTalk(relay, self._trust.charter, self._plan, ask=ask)
             try:
-                self._run = talk.hold(left)
+                run = talk.hold(left)
             except RoundAborted as err:
                 why = str(err)
-                if len(left - talk.lost) >= talk.needed(members=len(left - talk.lost)):
-                    left -= talk.lost
-                continue
-            self._journal.save_run(self._run, plan_sha256=self._plan.sha256)
-            return
+            else:
+                if attempt > 1 or not talk.forgot:
+                    self._run = run
+                    self._journal.save_run(run, plan_sha256=self._plan.sha256)
+                    return
+                why = f"set-up: {', '.join(sorted(talk.forgot))} restarted meanwhile"
+            kept = left - (talk.lost - talk.forgot if attempt == 1 else talk.lost)
+            if len(kept) >= talk.needed(members=len(kept)):
+                left = kept
         raise RoundAborted(f"set-up ended without keys after {MOST_SETUPS} tries; the last: {why}")
 
     def desk(self, query: Query, *, wait_s: float) -> MaskedDesk:
@@ -237,6 +245,8 @@ class _SetupTalk:
         self._relay, self._charter, self._plan, self._ask = relay, charter, plan, ask
         self._last = -1
         self.lost: set[str] = set()
+        self.forgot: set[str] = set()
+        """Of the lost ones, those that say they know of no set-up."""
 
     def needed(self, *, members: int) -> int:
         """Sites that have to have keys for a sum to be possible."""
@@ -278,6 +288,10 @@ class _SetupTalk:
 
     def _take(self, site: str, step: wire.KeyStep, answer: Parcel, take: Callable[[bytes], int | None] | None) -> bool:
         try:
+            if wire.kind_of(answer.header) == wire.Refuse.kind:
+                if wire.decode(answer.header, wire.Refuse) == wire.Refuse(site=site, code="state"):
+                    self.forgot.add(site)
+                return False
             if wire.decode(answer.header, wire.Keyed) != wire.Keyed(site=site, step=step):
                 return False
             own = self._charter.number_of(site)

@@ -42,7 +42,6 @@ from partsong.server.rounds import Loss
 from partsong.simulations import federation
 from partsong.simulations.configure import compose_simulation
 from partsong.simulations.consortium import found
-from partsong.simulations.faults import Faulty
 from partsong.simulations.federation import draft, fresh_adapter
 from partsong.simulations.local_grid import LocalGrid
 from partsong.simulations.marks import marks
@@ -64,11 +63,14 @@ memory_of, overheard, read_disks = known_secrets.memory_of, known_secrets.overhe
 pytestmark = pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="memory is read through /proc")
 
 
-class LosesReply(Faulty):
-    """Besides its script: the report of one site in round 2 is lost on the way, after the site has masked."""
+class LosesReply:
+    """The report of one site in round 2 is lost on the way, after the site has masked."""
+
+    def __init__(self, app):
+        self.app = app
 
     def __call__(self, message, context):
-        reply = super().__call__(message, context)
+        reply = self.app(message, context)
         header = message.content["partsong"]["header"]
         if wire.kind_of(header) == wire.Roster.kind:
             lost = wire.decode(header, wire.Roster).round == 2 and context.node_config["site"] == NAMES[LOST]
@@ -169,7 +171,7 @@ def play_alone(folder: Path, known: Known, *overrides: str, plant: str = "") -> 
     keep_start(run.start, prepared.host.layout, trained_P=start_P, frozen_F=frozen_F)
     write_json(run.plan, to_tree(plan))
     made = {name: make_site(name, prepared, run, consortium, watch=site.Watch()) for name in NAMES}
-    grid = LocalGrid(LosesReply(make_app(lambda context: made[str(context.node_config["site"])][0]), ()), NAMES)
+    grid = LocalGrid(LosesReply(make_app(lambda context: made[str(context.node_config["site"])][0])), NAMES)
     exchange, handed, rounds = GridExchange(grid), [], 0
     alone = Alone(known=known, run=run, contexts=list(grid._contexts.values()))
     command = [sys.executable, "-P", str(DRIVER), str(run.path), *([plant] if plant else [])]
@@ -251,7 +253,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.DEBUG)
     with overheard() as known, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(federation, "Faulty", LosesReply)
+        patch.setattr(federation, "make_client_app", lambda site_of: LosesReply(make_app(site_of)))
         patch.setattr(LocalGrid, "push_messages", listening_push)
         patch.setattr(LocalGrid, "pull_messages", listening_pull)
         with redirect_stdout(log), redirect_stderr(log):

@@ -317,6 +317,33 @@ def test_a_coordinator_that_starts_again_asks_anew_and_gets_no_old_answer(
     assert own.headers == [b"old", b"new"]
 
 
+def test_a_question_of_a_coordinators_former_life_is_not_worked_on(
+    fleet_end: Any, networks: Any, tmp_path: Path
+) -> None:
+    """Killed and started again after it had sent a question: the site, which may train for hours, is told not to."""
+    with OwnPort(fleet_end, networks, tmp_path) as own:
+        old, keys = own.port.superlink, {name: held.public for name, held in own.port.sites.items()}
+        new = EmbeddedSuperlink(old._listen, keys)
+        new.start()
+
+        def restart(told: Told) -> None:
+            if told.what == "journaled" and own.port.superlink is old:
+                own.port = replace(own.port, superlink=new)
+                own.relay.lead_to(new.port)
+
+        own.site.on_told = restart
+        first = own.ask(b"old", timeout_s=0.5)
+        dropped = own.site.until_told("dropped")
+        own.site.until(new.connected)
+        second = own.ask(b"new")
+        old.stop()
+
+    assert first is None
+    assert "not_asked" in dropped.reason
+    assert second.header == b"new"
+    assert own.headers == [b"new"]
+
+
 def test_the_heartbeat_survives_whatever_happens(bench: Bench) -> None:
     """Errors of the server, and even of the listener."""
     beats = 0

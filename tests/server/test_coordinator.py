@@ -382,6 +382,23 @@ def test_a_site_that_is_gone_costs_one_time_limit_a_round(wired: Make) -> None:
     assert outcome.state.survivors == tuple("abce")
 
 
+@pytest.mark.parametrize("phase", ["open", "roster", "confirm", "unmask"])
+def test_each_phase_waits_for_its_sites_as_long_as_the_job_says(wired: Make, phase: str) -> None:
+    """A site that is silent in one phase costs the others that phase's limit, once; without it there is no wait."""
+    made = wired()
+    made.propose()
+    made.lines.before = lambda site, now, parcel: None if (site, now) == ("b", phase) else parcel
+    began_s = made.now
+
+    outcome = made.round(1)
+
+    assert outcome.state.lost == {"b": Loss.SILENT}
+    assert made.now - began_s == 10.0
+    made.lines.before = lambda _site, _now, parcel: parcel
+    made.round(2)
+    assert made.now - began_s == 10.0
+
+
 def test_a_slow_catching_up_does_not_use_up_the_deadline(wired: Make) -> None:
     """Sites that take the results they lack slowly still find the round open."""
     made = wired()

@@ -45,6 +45,23 @@ def test_questions_come_in_order_until_they_are_confirmed() -> None:
     assert [q.id if q else None for q in seen] == ["a", "a", "b", None]
 
 
+def test_a_question_that_does_not_wait_cannot_be_confirmed() -> None:
+    """Of a coordinator's former life, expired, or answered and taken: the site learns that nobody waits for it."""
+    clock = Clock()
+    made = box(question("late", expires_s=5.0), question("a"), clock=clock)
+    root = name_of(b"r")
+    made.confirm("a")
+    made.confirm("a")
+    made.begin("a", run=7, root=root, objects=[root])
+    made.add("a", object_id=root, content=b"r")
+    made.take("a")
+    clock.now_s = 5.0
+
+    for name in ("a", "late", "of another life"):
+        with pytest.raises(NotAsked):
+            made.confirm(name)
+
+
 def test_objects_are_there_until_the_question_is_confirmed() -> None:
     """Afterwards the site has them on disk."""
     made = box(question("a", x=b"1"), question("b", x=b"1", y=b"2"))

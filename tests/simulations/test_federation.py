@@ -374,3 +374,41 @@ def test_an_approval_that_is_withdrawn_stops_the_next_query(
     history = Federation(prepare(config), run, listen=listen).run().history
 
     assert history[1]["lost"] == ({"site-3": "refused"} if withdrawn else {})
+
+
+FAULTS = """
+seed: 3
+faults:
+  - {kind: kill, sites: [site-2], rounds: [1], phases: [roster], moment: after}
+  - {kind: kill_coordinator, rounds: [1], phases: [roster], moment: after}
+  - {kind: delay, phases: [open], rate: 0.5, seconds: 5, spread: 1}
+"""
+
+
+@pytest.mark.parametrize("mode", ["full", "off"])
+def test_a_run_under_a_script_goes_on_and_writes_down_what_happened(
+    configured: Configure, tmp_path: Path, mode: str
+) -> None:
+    """A round whose coordinator is killed is asked again, with the site that died in it; the drawn script replays it."""
+    (tmp_path / "rules.yaml").write_text(FAULTS)
+    usual = ("sites=5", "rounds=1", f"secure_sum={mode}", "training.steps_per_round=1")
+
+    def run(faults: Path) -> tuple[Result, RunDir]:
+        config = configured(*usual, f"faults={faults}")
+        folder = RunDir.create(config, marks=())
+        return Federation(prepare(config), folder).run(), folder
+
+    first, folder = run(tmp_path / "rules.yaml")
+    again, _ = run(folder.path / "faults.yaml")
+
+    assert Checkpoints(folder.path).attempts() == {1: 2}
+    assert [len(entry["sites"]) for entry in first.history] == [5]
+    assert first.trained_P.tobytes() == again.trained_P.tobytes()
+
+
+def test_a_script_for_other_sites_is_refused(configured: Configure, tmp_path: Path) -> None:
+    """Before a directory exists."""
+    (tmp_path / "rules.yaml").write_text("faults: [{kind: drop, sites: [burns]}]")
+    config = configured(f"faults={tmp_path / 'rules.yaml'}")
+    with pytest.raises(ConfigError, match="faults: found site 'burns'"):
+        draft(prepare(config), ("site-1", "site-2", "site-3"), run="r")

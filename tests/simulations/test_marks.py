@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from partsong.common.config import SimulationConfig
-from partsong.simulations.marks import NOT_PRIVATE, ONE_PROCESS, SEEDED, UNMASKED, marks
+from partsong.simulations.marks import NOT_PRIVATE, ONE_PROCESS, SEEDED, SUM_ONLY, UNMASKED, marks
 
 Configure = Callable[..., SimulationConfig]
 
@@ -16,3 +16,4 @@ def test_each_mark_follows_from_the_configuration(configured: Configure) -> None
     assert marks(configured("seed=null", "secure_sum=off")) == (NOT_PRIVATE, UNMASKED, ONE_PROCESS)
     assert marks(configured(*private)) == (ONE_PROCESS,)
     assert marks(configured(*private, "secure_sum=off")) == (UNMASKED, ONE_PROCESS)
+    assert marks(configured(*private, "secure_sum=sum-only")) == (SUM_ONLY, ONE_PROCESS)

@@ -31,7 +31,7 @@ def skew(parts: dict[str, Indices]) -> float:
 
 @settings(max_examples=50, deadline=None)
 @given(
-    kind=st.sampled_from(["iid", "dirichlet"]),
+    kind=st.sampled_from(["iid", "dirichlet", "quantity"]),
     sites=st.integers(1, 9),
     size=st.integers(300, 600),
     seed=st.integers(0, 2**32),
@@ -47,7 +47,7 @@ def test_every_record_is_at_exactly_one_site(kind: str, sites: int, size: int, s
     assert all(len(part) >= 10 and (np.diff(part) > 0).all() for part in parts.values())
 
 
-@pytest.mark.parametrize("kind", ["iid", "dirichlet"])
+@pytest.mark.parametrize("kind", ["iid", "dirichlet", "quantity"])
 def test_a_partition_is_repeatable_and_depends_on_its_seed(kind: str) -> None:
     """One seed, one division; another seed, another one."""
 
@@ -114,3 +114,18 @@ def test_the_manifest_counts_records_and_labels() -> None:
     assert sum(site["records"] for site in counted.values()) == 1000
     assert sum((Counter(site["labels"]) for site in counted.values()), Counter()) == Counter(LABELS)
     assert "labels" not in manifest(parts, None)["site-1"]
+
+
+def test_quantity_skews_sizes_and_leaves_labels_alone() -> None:
+    """A small alpha gives one site most records; a large one, and the control, nearly equal parts."""
+
+    def divided(kind: str, alpha: float) -> dict[str, Indices]:
+        config = PartitionConfig(kind=kind, alpha=alpha)
+        return partition(config, size=1000, sites=5, labels=LABELS, column=None)
+
+    sizes = {(k, a): sorted(map(len, divided(k, a).values())) for k in ("quantity", "iid") for a in (0.1, 1000.0)}
+    assert sizes["quantity", 0.1][-1] > 500
+    assert sizes["quantity", 1000.0][0] > 150
+    assert sizes["iid", 0.1] == [200] * 5
+    big = max(divided("quantity", 0.1).values(), key=len)
+    assert skew({"big": big}) < 0.05

@@ -104,7 +104,7 @@ def test_a_private_run_with_a_round_without_a_sum_verifies(private: Path) -> Non
 
 @pytest.mark.parametrize("factor", [0.5, float("nan")])
 def test_a_smaller_epsilon_than_the_rounds_cost_is_found(private: Path, tmp_path: Path, factor: float) -> None:
-    """Half of it, or no number, in a copy where all else is right."""
+    """Half of it, or no number, in a copy where all else is right; the signed facts name the file as it was."""
     run = tmp_path / "run"
     shutil.copytree(private, run)
     file = run / "adapter" / "privacy.json"
@@ -114,7 +114,7 @@ def test_a_smaller_epsilon_than_the_rounds_cost_is_found(private: Path, tmp_path
 
     found = verify(run)
 
-    assert [line.place for line in found.wrong] == ["adapter/privacy.json"]
+    assert [line.place for line in found.wrong] == ["adapter/privacy.json", "facts.json"]
 
 
 def test_the_public_files_suffice(copy: Copy) -> None:
@@ -312,7 +312,7 @@ def test_the_charter_can_be_pinned(finished: Path) -> None:
 
 
 def test_a_ledger_that_did_not_pay_is_found(finished: Path, tmp_path: Path) -> None:
-    """A fresh ledger in the place of a site's own: in order, but without the rounds that the site is in."""
+    """A fresh ledger in the place of a site's own: in order, but without its rounds, and with another head."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     file = run / "sites" / "site-3" / "ledger.sqlite"
@@ -321,7 +321,7 @@ def test_a_ledger_that_did_not_pay_is_found(finished: Path, tmp_path: Path) -> N
 
     found = verify(run)
 
-    assert [line.place for line in found.wrong] == ["sites/site-3/ledger.sqlite"]
+    assert [line.place for line in found.wrong] == ["sites/site-3/ledger.sqlite", "facts.json"]
     assert "round 1" in found.wrong[0].detail
 
 

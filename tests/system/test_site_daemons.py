@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from partsong.common import wire
 from partsong.common.errors import Refused
 from partsong.server.coordinator import RunNotStarted
 
@@ -47,7 +48,7 @@ KILLS = [number if number in OFTEN else pytest.param(number, marks=pytest.mark.n
 
 @pytest.mark.parametrize("kill", KILLS)
 def test_a_daemon_that_is_killed_between_any_two_messages_goes_on(fleet: Any, kill: int) -> None:
-    """The rounds open the survivors' sum; the killed site is missing at most where an update or keys died with it."""
+    """The rounds open the survivors' sum; the killed site is missing at most where its update died with it."""
     run = fleet.canary()
     seen = 0
 
@@ -63,14 +64,41 @@ def test_a_daemon_that_is_killed_between_any_two_messages_goes_on(fleet: Any, ki
     checked = run.play()
 
     others = {"a", "b", "d", "e"}
-    dies_with_keys, dies_with_update = kill in (2, 3, 4), kill in (6, 10)
     for number in (1, 2):
         assert run.is_exact(number)
         assert set(run.survivors(number)) >= others
     missing = [number for number in (1, 2) if "c" not in run.survivors(number)]
-    assert missing == ([1, 2] if dies_with_keys else [1] if kill == 6 else [2] if dies_with_update else [])
-    assert set(checked) >= others
-    assert ("c" in checked) != dies_with_keys
+    assert missing == {6: [1], 10: [2]}.get(kill, [])
+    assert set(checked) == others | {"c"}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_report_that_no_process_lived_to_send_goes_out_to_the_byte(fleet: Any, *, kept: bool) -> None:
+    """Killed after masking: the vault has the report. Control: without it nothing is sealed again."""
+    run, site = fleet.canary(), fleet.sites["c"]
+    old, answers = site.daemon, []
+    answer = old.answer
+
+    def dies(header: bytes, **rest: bytes) -> Any:
+        answers.append(answer(header, **rest))
+        if wire.kind_of(header) != "roster":
+            return answers.pop()
+        for record in site.home.vault.glob("*report*"):
+            if not kept:
+                record.unlink()
+        site.start()
+        answers.append(site.daemon.answer(header, **rest))
+        return answers[1]
+
+    old.answer = dies
+
+    checked = run.play()
+
+    assert (answers[0] == answers[1]) == kept
+    assert ("c" in run.survivors(1)) == kept
+    assert run.is_exact(1)
+    assert run.is_exact(2)
+    assert checked == ("a", "b", "c", "d", "e")
 
 
 @pytest.mark.parametrize("phase", ["open", "confirm", "unmask", "result"])

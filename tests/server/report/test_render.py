@@ -189,7 +189,7 @@ def test_the_most_accurate_guess_follows_from_epsilon_and_delta(facts: Facts, si
         found = to_markdown(page_of(sign(dataclasses.replace(facts, privacy=changed)), audit=None))
         shown += re.findall(r"right in at most ([\d.]+%)", found)
 
-    assert shown == ["50.0%", "75.0%", "100.0%"]
+    assert shown == ["50.00%", "75.00%", "100.00%"]
 
 
 def test_json_is_what_was_signed(signed: SignedFacts) -> None:

@@ -13,10 +13,9 @@ from partsong.common.plan import Plan
 from partsong.common.secure_sum.messages import Header, Open, ReportHeader, Result, Signed
 from partsong.common.secure_sum.opened import encoding_hash, model_hash, query_hash
 from partsong.common.secure_sum.recompute import SumDisagrees, recompute
-from partsong.common.thresholds import Floors, smallest_sum
+from partsong.common.thresholds import Floors, smallest_roster, smallest_sum
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Loss
-from partsong.server.secure_sum.masked_desk import smallest_roster
 from partsong.server.secure_sum.sum_journal import KeptResult, Spooled
 
 Make = Callable[..., Wired]

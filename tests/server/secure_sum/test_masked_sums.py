@@ -70,6 +70,40 @@ def test_a_site_that_is_silent_in_set_up_is_left_out_and_the_run_goes_on(wired: 
 
 
 @pytest.mark.parametrize("step", STEPS)
+def test_a_site_that_is_restarted_in_set_up_is_in_the_next_try(wired: Make, step: str) -> None:
+    """It has forgotten the first try, is asked for the plan again by nobody, and says `state`; then it has keys."""
+    made = wired()
+    restarted: list[str] = []
+
+    def before(site: str, phase: str, parcel: Parcel) -> Parcel:
+        if (site, phase) == ("b", "keys") and step_of(parcel) == step and not restarted:
+            restarted.append(site)
+            made.restart("b").handle(Parcel(header=wire.encode(wire.Propose(plan=made.plan))))
+        return parcel
+
+    made.lines.before = before
+
+    made.propose()
+
+    assert restarted == ["b"]
+    assert made.round(1).state.survivors == tuple("abcde")
+    assert made.is_exact(1)
+
+
+def test_a_site_that_forgets_every_try_is_left_out_after_the_second(wired: Make) -> None:
+    """Otherwise it alone could keep the others from a run."""
+    made = wired()
+    no = Parcel(header=wire.encode(wire.Refuse(site="b", code="state")))
+    made.lines.after = lambda site, phase, answer: no if (site, phase) == ("b", "keys") else answer
+    made.lines.before = lambda site, phase, parcel: parcel
+
+    made.propose()
+
+    assert made.round(1).state.survivors == tuple("acde")
+    assert made.is_exact(1)
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_silence_of_too_many_is_waited_out(wired: Make, step: str) -> None:
     """Two of five miss a step once: without them there is no sum, so all are asked again."""
     made = wired()
