@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from safetensors.numpy import save
 
 from partsong.client.adapters import AdapterStore, StoredAdapter
@@ -23,9 +22,10 @@ from partsong.client.rules.consent import NotAgreed
 from partsong.client.secure_sum.door import Answer
 from partsong.client.secure_sum.follow import Follower
 from partsong.common import canary, wire
-from partsong.common.adapter import AdapterLayout, FloatVec, digest, unflatten
+from partsong.common.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.adapter_options import odd_option
 from partsong.common.errors import DataError, WireError
+from partsong.common.lora import published
 from partsong.common.plan import Plan
 
 OFFER, PUBLISH = wire.Offer.kind, wire.Publish.kind
@@ -140,8 +140,7 @@ def _parts(vector: bytes, layout: AdapterLayout) -> tuple[FloatVec, FloatVec]:
 
 def _weights(layout: AdapterLayout, frozen_F: FloatVec, trained_P: FloatVec) -> bytes:
     """Write the weights as the coordinator does, to the last byte."""
-    tensors = unflatten(frozen_F, layout.frozen) | unflatten(trained_P, layout.trained)
-    return save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata=_FORMAT)
+    return save(published(layout, trained_P=trained_P, frozen_F=frozen_F), metadata=_FORMAT)
 
 
 def _files(message: wire.Publish, note: bytes) -> dict[wire.AdapterFile, bytes]:

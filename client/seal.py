@@ -25,10 +25,10 @@ def seal(blocks: Mapping[str, FloatVec], plan: Plan, *, number: int, rng: np.ran
     """Clip, rotate, round and pack what a query asked for.
 
     Guarantees:
-        - the result has exactly the plan's number of words and adds up to `plan.encoding.max_sites` others;
+        - the result has exactly the round's number of words and adds up to `plan.encoding.max_sites` others;
         - what was DP before stays DP: everything here is post-processing with public constants.
     Args:
-        blocks: for each block of the plan its values.
+        blocks: for each block of the round its values.
         plan: the accepted plan.
         number: of the round.
         rng: of the stochastic rounding; concerns precision, not secrecy.
@@ -43,4 +43,4 @@ def seal(blocks: Mapping[str, FloatVec], plan: Plan, *, number: int, rng: np.ran
             remedy="give it its own clip, noise and event, or leave it out",
         )
     seed = rotation_seed(plan.sha256, number=number)
-    return encode(blocks, plan.encoding, rotation_seed=seed, rng=rng)
+    return encode(blocks, plan.encoding_of(number), rotation_seed=seed, rng=rng)

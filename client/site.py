@@ -257,7 +257,7 @@ class Site:
                 append_line(self._journal, entry)
                 if self._unfinished is not None:
                     self._unfinished.begin(context, adapter_sha256=query.adapter_sha256)
-            update = self._kept_update(plan, context) if goes_on else None
+            update = self._kept_update(plan, query.round, context) if goes_on else None
             if update is None:
                 update = self._train(plan, query.round, adapter_P, context)
                 if self._unfinished is not None:
@@ -283,7 +283,7 @@ class Site:
             "on_step": lambda p: self._watch.step(number, p),
         }
         if self._unfinished is not None and isinstance(self._encoder, Resumable):
-            bookmark = self._unfinished.bookmark(context, size=plan.layout.size(trained=True))
+            bookmark = self._unfinished.bookmark(context, size=plan.update_size(number))
             update = self._encoder.encode_on(plan, **asked, bookmark=bookmark)
         else:
             update = self._encoder.encode(plan, **asked)
@@ -313,17 +313,17 @@ class Site:
             return False
         return self._unfinished.starts_from(context, adapter_sha256=query.adapter_sha256)
 
-    def _kept_update(self, plan: Plan, context: str) -> LocalUpdate | None:
+    def _kept_update(self, plan: Plan, number: int, context: str) -> LocalUpdate | None:
         """Read an update that was complete when its process died."""
         if self._unfinished is None:
             return None
-        found = self._unfinished.read(context, size=plan.layout.size(trained=True))
+        found = self._unfinished.read(context, size=plan.update_size(number))
         return found if isinstance(found, LocalUpdate) else None
 
     def _left_waiting(self, plan: Plan, roster: wire.Roster) -> _Waiting | None:
         """Find the update that waits for a roster, where an earlier process has computed it."""
         context = context_of(plan.sha256, number=roster.round, attempt=roster.attempt)
-        update = self._kept_update(plan, context) if context in self._left else None
+        update = self._kept_update(plan, roster.round, context) if context in self._left else None
         if update is None:
             return None
         return _Waiting(number=roster.round, attempt=roster.attempt, context=context, update=update)

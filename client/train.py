@@ -46,7 +46,7 @@ def train_round(
     on_step: Callable[[Progress], None] = lambda _: None,
     bookmark: Bookmark | None = None,
 ) -> LocalUpdate:
-    """Train the adapter that sits on the host and return how it changed.
+    """Train what is selected of the adapter that sits on the host, and return how it changed.
 
     Guarantees:
         - every step draws its own Poisson sample; an empty one is a step like any other;
@@ -69,9 +69,11 @@ def train_round(
         Refused: a repeatable sample under differential privacy, or records that do not say whose they are where the
             terms hide patients; nothing was trained.
     """
-    before_P = host.take()
+    before_P = host.take_selected()
     sampler = _sampler(records, sampling_rate, dp, randomness)
     optimizer, bookmark = _optimizer(host, training), bookmark or NoBookmark()
+    if training.prox_mu:
+        _pull_back(optimizer, mu=training.prox_mu)
     halfway = bookmark.read()
     sums = SoFar() if halfway is None else _go_on(halfway, host, optimizer, sampler)
     steps = _Steps(host, records, training, sampler)
@@ -82,7 +84,7 @@ def train_round(
             bookmark.put(partial(_halfway, sums, host, optimizer, stepper))
             on_step(Progress(step=sums.step, steps=training.steps_per_round, local_loss=local_loss))
         events = stepper.events
-    update_P, loss = host.take() - before_P, sums.loss_sum / max(1, sums.weight_sum)
+    update_P, loss = host.take_selected() - before_P, sums.loss_sum / max(1, sums.weight_sum)
     if not (np.isfinite(update_P).all() and math.isfinite(loss)):
         raise TrainingFailed(
             "local training: found a loss or an adapter that is not finite, expected finite numbers; "
@@ -137,7 +139,7 @@ def _go_on(
     """Stand where a round was after one of its steps."""
     step = halfway.so_far.step
     if step:
-        host.put(halfway.adapter_P)
+        host.put_selected(halfway.adapter_P)
         optimizer_state.put(optimizer, halfway.slots, step=step)
     if sampler.repeatable:
         for _ in range(step):
@@ -146,7 +148,9 @@ def _go_on(
 
 
 def _halfway(sums: SoFar, host: ModelHost, optimizer: torch.optim.Optimizer, stepper: Stepper) -> Halfway:
-    return Halfway(so_far=sums, adapter_P=host.take(), slots=optimizer_state.take(optimizer), events=stepper.events)
+    return Halfway(
+        so_far=sums, adapter_P=host.take_selected(), slots=optimizer_state.take(optimizer), events=stepper.events
+    )
 
 
 def score(
@@ -263,3 +267,20 @@ def _optimizer(host: ModelHost, training: TrainingConfig) -> torch.optim.Optimiz
         weight_decay=training.weight_decay,
         betas=(training.adam_beta1, training.adam_beta2),
     )
+
+
+def _pull_back(optimizer: torch.optim.Optimizer, *, mu: float) -> None:
+    """Add mu times the way from here to every gradient that the optimizer is about to use.
+
+    The hook runs when clipping and noise are done, on values that are public by then, so it costs no privacy.
+
+    Source: Li et al. 2020, FedProx (arXiv 1812.06127), algorithm 2.
+    """
+    from_here = [(p, p.detach().clone()) for group in optimizer.param_groups for p in group["params"]]
+
+    def pull(*_: object) -> None:
+        for parameter, start in from_here:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - start, alpha=mu)
+
+    optimizer.register_step_pre_hook(pull)

@@ -101,9 +101,16 @@ class DataConfig:
 class AdapterConfig:
     """What is trained and sent: LoRA."""
 
-    method: Literal["ffa", "fedit"] = "ffa"
+    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"] = "ffa"
     """ffa: A is frozen and drawn from a public seed, B is trained and averaged; the mean of the products is exact.
-    fedit: A and B are averaged each on its own, the plain FedAvg baseline; not exact."""
+    fedit: A and B are averaged each on its own, the plain FedAvg baseline; not exact. rolora: B in odd rounds and A in
+    even ones, the other frozen and the same everywhere; exact. fedsb: A and B are frozen and public, an r x r core
+    between them is trained; exact, and the fewest numbers. fedrot: fedit, but each site first turns its factors towards
+    the global ones, which does not change their product; nearly exact."""
+    lr_ratio: float = 5.0
+    """rolora: training.learning_rate, which is B's, over that of A."""
+    clip_ratio: float = 1.0
+    """rolora: the clip of a unit's gradient of A over privacy.clip_norm, which is that of B."""
     r: int = 8
     """LoRA rank."""
     lora_alpha: float = 16.0
@@ -114,8 +121,14 @@ class AdapterConfig:
     """Adapters in the last N layers only: the layers before them run without gradients. None: all layers."""
     train_head: bool = True
     """Classification: the head is part of the update. False: it stays as the public seed drew it."""
-    a_init: Literal["kaiming", "orthonormal"] = "orthonormal"
-    """How A starts: rows of a random orthonormal frame, or as PEFT starts it."""
+    refresh: int = 1
+    """ffa: stretches of the run, each with a new A; what those before have learned stays, frozen. The published rank
+    is this many times r."""
+    rotation: float = 0.5
+    """fedrot: how far the factors are turned, 0 not at all, 1 as close to the global ones as they get."""
+    a_init: Literal["orthonormal", "kaiming", "public_svd", "private_gradient"] = "orthonormal"
+    """How A starts (and fedsb's B): rows of a random orthonormal frame; as PEFT starts it; the first singular vectors
+    of the base weights, which are public. private_gradient, a basis fitted to records, is refused."""
     seed: int = 0
     """Public seed of A (and of a classification head)."""
     peft: Mapping[str, Any] = field(default_factory=dict)
@@ -123,6 +136,13 @@ class AdapterConfig:
 
     def __post_init__(self) -> None:
         _positive(r=self.r, lora_alpha=self.lora_alpha, last_layers=self.last_layers)
+        _within(1e-6, 1e6, lr_ratio=self.lr_ratio, clip_ratio=self.clip_ratio)
+        _within(0, 1, rotation=self.rotation)
+        _within(1, 1000, refresh=self.refresh)
+        if self.refresh > 1 and (self.method != "ffa" or self.a_init == "public_svd"):
+            raise ValueError("refresh only with method=ffa and an A that is drawn at random")
+        if self.method == "fedsb" and self.a_init == "kaiming":
+            raise ValueError("a_init orthonormal or public_svd with method=fedsb: both factors stay as they start")
         if not self.target_modules:
             raise ValueError("target_modules with at least one name")
 
@@ -184,6 +204,8 @@ class TrainingConfig:
     """Local optimizer; its state begins anew in every round."""
     weight_decay: float = 0.0
     """Of the local optimizer."""
+    prox_mu: float = 0.0
+    """FedProx: this times the way from the round's global adapter is added to every gradient, after any noise."""
     adam_beta1: float = 0.9
     """Of AdamW."""
     adam_beta2: float = 0.999
@@ -200,7 +222,9 @@ class TrainingConfig:
         _positive(per_device_train_batch_size=self.per_device_train_batch_size)
         _positive(per_device_eval_batch_size=self.per_device_eval_batch_size)
         _within(0, 0.9999999, adam_beta1=self.adam_beta1, adam_beta2=self.adam_beta2)
-        _within(0, 10, weight_decay=self.weight_decay)
+        _within(0, 10, weight_decay=self.weight_decay, prox_mu=self.prox_mu)
+        if self.optim == "sgd" and self.learning_rate * self.prox_mu > 1:
+            raise ValueError("prox_mu of at most 1 / learning_rate: beyond, a step would overshoot the global adapter")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -308,6 +332,9 @@ class SimulationConfig:
     site_policy: str | None = None
     """Policy file (docs/policy.md) that every simulated site enforces, its holding named `records`. None: each site
     allows what the run asks for, once."""
+    measure_aggregation: bool = False
+    """Write down, layer by layer, what each round's average lost. The simulator looks at every site's update for it;
+    nobody could where sites are real."""
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5

@@ -3,7 +3,8 @@
 Shape letters: P trained parameters.
 
 Everything here is deterministic float64 arithmetic on public values (the opened mean and the optimizer's own state),
-so a site can recompute the published adapter.
+so a site can recompute the published adapter. What a round trains stands in the plan (`turns`); what a site adds to a
+sum is the change of those parameters, in the order of the layout.
 """
 
 from __future__ import annotations
@@ -16,9 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partsong.common.config import ServerOptimizerConfig
+from partsong.common.plan import Plan
+from partsong.common.turns import gather, replaced
 
 Vec64 = NDArray[np.float64]
-MethodName = Literal["ffa", "fedit"]
+_PIECE = 1 << 15
+"""Entries, so that a piece of each array fits into a second-level cache."""
+
+MethodName = Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"]
+Exactness = Literal["exact", "near", "not exact"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,15 +33,57 @@ class Method:
     """One way to average low-rank adapters."""
 
     name: MethodName
-    trains_a: bool
-    exact: bool
-    """Whether the averaged adapter equals the average of the sites' products B·A."""
+    trains: tuple[Literal["A", "B", "core"], ...]
+    """Factors that are ever trained, each where it is its turn; core: a square matrix between the two."""
+    exactness: Exactness
+    """Of the averaged adapter's product B·A, against the average of the sites' products. exact: equal. near: closer
+    than two separate averages, not equal."""
+    dp_noise_order: Literal["linear", "quadratic"]
+    """How noise on what a round trains enters the product: quadratic is noise times noise."""
     source: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether averaging loses nothing."""
+        return self.exactness == "exact"
 
 
 METHODS: dict[str, Method] = {
-    "ffa": Method(name="ffa", trains_a=False, exact=True, source="Sun et al. 2024, FFA-LoRA, arXiv 2403.12313"),
-    "fedit": Method(name="fedit", trains_a=True, exact=False, source="Zhang et al. 2023, FedIT, arXiv 2305.05644"),
+    "ffa": Method(
+        name="ffa",
+        trains=("B",),
+        exactness="exact",
+        dp_noise_order="linear",
+        source="Sun et al. 2024, FFA-LoRA, arXiv 2403.12313",
+    ),
+    "fedit": Method(
+        name="fedit",
+        trains=("A", "B"),
+        exactness="not exact",
+        dp_noise_order="quadratic",
+        source="Zhang et al. 2023, FedIT, arXiv 2305.05644",
+    ),
+    "rolora": Method(
+        name="rolora",
+        trains=("A", "B"),
+        exactness="exact",
+        dp_noise_order="linear",
+        source="Chen et al. 2025, RoLoRA, arXiv 2409.02346",
+    ),
+    "fedsb": Method(
+        name="fedsb",
+        trains=("core",),
+        exactness="exact",
+        dp_noise_order="linear",
+        source="Singhal et al. 2025, Fed-SB, arXiv 2502.15436",
+    ),
+    "fedrot": Method(
+        name="fedrot",
+        trains=("A", "B"),
+        exactness="near",
+        dp_noise_order="quadratic",
+        source="FedRot-LoRA 2026, arXiv 2602.23638",
+    ),
 }
 
 
@@ -60,9 +109,43 @@ def server_step(state: ServerState, mean_P: Vec64, config: ServerOptimizerConfig
     """
     step = _STEPS[config.name]
     change_P, memory = step(mean_P, state.memory, config)
-    adapter_P = config.learning_rate * change_P
-    adapter_P += state.adapter_P
-    return ServerState(adapter_P=adapter_P, memory=memory, steps=state.steps + 1)
+    return ServerState(
+        adapter_P=_moved(state.adapter_P, change_P, rate=config.learning_rate), memory=memory, steps=state.steps + 1
+    )
+
+
+def _moved(adapter_P: Vec64, change_P: Vec64, *, rate: float) -> Vec64:
+    """Give adapter + rate * change. In pieces that stay in a processor's cache, so memory is passed over once."""
+    moved_P = np.empty_like(adapter_P)
+    for start in range(0, adapter_P.size, _PIECE):
+        piece = slice(start, start + _PIECE)
+        part = np.multiply(change_P[piece], rate, out=moved_P[piece])
+        part += adapter_P[piece]
+    return moved_P
+
+
+def advance(state: ServerState, mean_Q: Vec64, plan: Plan, *, number: int) -> ServerState:
+    """Move the part of the global adapter that round `number` trains; the rest keeps its values, bit by bit.
+
+    Each turn has its own memory of the server optimizer.
+
+    Args:
+        state: the adapter before the round.
+        mean_Q: (Q,) mean of the sites' updates [weight units].
+        plan: of the run.
+        number: of the round.
+    """
+    if (turn := plan.turn(number)) is None:
+        return server_step(state, mean_Q, plan.optimizer)
+    prefix = f"{turn.trains}/"
+    mine = {name.removeprefix(prefix): value for name, value in state.memory.items() if name.startswith(prefix)}
+    part = ServerState(adapter_P=gather(state.adapter_P, plan.layout, turn), memory=mine, steps=state.steps)
+    moved = server_step(part, mean_Q, plan.optimizer)
+    return ServerState(
+        adapter_P=replaced(state.adapter_P, moved.adapter_P, plan.layout, turn),
+        memory=state.memory | {prefix + name: value for name, value in moved.memory.items()},
+        steps=moved.steps,
+    )
 
 
 Memory = dict[str, Vec64]

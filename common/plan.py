@@ -9,7 +9,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from partsong.common.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
@@ -17,6 +17,7 @@ from partsong.common.adapter import AdapterLayout
 from partsong.common.build import sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.secure_sum.fixed_point import Encoding
+from partsong.common.turns import Turn, specs_of
 
 UPDATE = "update"
 LOSS = "loss"
@@ -102,7 +103,7 @@ class Plan:
     rounds: int
     base_sha256: str
     """Digest of the base model; a site with another base refuses."""
-    method: Literal["ffa", "fedit"]
+    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"]
     lora: Mapping[str, Any]
     """Keyword arguments of `peft.LoraConfig`; a site compares them with those of its own model."""
     layout: AdapterLayout
@@ -113,6 +114,7 @@ class Plan:
     dp: DpPlan | None
     """None: no privacy. A site's policy has to allow that by name."""
     encoding: Encoding
+    """Of a round that trains everything. A turn has its own update block; see `encoding_of`."""
     masked: bool
     """Whether the secure sum hides each site's words. A site's policy has to allow False by name."""
     spot_checks: bool
@@ -126,6 +128,12 @@ class Plan:
     max_length: int
     seed: int | None
     """Repeatable sampling, for tests; a plan with `dp` has none."""
+    turns: tuple[Turn, ...] = ()
+    """What the rounds train, one turn after the other and then again from the first. Empty: every round trains all."""
+    rounds_per_turn: int = 1
+    """Consecutive rounds of one turn."""
+    rotation: float = 0.0
+    """fedrot: how far a site turns its factors towards the global ones before they are sealed, 0 to 1."""
 
     def __post_init__(self) -> None:
         if not is_name(self.run):
@@ -139,6 +147,13 @@ class Plan:
             raise ValueError("no seed in a plan with differential privacy")
         if self.dp is not None and self.dp.sampling_rate != self.sampling_rate:
             raise ValueError("one sampling rate")
+        _within(0, MOST_STEPS, rounds_per_turn=self.rounds_per_turn)
+        if self.rotation and (self.method != "fedrot" or self.turns):
+            raise ValueError("rotation with method=fedrot, which trains both factors in every round")
+        if not 0 <= self.rotation <= 1:
+            raise ValueError(f"rotation between 0 and 1, not {self.rotation}")
+        if any(not specs_of(self.layout, turn) for turn in self.turns):
+            raise ValueError("turns that train at least one tensor")
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -154,6 +169,35 @@ class Plan:
     def steps(self) -> int:
         """Optimizer steps of the whole run at one site."""
         return self.rounds * self.training.steps_per_round
+
+    def turn(self, number: int) -> Turn | None:
+        """Give what round `number` trains; None: all."""
+        return self.turns[(number - 1) // self.rounds_per_turn % len(self.turns)] if self.turns else None
+
+    def update_size(self, number: int) -> int:
+        """Number of trained parameters of a round, Q."""
+        return sum(spec.size for spec in specs_of(self.layout, self.turn(number)))
+
+    def encoding_of(self, number: int) -> Encoding:
+        """Give how round `number` is encoded. Rounds of one turn have one shape."""
+        if (turn := self.turn(number)) is None:
+            return self.encoding
+        size = self.update_size(number)
+        blocks = tuple(
+            replace(block, size=size, clip=turn.update_clip) if block.name == UPDATE else block
+            for block in self.encoding.blocks
+        )
+        return replace(self.encoding, blocks=blocks)
+
+    def sealed_bytes(self) -> int:
+        """Bytes of sealed vectors that a site sends in all rounds, each answered once."""
+        if not self.turns:
+            return self.rounds * self.encoding.bytes()
+        each = self.rounds_per_turn
+        whole, rest = divmod(self.rounds, each * len(self.turns))
+        first = [place * each for place in range(len(self.turns))]
+        counts = [whole * each + min(max(rest - start, 0), each) for start in first]
+        return sum(count * self.encoding_of(start + 1).bytes() for count, start in zip(counts, first, strict=True))
 
 
 def rotation_seed(plan_sha256: str, *, number: int) -> bytes:

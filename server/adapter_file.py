@@ -15,6 +15,8 @@ from safetensors.numpy import save
 from partsong.common.adapter import AdapterLayout, FloatVec, flatten, unflatten
 from partsong.common.errors import DataError, WireError
 from partsong.common.files import write_bytes
+from partsong.common.lora import is_plain
+from partsong.server.run_files import RunFiles
 
 FORMAT = {"format": "pt"}
 """Metadata of every adapter file; transformers asks for it."""
@@ -30,6 +32,27 @@ def keep_start(file: Path, layout: AdapterLayout, *, trained_P: FloatVec, frozen
         return
     tensors = unflatten(frozen_F, layout.frozen) | unflatten(trained_P, layout.trained)
     write_bytes(file, save({name: np.ascontiguousarray(value) for name, value in tensors.items()}, metadata=FORMAT))
+
+
+def keep_end(run: RunFiles, layout: AdapterLayout, *, trained_P: FloatVec, frozen_F: FloatVec) -> None:
+    """Write the finished adapter in the form in which it was trained, if it is published in another one.
+
+    Raises:
+        TryAgain: the disk is full; there is no file.
+    """
+    if not is_plain(spec.name for spec in layout.tensors):
+        run.end.unlink(missing_ok=True)
+        keep_start(run.end, layout, trained_P=trained_P, frozen_F=frozen_F)
+
+
+def read_end(run: RunFiles, layout: AdapterLayout) -> tuple[FloatVec, FloatVec]:
+    """Read a finished adapter as it was trained: trained and frozen part.
+
+    Raises:
+        DataError: missing, damaged, or with other tensors than the layout's.
+    """
+    plain = is_plain(spec.name for spec in layout.tensors)
+    return read_adapter(run.adapter / "adapter_model.safetensors" if plain else run.end, layout)
 
 
 def read_adapter(file: Path, layout: AdapterLayout) -> tuple[FloatVec, FloatVec]:

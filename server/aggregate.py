@@ -28,7 +28,7 @@ class Accumulator:
     _total: NDArray[np.uint64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._total = np.zeros(self.plan.encoding.words(), np.uint64)
+        self._total = np.zeros(self.plan.encoding_of(self.number).words(), np.uint64)
 
     def add(self, data: bytes) -> None:
         """Add one site's words.
@@ -36,7 +36,7 @@ class Accumulator:
         Raises:
             WireError: not exactly the agreed number of words; the sum is unchanged.
         """
-        add_into(self._total, wire.words(data, size=self.plan.encoding.words()))
+        add_into(self._total, wire.words(data, size=self.plan.encoding_of(self.number).words()))
         self.sites += 1
 
     def open(self) -> Opened:

@@ -13,7 +13,7 @@ from partsong.common import wire
 from partsong.common.adapter import digest
 from partsong.common.errors import DataError, WireError
 from partsong.common.plan import Plan
-from partsong.server.adapter_file import read_adapter
+from partsong.server.adapter_file import read_end
 from partsong.server.exchange import Exchange, Parcel
 from partsong.server.rounds import Loss
 from partsong.server.run_files import RunFiles
@@ -94,7 +94,7 @@ class _Published:
     @classmethod
     def read(cls, files: RunFiles) -> _Published:
         plan = files.read_plan()
-        trained_P, _ = read_adapter(files.adapter / wire.WEIGHTS, plan.layout)
+        trained_P, _ = read_end(files, plan.layout)
         return cls(files, plan, digest(trained_P))
 
     @property
@@ -102,7 +102,7 @@ class _Published:
         return wire.Offered(run=self.plan.run, plan_sha256=self.plan.sha256, adapter_sha256=self._adapter_sha256)
 
     def parcel(self) -> Parcel:
-        trained_P, frozen_F = read_adapter(self.files.adapter / wire.WEIGHTS, self.plan.layout)
+        trained_P, frozen_F = read_end(self.files, self.plan.layout)
         data = {name: _bytes(self.files.adapter / name) for name in _NAMES}
         header = wire.Publish(
             plan=self.plan,

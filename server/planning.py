@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from partsong.common.accounting import epsilon, for_grid
 from partsong.common.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.calibration import calibrate
-from partsong.common.config import PrivacyConfig, SimulationConfig
+from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, largest_update
 from partsong.common.secure_sum.fixed_point import Block, Encoding
+from partsong.common.turns import Turn, specs_of
 
 _LOSS_RANGE = 4.0
 """The released loss is clipped before it is noised, so noise may carry it beyond its clip; this many times the clip
 leaves room for five standard deviations at the noise and sample sizes in use, and costs two bits of its precision."""
+
+_TURNED = 2.0
+"""Turning one factor towards the global adapter may take the other one further away; twice as far costs one bit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +59,17 @@ def make_plan(
         ConfigError: noise that was asked for does not keep the epsilon that was asked for.
     """
     privacy, training = config.privacy, config.training
+    if config.adapter.refresh > config.rounds:
+        raise ConfigError(
+            "adapter.refresh", found=f"{config.adapter.refresh} stretches", expected=f"at most {config.rounds} rounds"
+        )
     max_length, seed = (
         (config.max_length, None) if isinstance(config, JobConfig) else (config.data.max_length, config.seed)
     )
     size, steps = base.layout.size(trained=True), config.rounds * training.steps_per_round
     dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=steps, size=size)
-    clip = config.secure_sum.update_clip or largest_update(training, dp, size=size)
+    slack = _TURNED if config.adapter.method == "fedrot" else 1.0
+    clip = config.secure_sum.update_clip or slack * largest_update(training, dp, size=size)
     encoding = Encoding(
         blocks=(
             Block(name=UPDATE, size=size, clip=clip, norm="l2", rotate=True),
@@ -91,7 +100,46 @@ def make_plan(
         labels=labels,
         max_length=max_length,
         seed=seed,
+        turns=_turns(config.adapter, training, dp, layout=base.layout, clip=config.secure_sum.update_clip),
+        rounds_per_turn=-(-config.rounds // config.adapter.refresh) if config.adapter.refresh > 1 else 1,
+        rotation=config.adapter.rotation if config.adapter.method == "fedrot" else 0.0,
     )
+
+
+def _turns(
+    adapter: AdapterConfig, training: TrainingConfig, dp: DpPlan | None, *, layout: AdapterLayout, clip: float | None
+) -> tuple[Turn, ...]:
+    """Say what the rounds train, where they do not all train the same. B first: as long as it is 0, A learns nothing.
+
+    Source: Chen et al. 2025, RoLoRA (arXiv 2409.02346), algorithm 1; the rates are those of Koo et al. 2025, LoRA-A2
+        (arXiv 2410.22815).
+    """
+    factors: dict[str, tuple[float, float]] = {}
+    if adapter.method == "rolora":
+        factors = {"B": (1.0, 1.0), "A": (1 / adapter.lr_ratio, adapter.clip_ratio)}
+    elif adapter.refresh > 1:
+        factors = {f"B.{block}": (1.0, 1.0) for block in range(adapter.refresh)}
+    return tuple(
+        _turn(part, training, dp, rate=rate, clip_norm=norm, layout=layout, clip=clip)
+        for part, (rate, norm) in factors.items()
+    )
+
+
+def _turn(
+    part: str,
+    training: TrainingConfig,
+    dp: DpPlan | None,
+    *,
+    rate: float,
+    clip_norm: float,
+    layout: AdapterLayout,
+    clip: float | None,
+) -> Turn:
+    turn = Turn(trains=part, learning_rate=rate, clip_norm=clip_norm, update_clip=1.0)
+    size = sum(spec.size for spec in specs_of(layout, turn))
+    scaled = None if dp is None else replace(dp, clip_norm=dp.clip_norm * clip_norm)
+    reach = largest_update(replace(training, learning_rate=training.learning_rate * rate), scaled, size=size)
+    return replace(turn, update_clip=clip or reach)
 
 
 def epsilon_after(plan: Plan, rounds: int, *, sites: int = 1) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 from partsong.common.adapter import digest
 from partsong.common.files import write_bytes
 from partsong.common.keys import Signer
+from partsong.server.adapter_file import keep_end
 from partsong.server.report.card import model_card
 from partsong.server.report.claims import privacy_tree, provenance_tree
 from partsong.server.report.gather import facts_of
@@ -50,6 +51,7 @@ def publish_run(
         TryAgain: the disk is full; the run can be published again.
     """
     plan = result.plan
+    keep_end(files, plan.layout, trained_P=result.trained_P, frozen_F=result.frozen_F)
     ending = Ending(
         base_name=base_name,
         config_sha256=config_sha256,

@@ -145,7 +145,7 @@ class Run:
         self._history = [*self._saved.facts.get("history", []), *lost]
         self._files.rewrite_metrics(self._history)
         for outcome in recovered:
-            self._keep(step_of(self._saved.state, outcome, self._plan.optimizer))
+            self._keep(step_of(self._saved.state, outcome, self._plan))
 
     def play(self, exchange: Exchange) -> Result:
         """Let coordinator and sites talk until the last round is done. After `RunNotStarted` it may be called again.
@@ -223,8 +223,7 @@ class Run:
         """Answer the study's queries until it is done."""
         study = train(
             self._saved.state,
-            self._plan.optimizer,
-            rounds=self._plan.rounds,
+            self._plan,
             first=self.done + 1,
             attempts=self._checkpoints.attempts(),
             spend_attempts=self._plan.dp is not None,

@@ -34,6 +34,8 @@ class RunFiles:
         self.plan, self.charter, self.events = path / "plan.json", path / "charter.json", path / "events.jsonl"
         self.coordinator = path / "coordinator"
         self.start = self.coordinator / "start.safetensors"
+        self.end = self.coordinator / "end.safetensors"
+        """The finished adapter as it was trained, where that is not the form in which it is published."""
 
     def keep_plan(self, plan: Plan) -> None:
         """Write the plan down, or find that it is the one that was.

@@ -29,7 +29,7 @@ def make_job(config: JobConfig, *, charter: Charter | None, say: Callable[[str],
     """
     host = load(config.model, config.adapter, labels=config.labels, private=config.privacy.mode == "dp", say=say)
     check_length(host, config.max_length, key="max_length")
-    start = public_start(host.layout, config.adapter)
+    start = public_start(host.model, host.layout, config.adapter)
     name = host.name
     job = Job(
         config=config,

@@ -192,14 +192,16 @@ def verify(
 
 @app.command(rich_help_panel=RESEARCH)
 def bench(
-    name: Annotated[Literal["dp", "secure-sum", "round", "simulation"], typer.Argument(help="What to measure.")],
+    name: Annotated[
+        Literal["aggregate", "dp", "secure-sum", "round", "simulation"], typer.Argument(help="What to measure.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Measure against peers in one interleaved run; takes minutes."""
     import importlib
 
     console = Console(stderr=True)
-    console.print(f"measuring {name}; a minute to half an hour, by machine", highlight=False)
+    console.print(f"measuring {name}; seconds to half an hour, by machine", highlight=False)
     measured = importlib.import_module(f"partsong.simulations.bench.{name.replace('-', '_')}").run()
     if as_json:
         typer.echo(json.dumps(measured, indent=2))

@@ -17,7 +17,7 @@ from flwr.app import Context, RecordDict
 
 from partsong.client.app import make_app as make_client_app
 from partsong.client.budget.ledger import Ledger
-from partsong.client.encoders.encoder import Progress
+from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import Scores
 from partsong.client.model.lora import public_start
 from partsong.client.site import Site, Watch
@@ -37,6 +37,7 @@ from partsong.simulations.consortium import found, sum_floors
 from partsong.simulations.faults.clock import VirtualClock
 from partsong.simulations.faults.exchange import CoordinatorKilled, Director, FaultyExchange
 from partsong.simulations.faults.script import Script, draw, parse_drop, read_script, write_script
+from partsong.simulations.in_the_clear import InTheClear
 from partsong.simulations.local_grid import LocalGrid
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
@@ -93,6 +94,10 @@ class Federation:
             sample=config.cohort.sample,
             floors=sum_floors(config, sites=len(self._names)) if config.secure_sum.mode == "sum-only" else None,
         )
+        self._clear = (
+            InTheClear(self.plan, start_P=start_P, frozen_F=self._frozen_F) if config.measure_aggregation else None
+        )
+        self._summed: tuple[str, ...] = ()
         self._terms, self._clock = terms, VirtualClock()
         signer = None if self._consortium is None else self._consortium.trust.signer
         self._director = Director(script, restart=self._restart, clock=self._clock, signer=signer)
@@ -150,7 +155,7 @@ class Federation:
 
     def _coordinator(self) -> Run:
         """Start the coordinator's process on its disk."""
-        return Run(self._terms, self._dir, listen=self._listen, score=self._score, clock=self._clock)
+        return Run(self._terms, self._dir, listen=self._hear, score=self._score, clock=self._clock)
 
     def _start(self, name: str) -> tuple[Site, Ledger]:
         return make_site(
@@ -171,7 +176,17 @@ class Federation:
         """Score the held-out records in the rounds that ask for it."""
         every = self._prepared.config.evaluate_every
         due = every and (number % every == 0 or number == self.plan.rounds)
-        return {"held_out": self._evaluate(number, adapter_P)} if due else {}
+        found: dict[str, Any] = {"held_out": self._evaluate(number, adapter_P)} if due else {}
+        if self._clear is not None and number:
+            found |= self._clear.measure(number, adapter_P, sites=self._summed)
+        self._summed = ()
+        return found
+
+    def _hear(self, event: events.Event) -> None:
+        """Remember who is in a sum, and pass on."""
+        if isinstance(event, events.RoundSummed):
+            self._summed = event.sites
+        self._listen(event)
 
     def _evaluate(self, number: int, adapter_P: FloatVec) -> dict[str, float] | None:
         if self._prepared.held_out is None:
@@ -187,7 +202,12 @@ class Federation:
         return Watch(
             step=lambda number, progress: self._step(name, number, progress),
             refusal=lambda refused: self._on_site_error(name, refused),
+            update=lambda number, update: self._look(name, number, update),
         )
+
+    def _look(self, site: str, number: int, update: LocalUpdate) -> None:
+        if self._clear is not None:
+            self._clear.note(site, number, update.update_P)
 
     def _step(self, site: str, number: int, progress: Progress) -> None:
         if self._stopping.is_set():
@@ -248,7 +268,7 @@ def _script(config: SimulationConfig, names: tuple[str, ...]) -> Script:
 def fresh_adapter(prepared: Prepared) -> tuple[FloatVec, FloatVec]:
     """Draw the adapter's start from the public seed: trained and frozen part."""
     layout = prepared.host.layout
-    start = public_start(layout, prepared.config.adapter)
+    start = public_start(prepared.host.model, layout, prepared.config.adapter)
     return flatten(start, layout.trained), flatten(start, layout.frozen)
 
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from partsong.common.adapter import FloatVec, digest
+from partsong.common.adapter import AdapterLayout, FloatVec, TensorSpec, digest, flatten
 from partsong.common.adapter_options import odd_option
 from partsong.common.errors import DataError, PartsongError
+from partsong.common.lora import is_plain, published
 from partsong.common.plan import Plan
 from partsong.server.adapter_file import read_adapter
 from partsong.server.planning import epsilon_after
@@ -37,18 +38,22 @@ class Differs(PartsongError):
         super().__init__(f"found {found}, expected {expected}")
 
 
-def require_weights(folder: Path, plan: Plan, *, trained_P: FloatVec | None) -> str:
+def require_weights(folder: Path, plan: Plan, *, trained_P: FloatVec | None, start: Path) -> str:
     """Compare every tensor, bit by bit.
 
     Args:
         folder: the adapter directory.
         plan: of the run.
         trained_P: recomputed from the sums; None: only the frozen part and the layout are compared.
+        start: file of the adapter before the first round, whose frozen part the plan names.
     Returns:
-        digest of the trained part.
+        digest of the trained part; of all tensors where they are published in another form than they were trained.
     Raises:
         DataError, Differs: other tensors, or one with other values.
     """
+    if not is_plain(spec.name for spec in plan.layout.tensors):
+        _, start_F = read_adapter(start, plan.layout)
+        return _require_written(folder / WEIGHTS, plan, trained_P=trained_P, frozen_F=start_F)
     published_P, frozen_F = read_adapter(folder / WEIGHTS, plan.layout)
     if digest(frozen_F) != plan.frozen_sha256:
         raise Differs(found="another frozen part", expected="the one that the plan names")
@@ -59,6 +64,24 @@ def require_weights(folder: Path, plan: Plan, *, trained_P: FloatVec | None) -> 
             expected=f"the adapter of sha256 {digest(trained_P)}",
         )
     return digest(published_P)
+
+
+def _require_written(file: Path, plan: Plan, *, trained_P: FloatVec | None, frozen_F: FloatVec) -> str:
+    """Write the adapter once more as A and B; where the trained part is unknown, only A can be compared."""
+    if digest(frozen_F) != plan.frozen_sha256:
+        raise Differs(found="another frozen part", expected="the one that the plan names")
+    known_P = np.zeros(plan.layout.size(trained=True), np.float32) if trained_P is None else trained_P
+    expected = published(plan.layout, trained_P=known_P, frozen_F=frozen_F)
+    form = AdapterLayout(
+        tensors=tuple(
+            TensorSpec(name=name, shape=value.shape, trained=".lora_B." in name) for name, value in expected.items()
+        )
+    )
+    b, a = read_adapter(file, form)
+    same = digest(a) == digest(flatten(expected, form.frozen))
+    if not same or (trained_P is not None and digest(b) != digest(flatten(expected, form.trained))):
+        raise Differs(found="factors that do not follow from the sums", expected="the adapter written as A and B")
+    return digest(np.concatenate([b, a]))
 
 
 def require_options(folder: Path, plan: Plan) -> None:

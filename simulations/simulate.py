@@ -21,6 +21,7 @@ from partsong.server.run import Result
 from partsong.server.studies.peft_options import peft_options
 from partsong.simulations.display import display_for
 from partsong.simulations.federation import Federation, draft, fresh_adapter, record_partition
+from partsong.simulations.in_the_clear import aggregation_lines
 from partsong.simulations.kept_ledgers import ledger_heads
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared, prepare
@@ -80,6 +81,8 @@ def finish(
         federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
         _show_patients(prepared, run, federation.plan, console=console)
         result = federation.run()
+    for line in aggregation_lines(result.history):
+        _say(console, line)
     _publish(prepared, run, result, signer=federation.signer)
     return Finished(config=config, run=run, result=result)
 

@@ -121,7 +121,7 @@ def _published(path: Path, plan: Plan, sums: Sums | None, findings: Findings) ->
     by_round = None if sums is None else sums.sites
     checks = {
         published.WEIGHTS: (
-            lambda: published.require_weights(folder, plan, trained_P=recomputed),
+            lambda: published.require_weights(folder, plan, trained_P=recomputed, start=path / kept_sums.START),
             "every value follows from the start and the sums"
             if sums
             else "tensors and frozen part as planned, no more",

@@ -161,7 +161,7 @@ class Run:
         """Ask one round and move the adapter along."""
         adapter_P = self.state.adapter_P.astype(np.float32)
         outcome = self.coordinator.run(Query(round=number, attempt=attempt, adapter_P=adapter_P))
-        self.state = step_of(self.state, outcome, self.plan.optimizer).state
+        self.state = step_of(self.state, outcome, self.plan).state
         self.outcomes[number] = outcome
         return outcome
 

@@ -181,7 +181,7 @@ class Hospital:
         start_P: FloatVec = np.zeros(plan.layout.size(trained=True), np.float32)
         accepted = coordinator.propose(NO_NUMBERS, start_P)
         outcome = coordinator.run(Query(round=1, attempt=1, adapter_P=start_P))
-        state = step_of(ServerState(adapter_P=start_P.astype(np.float64)), outcome, plan.optimizer).state
+        state = step_of(ServerState(adapter_P=start_P.astype(np.float64)), outcome, plan).state
         checked = coordinator.close(state.adapter_P.astype(np.float32))
         return Played(plan, accepted, outcome, tapped, checked)
 

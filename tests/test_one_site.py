@@ -1,6 +1,7 @@
 """A federation of one site with plain averaging is training at that site."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from partsong.client.rules.consent import Rules
 from partsong.client.secure_sum.door import PlainDoor
 from partsong.client.site import Chance, Site
 from partsong.client.train import train_round
+from partsong.common.adapter import TensorSpec, flatten, unflatten
 from partsong.common.config import (
     AdapterConfig,
     CohortConfig,
@@ -27,7 +29,6 @@ from partsong.common.config import (
     ModelConfig,
     PrivacyConfig,
     SecureSumConfig,
-    ServerOptimizerConfig,
     SimulationConfig,
     TrainingConfig,
 )
@@ -70,9 +71,14 @@ class Memory:
             yield address, Parcel(header=answer.header, vector=answer.vector)
 
 
+def adapter_of(method: Any) -> AdapterConfig:
+    """FFA with a new A in the third round is a method of its own here."""
+    kind = {"method": "ffa", "refresh": 2} if method == "refreshed" else {"method": method}
+    return AdapterConfig(r=2, target_modules=("q_proj", "v_proj"), **kind)
+
+
 def host_of(method: Any) -> ModelHost:
-    adapter = AdapterConfig(r=2, target_modules=("q_proj", "v_proj"), method=method)
-    return load(ModelConfig(source=str(TINY), device="cpu"), adapter)
+    return load(ModelConfig(source=str(TINY), device="cpu"), adapter_of(method))
 
 
 def records() -> tuple[Record, ...]:
@@ -85,17 +91,46 @@ def chance(_plan: Plan, number: int) -> Chance:
     return Chance(samples=SeededRandomness(bytes([number])), rounding=np.random.default_rng(number))
 
 
-@pytest.mark.parametrize("method", ["ffa", "fedit"])
+def trained_by_hand(method: str, host: ModelHost, number: int) -> tuple[tuple[TensorSpec, ...], float]:
+    """What the method trains in this round, and how much slower than its rate."""
+    part, rate = "", 1.0
+    if method == "rolora":
+        part, rate = (".lora_A.", 0.2) if number == 2 else (".lora_B.", 1.0)
+    if method == "refreshed":
+        part = f".lora_B.blocks.{number // 3}."
+    return tuple(t for t in host.layout.trained if part in t.name), rate
+
+
+def turn_by_hand(host: ModelHost, before_P: np.ndarray, number: int) -> None:
+    """What FedRot does between two rounds of rank 2: turn by half the angle that brings a factor closest."""
+    then, now = (unflatten(vector_P, host.layout.trained) for vector_P in (before_P, host.take()))
+    turned = {}
+    for name in [name for name in now if ".lora_A." in name]:
+        b_name = name.replace(".lora_A.", ".lora_B.")
+        if number % 2:
+            (a, b), (c, d) = then[name].astype(float) @ now[name].T.astype(float)
+        else:
+            (a, b), (c, d) = then[b_name].T.astype(float) @ now[b_name].astype(float)
+        half = np.arctan2(c - b, a + d) / 2
+        turn_rr = np.array([[np.cos(half), -np.sin(half)], [np.sin(half), np.cos(half)]])
+        turned[name], turned[b_name] = turn_rr @ now[name], now[b_name] @ turn_rr.T
+    host.put(flatten({name: value.astype(np.float32) for name, value in turned.items()}, host.layout.trained))
+
+
+@pytest.mark.parametrize("method", ["ffa", "fedit", "rolora", "refreshed", "fedsb", "fedrot"])
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: Any, tmp_path: Path) -> None:
     """Three rounds through plan, wire, seal and sum give the adapter of three rounds of local training."""
     host = host_of(method)
     start_P, frozen_F = host.take(), host.take(trained=False)
+    # Turning rounds once more, and AdamW's first steps make much of what is next to nothing.
+    kind = {"optim": "sgd", "learning_rate": 0.05} if method == "fedrot" else {"learning_rate": 1e-2}
+    training = TrainingConfig(steps_per_round=2, lr_scheduler_type=schedule, **kind)
     config = SimulationConfig(
-        model=ModelConfig(source="x"), data=DataConfig(), adapter=AdapterConfig(r=2, method=method),  # type: ignore[arg-type]
+        model=ModelConfig(source="x"), data=DataConfig(), adapter=adapter_of(method),
         privacy=PrivacyConfig(mode="none", sampling_rate=0.5), cohort=CohortConfig(minimum=1), rounds=3, seed=1,
-        training=TrainingConfig(steps_per_round=2, lr_scheduler_type=schedule),
-        secure_sum=SecureSumConfig(field_bits=32, mode="off"),
+        training=training,
+        secure_sum=SecureSumConfig(field_bits=32, mode="off", update_clip=None if training.optim == "adamw" else 100.0),
     )  # fmt: skip
     base = Base(sha256=host.files.sha256, lora=host.lora_options, layout=host.layout)
     plan = make_plan(config, run="one", max_sites=1, base=base, labels=(), frozen_F=frozen_F, start_P=start_P)
@@ -111,8 +146,8 @@ def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: 
     coordinator = Coordinator(Memory(site), plan, timeout_s=1.0, listen=lambda _: None, sums=None)
     coordinator.propose(frozen_F, start_P)
     study = train(
-        ServerState(adapter_P=start_P.astype(np.float64)), ServerOptimizerConfig(), rounds=3, first=1, attempts={},
-        spend_attempts=False, keep=lambda _: None,
+        ServerState(adapter_P=start_P.astype(np.float64)), plan, first=1, attempts={}, spend_attempts=False,
+        keep=lambda _: None,
     )  # fmt: skip
 
     query = next(study)
@@ -123,13 +158,18 @@ def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: 
         federated_P = end.value.adapter_P
 
     ledger.close()
-    rates = {"constant": [1e-2] * 3, "linear": [1e-2, 2e-2 / 3, 1e-2 / 3]}[schedule]
+    rates = {"constant": [1.0, 1.0, 1.0], "linear": [1.0, 2 / 3, 1 / 3]}[schedule]
     local = host_of(method)
     for number, rate in enumerate(rates, start=1):
-        train_round(
-            local, records(), sampling_rate=0.5, training=TrainingConfig(steps_per_round=2, learning_rate=rate),
-            dp=None, randomness=SeededRandomness(bytes([number])),
-        )  # fmt: skip
+        specs, factor = trained_by_hand(method, local, number)
+        before_P = local.take()
+        with local.only(specs):
+            train_round(
+                local, records(), sampling_rate=0.5,
+                training=replace(training, learning_rate=training.learning_rate * rate * factor), dp=None, randomness=SeededRandomness(bytes([number])),
+            )  # fmt: skip
+        if method == "fedrot":
+            turn_by_hand(local, before_P, number)
     moved = np.abs(local.take() - start_P).max()
     assert moved > 1e-2
     # Float32 subtracts and adds again, the encoding rounds at 2**-31 of its range; AdamW enlarges both.

@@ -260,7 +260,7 @@ class Wired:
         return outcome
 
     def take(self, outcome: Outcome) -> None:
-        self.state = step_of(self.state, outcome, self.plan.optimizer).state
+        self.state = step_of(self.state, outcome, self.plan).state
         self.done = outcome.state.number
         self.outcomes[self.done] = outcome
 

@@ -1,6 +1,6 @@
 """What a site asks of an encoder. Knows no torch, so that a site that trains nothing never loads it.
 
-Shape letters: P trained and F frozen adapter parameters.
+Shape letters: P trained and F frozen adapter parameters; of an update, those that its round trains.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LocalUpdate:
     """What a round of local work gives. Never leaves a site unsealed."""
 
     update_P: FloatVec
-    """New minus old adapter [weight units]."""
+    """New minus old values of what the round trains [weight units]."""
     loss: float
     """Under differential privacy the mean over the steps of the clipped and noised loss, empty samples included.
     Otherwise the mean over the drawn records; 0 if none was drawn."""

@@ -1,6 +1,6 @@
 """How far a local round is, between two of its steps: enough to go on from there, and nothing else.
 
-Shape letter: P trained adapter parameters.
+Shape letter: P adapter parameters that the round trains.
 
 Covers: everything here follows from what the steps so far have released, but for three counts. There is no place for a
     gradient before its noise, for noise, for a seed, for the number of a record or for what one record gave.

@@ -9,11 +9,13 @@ from partsong.client.data.encode import Encoded
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, NoBookmark
+from partsong.client.encoders.rotation import turned_update
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts
 from partsong.client.train import train_round
 from partsong.common.adapter import FloatVec
-from partsong.common.plan import Plan, learning_rate
+from partsong.common.plan import DpPlan, Plan, learning_rate
+from partsong.common.turns import Turn, specs_of
 
 
 class LoraTraining:
@@ -78,13 +80,26 @@ class LoraTraining:
         self._host.put(frozen_F, trained=False)
         self._host.put(adapter_P)
         rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
-        return train_round(
-            self._host,
-            self._records,
-            sampling_rate=plan.sampling_rate,
-            training=replace(plan.training, learning_rate=rate),
-            dp=plan.dp,
-            randomness=randomness,
-            on_step=on_step,
-            bookmark=bookmark,
+        turn = plan.turn(number)
+        with self._host.only(specs_of(plan.layout, turn)):
+            update = train_round(
+                self._host,
+                self._records,
+                sampling_rate=plan.sampling_rate,
+                training=replace(plan.training, learning_rate=rate * (1.0 if turn is None else turn.learning_rate)),
+                dp=_terms(plan.dp, turn),
+                randomness=randomness,
+                on_step=on_step,
+                bookmark=bookmark,
+            )
+        if plan.rotation == 0:
+            return update
+        turned_P = turned_update(
+            update.update_P, adapter_P=adapter_P, layout=plan.layout, number=number, how_far=plan.rotation
         )
+        return replace(update, update_P=turned_P)
+
+
+def _terms(dp: DpPlan | None, turn: Turn | None) -> DpPlan | None:
+    """Privacy terms of a turn: its own clip, and noise in proportion to it, so that the price stays."""
+    return dp if dp is None or turn is None else replace(dp, clip_norm=dp.clip_norm * turn.clip_norm)

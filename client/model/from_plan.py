@@ -24,11 +24,12 @@ def adapter_of(plan: Plan) -> AdapterConfig:
     Raises:
         ModelError: options of a type that no adapter has.
     """
-    lora = plan.lora
+    lora, blocks = plan.lora, _blocks(plan)
     tree: dict[str, Any] = {
         "method": plan.method,
-        "r": lora.get("r"),
-        "lora_alpha": lora.get("lora_alpha"),
+        "refresh": blocks,
+        "r": _share(lora.get("r"), blocks),
+        "lora_alpha": _share(lora.get("lora_alpha"), blocks),
         "target_modules": _targets(lora.get("target_modules")),
         "train_head": any(t.trained and ".lora_" not in t.name for t in plan.layout.tensors),
         "peft": {name: value for name, value in lora.items() if name not in _OWN},
@@ -39,6 +40,19 @@ def adapter_of(plan: Plan) -> AdapterConfig:
         return build(AdapterConfig, tree, where="plan.lora")
     except ConfigError as err:
         raise ModelError(err.place, found=err.found, expected=err.expected) from err
+
+
+def _blocks(plan: Plan) -> int:
+    """Count the blocks of columns that a layer's B is made of."""
+    numbers = {t.name.partition(".lora_B.blocks.")[2] for t in plan.layout.tensors}
+    return max(1, len(numbers - {""}))
+
+
+def _share(total: object, blocks: int) -> object:
+    """One block's part of what LoRA's options say of all together; anything but a multiple is refused as it is."""
+    if blocks == 1 or not isinstance(total, (int, float)):
+        return total
+    return total // blocks if isinstance(total, int) else total / blocks
 
 
 def _targets(value: object) -> object:

@@ -20,7 +20,7 @@ from torch.nn import functional
 from partsong.client.data.batch import Batch
 from partsong.client.model.lora import layout_of, public_parameters
 from partsong.client.model.source import BaseFiles
-from partsong.common.adapter import AdapterLayout, FloatVec, flatten, unflatten
+from partsong.common.adapter import AdapterLayout, FloatVec, TensorSpec, flatten, unflatten
 
 IGNORED = -100
 
@@ -64,6 +64,7 @@ class ModelHost:
         )
         self.layout: AdapterLayout = layout_of(model)
         self._tensors = public_parameters(model)
+        self._selected = self.layout.trained
         config: Any = model.config
         self.is_classifier = options["task_type"] == "SEQ_CLS"
         self._keeps_logits = "logits_to_keep" in inspect.signature(_inner(model).forward).parameters
@@ -76,20 +77,37 @@ class ModelHost:
         return int(self.tokenizer.pad_token_id)
 
     def trainable(self) -> list[nn.Parameter]:
-        """The parameters of an update, in layout order."""
-        return [self._tensors[t.name] for t in self.layout.trained]
+        """The parameters that are trained now, in layout order."""
+        return [self._tensors[t.name] for t in self._selected]
+
+    @contextmanager
+    def only(self, specs: tuple[TensorSpec, ...]) -> Iterator[None]:
+        """Let a part of the trained tensors be trained, for the time of a block; the others keep their values.
+
+        Args:
+            specs: some of `layout.trained`, in its order.
+        """
+        self._select(specs)
+        try:
+            yield
+        finally:
+            self._select(self.layout.trained)
+
+    def take_selected(self) -> FloatVec:
+        """Read what is trained now, (Q,) float32; the same as `take` outside of `only`."""
+        return self._read(self._selected)
+
+    def put_selected(self, vector_Q: FloatVec) -> None:
+        """Write what is trained now; the inverse of `take_selected`."""
+        self._write(vector_Q, self._selected)
 
     def take(self, *, trained: bool = True) -> FloatVec:
         """Read the adapter as a vector of P (or F) float32 numbers."""
-        specs = self.layout.trained if trained else self.layout.frozen
-        return flatten({s.name: self._tensors[s.name].detach().float().cpu().numpy() for s in specs}, specs)
+        return self._read(self.layout.trained if trained else self.layout.frozen)
 
     def put(self, vector: FloatVec, *, trained: bool = True) -> None:
         """Write the adapter from a vector of P (or F) numbers; the inverse of `take`."""
-        specs = self.layout.trained if trained else self.layout.frozen
-        with torch.no_grad():
-            for name, value in unflatten(vector, specs).items():
-                self._tensors[name].copy_(torch.from_numpy(value))
+        self._write(vector, self.layout.trained if trained else self.layout.frozen)
 
     @contextmanager
     def training(self) -> Iterator[nn.Module]:
@@ -133,6 +151,20 @@ class ModelHost:
             **ids, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.pad_id
         )
         return str(self.tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+
+    def _read(self, specs: tuple[TensorSpec, ...]) -> FloatVec:
+        return flatten({s.name: self._tensors[s.name].detach().float().cpu().numpy() for s in specs}, specs)
+
+    def _write(self, vector: FloatVec, specs: tuple[TensorSpec, ...]) -> None:
+        with torch.no_grad():
+            for name, value in unflatten(vector, specs).items():
+                self._tensors[name].copy_(torch.from_numpy(value))
+
+    def _select(self, specs: tuple[TensorSpec, ...]) -> None:
+        self._selected = specs
+        names = {spec.name for spec in specs}
+        for spec in self.layout.trained:
+            self._tensors[spec.name].requires_grad_(spec.name in names)
 
     def _logits(self, batch: Batch) -> Tensor:
         ids, mask = torch.from_numpy(batch.input_ids), torch.from_numpy(batch.attention_mask)

@@ -15,7 +15,6 @@ from partsong.client.model.lora import attach, lora_options, public_parameters
 from partsong.client.model.source import BaseFiles, locate
 from partsong.common.config import AdapterConfig, ModelConfig
 from partsong.common.errors import ModelError
-from partsong.common.methods import METHODS
 
 T = TypeVar("T")
 
@@ -65,7 +64,7 @@ def load(
     files = locate(model.source, expected_sha256=model.sha256, say=say)
     base, missing = _load_base(model, files, device, labels)
     options = lora_options(adapter, task=model.task, num_layers=base.config.num_hidden_layers, private=private)
-    dressed = attach(base, options, config=adapter, trains_a=METHODS[adapter.method].trains_a).to(device)
+    dressed = attach(base, options, config=adapter).to(device)
     _check_whole(missing, public_parameters(dressed))
     if model.gradient_checkpointing:
         _checkpoint_gradients(base)

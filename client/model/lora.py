@@ -6,7 +6,6 @@ Shape letters: r rank, I input width.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import warnings
 from collections.abc import Mapping
 from typing import Any, Literal, cast
@@ -18,9 +17,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from partsong.client.dp.guards import refuse_choice
+from partsong.client.model.compound import replace_b
+from partsong.client.model.start import PublicStart, base_weight
 from partsong.common.adapter import AdapterLayout, TensorSpec
 from partsong.common.config import AdapterConfig
 from partsong.common.errors import ModelError, Refused
+from partsong.common.methods import METHODS
 
 Task = Literal["causal_lm", "classification"]
 
@@ -36,6 +38,8 @@ _REFUSED = {
 """Options of PEFT that break a promise of this package, with the promise."""
 _STARTS_FROM_DATA = ("eva", "corda", "lora_ga")
 """PEFT's ways to start from a decomposition of what the model makes of records."""
+_FIX_RANK = {"use_rslora", "rank_pattern", "alpha_pattern"}
+"""Options of PEFT by which scale and rank are no longer alpha / r and r."""
 _OFF = (None, False, 0, "none")
 """Values by which such an option is off."""
 
@@ -60,12 +64,22 @@ def lora_options(config: AdapterConfig, *, task: Task, num_layers: int, private:
             reason="DoRA's magnitude is shared by all records of a pass, so none can be clipped alone",
             remedy="use plain LoRA or rsLoRA under differential privacy",
         )
-    if private and str(config.peft.get("init_lora_weights", "")).lower() in _STARTS_FROM_DATA:
+    if config.a_init == "private_gradient" or (
+        private and str(config.peft.get("init_lora_weights", "")).lower() in _STARTS_FROM_DATA
+    ):
         refuse_choice("private_basis")
     _refuse_options(config.peft, task=task)
+    if config.refresh > 1 and config.peft.keys() & _FIX_RANK:
+        raise ModelError(
+            "adapter.refresh",
+            found=f"{config.refresh} with options that set rank or scale by themselves",
+            expected="plain LoRA: one rank and alpha / r",
+            remedy=f"leave out {', '.join(sorted(_FIX_RANK))}",
+        )
     options: dict[str, Any] = {
-        "r": config.r,
-        "lora_alpha": config.lora_alpha,
+        # PEFT divides alpha by the rank: with the rank of all stretches together, each keeps its scale.
+        "r": config.r * config.refresh,
+        "lora_alpha": config.lora_alpha * config.refresh,
         "target_modules": sorted(config.target_modules),
         "task_type": {"causal_lm": "CAUSAL_LM", "classification": "SEQ_CLS"}[task],
         **config.peft,
@@ -77,12 +91,12 @@ def lora_options(config: AdapterConfig, *, task: Task, num_layers: int, private:
     return options
 
 
-def attach(base: nn.Module, options: Mapping[str, Any], *, config: AdapterConfig, trains_a: bool) -> nn.Module:
-    """Put LoRA on the base model and draw its start from the public seed.
+def attach(base: nn.Module, options: Mapping[str, Any], *, config: AdapterConfig) -> nn.Module:
+    """Put LoRA on the base model and draw its start from public information.
 
     Guarantees:
         - B is zero, so the adapted model begins as the base model;
-        - A (and a classification head) depend on the seed and the tensor's name only;
+        - A (and a classification head) depend on the seed and the tensor's name only, or on the base model's weights;
         - every LoRA tensor is float32; exactly those that the method trains require gradients.
     Raises:
         ModelError: a target module that matches no layer (of those asked for), named with the closest name that
@@ -97,11 +111,12 @@ def attach(base: nn.Module, options: Mapping[str, Any], *, config: AdapterConfig
         raise ModelError(
             "adapter", found=f"options that PEFT refuses ({err})", expected="options of LoraConfig"
         ) from err
+    replace_b(model, core="core" in METHODS[config.method].trains, blocks=config.refresh)
+    start = PublicStart(config, lambda layer: base_weight(model, layer))
     for name, parameter in public_parameters(model).items():
-        head = config.train_head and ".lora_" not in name
-        parameter.requires_grad_(_is_lora_b(name) or (trains_a and _is_lora_a(name)) or head)
+        parameter.requires_grad_(_is_trained(name, config))
         with torch.no_grad():
-            parameter.copy_(torch.from_numpy(_start(name, tuple(parameter.shape), config)))
+            parameter.copy_(torch.from_numpy(start.tensor(name, tuple(parameter.shape))))
     _check_attached(model, options)
     return model
 
@@ -125,9 +140,9 @@ def layout_of(model: nn.Module) -> AdapterLayout:
     )
 
 
-def public_start(layout: AdapterLayout, config: AdapterConfig) -> dict[str, NDArray[np.float32]]:
-    """Draw the adapter's start, tensor by tensor: the same at everybody who knows layout and public seed."""
-    return {t.name: _start(t.name, t.shape, config) for t in layout.tensors}
+def public_start(model: nn.Module, layout: AdapterLayout, config: AdapterConfig) -> dict[str, NDArray[np.float32]]:
+    """Draw the adapter's start, tensor by tensor: the same for all who know layout, public seed and base model."""
+    return PublicStart(config, lambda layer: base_weight(model, layer)).all(layout)
 
 
 def _check_targets(base: nn.Module, config: AdapterConfig, options: Mapping[str, Any]) -> None:
@@ -182,27 +197,18 @@ def _refuse_options(peft_options: Mapping[str, Any], *, task: Task) -> None:
         )
 
 
+def _is_trained(name: str, config: AdapterConfig) -> bool:
+    trains = METHODS[config.method].trains
+    if _is_lora_a(name):
+        return "A" in trains
+    if _is_lora_b(name):
+        return "B" in trains or ("core" in trains and ".lora_B.core." in name)
+    return config.train_head
+
+
 def _is_lora_a(name: str) -> bool:
     return ".lora_A." in name
 
 
 def _is_lora_b(name: str) -> bool:
     return ".lora_B." in name
-
-
-def _start(name: str, shape: tuple[int, ...], config: AdapterConfig) -> NDArray[np.float32]:
-    """Draw the starting value of one tensor: B and biases zero, A and weights random by name and public seed."""
-    if _is_lora_b(name) or len(shape) == 1:
-        return np.zeros(shape, np.float32)
-    seed = hashlib.sha256(f"partsong adapter start\0{config.seed}\0{name}".encode()).digest()
-    rng = np.random.Generator(np.random.Philox(int.from_bytes(seed[:16], "big")))
-    if _is_lora_a(name) and config.a_init == "orthonormal":
-        return _orthonormal_rows(rng.standard_normal(shape))
-    bound = 1 / np.sqrt(shape[1])
-    return rng.uniform(-bound, bound, shape).astype(np.float32)
-
-
-def _orthonormal_rows(gaussian_rI: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Rows of a uniformly random orthonormal frame: QR of a Gaussian matrix with the signs fixed (Mezzadri 2007)."""
-    q_Ir, upper_rr = np.linalg.qr(gaussian_rI.T)
-    return (q_Ir * np.sign(np.diag(upper_rr))).T.astype(np.float32)

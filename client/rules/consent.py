@@ -173,7 +173,7 @@ def check_query(query: Open, plan: Plan, *, opened: Sequence[tuple[int, int]]) -
 
 def bytes_out(plan: Plan) -> int:
     """Bytes of sealed vectors that leave a site in all rounds of a plan, each answered once."""
-    return plan.rounds * plan.encoding.bytes()
+    return plan.sealed_bytes()
 
 
 def largest_rank(plan: Plan) -> int:

@@ -23,7 +23,7 @@ from partsong.common.adapter import FloatVec, digest
 from partsong.common.charter import Charter
 from partsong.common.errors import DataError, Refused
 from partsong.common.files import write_bytes
-from partsong.common.methods import ServerState, Vec64, server_step
+from partsong.common.methods import ServerState, Vec64, advance
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.opened import query_hash, read_opened
 from partsong.common.secure_sum.result import OpenedSum
@@ -83,7 +83,7 @@ class Follower:
             raise Refused("other_query", reason="the sum is of another plan or round", remedy="name its round")
         opened = read_opened(result, self._plan, charter, number=number)
         state = self._load()[0] if self._round else self._start
-        moved = server_step(state, opened.mean_P, self._plan.optimizer)
+        moved = advance(state, opened.mean_P, self._plan, number=number)
         self._save(moved, self._plan, round_=result.header.round)
         self._round, self._sha256 = result.header.round, digest(moved.adapter_P.astype(np.float32))
 

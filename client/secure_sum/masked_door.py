@@ -279,8 +279,8 @@ def _require_header(header: Header, plan: Plan, query: wire.Open) -> None:
     expected = {
         "model": model_hash(query.adapter_sha256),
         "query": query_hash(plan, number=query.round),
-        "encoding": encoding_hash(plan),
-        "words": plan.encoding.words(),
+        "encoding": encoding_hash(plan, number=query.round),
+        "words": plan.encoding_of(query.round).words(),
         "noised": int(plan.survives_differences),
     }
     wrong = [name for name, value in expected.items() if getattr(header, name) != value]

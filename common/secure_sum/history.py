@@ -18,7 +18,7 @@ import numpy as np
 from partsong.common.adapter import FloatVec, digest
 from partsong.common.codec import unpack
 from partsong.common.errors import PartsongError
-from partsong.common.methods import ServerState, server_step
+from partsong.common.methods import ServerState, advance
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.messages import Ready, Result, Signed, Verdict
 from partsong.common.secure_sum.opened import encoding_hash, model_hash, query_hash, read_opened
@@ -91,7 +91,7 @@ class History:
                 number, found="a start from another adapter", expected="the one that the sums before it lead to"
             )
         mean = read_opened(opened, self._plan, self._run.charter, number=number)
-        self._state = server_step(self._state, mean.mean_P, self._plan.optimizer)
+        self._state = advance(self._state, mean.mean_P, self._plan, number=number)
         self._last, self._number = opened, number
         readys = [unpack(Ready, ready.body) for ready in unpack(Result, packed).readys]
         return Followed(
@@ -126,8 +126,8 @@ class History:
             )
         expected = {
             "query": query_hash(plan, number=number),
-            "encoding": encoding_hash(plan),
-            "words": plan.encoding.words(),
+            "encoding": encoding_hash(plan, number=number),
+            "words": plan.encoding_of(number).words(),
             "noised": int(plan.survives_differences),
         }
         if wrong := [name for name, value in expected.items() if getattr(header, name) != value]:

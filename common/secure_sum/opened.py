@@ -25,7 +25,7 @@ class Opened:
     """What a round's sum says."""
 
     mean_P: NDArray[np.float64]
-    """Mean update over the sites of the sum, weighted as their charter says."""
+    """Mean update over the sites of the sum, weighted as their charter says; of what the round trains."""
     loss: float
     """Mean released loss."""
     sites: int
@@ -44,7 +44,7 @@ def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int, shares: S
         SumOutOfRange: the words are no sum of that many encoded vectors.
     """
     seed = rotation_seed(plan.sha256, number=number)
-    sums = decode_sum(total_W, plan.encoding, sites=sites, rotation_seed=seed)
+    sums = decode_sum(total_W, plan.encoding_of(number), sites=sites, rotation_seed=seed)
     weight = sites if shares is None else math.fsum(shares)
     mean_P = sums[UPDATE]
     mean_P /= weight
@@ -71,6 +71,6 @@ def query_hash(plan: Plan, *, number: int) -> bytes:
     return hashlib.sha256(f"partsong query\0{plan.sha256}\0{number}".encode()).digest()
 
 
-def encoding_hash(plan: Plan) -> bytes:
+def encoding_hash(plan: Plan, *, number: int) -> bytes:
     """Give `encoding` of a round's header."""
-    return bytes.fromhex(sha256_of(plan.encoding))
+    return bytes.fromhex(sha256_of(plan.encoding_of(number)))

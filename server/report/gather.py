@@ -54,7 +54,7 @@ def facts_of(found: Sources) -> Facts:
         marks=ending.marks,
         planned_rounds=plan.rounds,
         opened_rounds=found.opened_rounds,
-        update_bytes=plan.encoding.bytes(),
+        update_bytes=plan.sealed_bytes() // plan.rounds,
         privacy=None if plan.dp is None else _privacy(plan, plan.dp, opened_rounds=found.opened_rounds),
         secure_sum=None if charter is None else sum_facts(charter, checked_by=ending.checked_by),
         leaving=leaving(plan, simulated=found.simulated),

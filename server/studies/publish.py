@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.numpy import save
 
-from partsong.common.adapter import FloatVec, unflatten
+from partsong.common.adapter import FloatVec
 from partsong.common.build import to_tree
 from partsong.common.files import make_folder, sync_folder, write_bytes, write_json
+from partsong.common.lora import published
 from partsong.common.plan import Plan
 
 
@@ -53,9 +53,8 @@ def publish(
     shutil.rmtree(scratch, ignore_errors=True)
     make_folder(scratch)
     try:
-        tensors = unflatten(frozen_F, plan.layout.frozen) | unflatten(trained_P, plan.layout.trained)
-        contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        write_bytes(scratch / "adapter_model.safetensors", save(contiguous, metadata={"format": "pt"}))
+        tensors = published(plan.layout, trained_P=trained_P, frozen_F=frozen_F)
+        write_bytes(scratch / "adapter_model.safetensors", save(tensors, metadata={"format": "pt"}))
         write_json(scratch / "adapter_config.json", dict(peft))
         write_bytes(scratch / "README.md", card.encode())
         write_json(scratch / "privacy.json", to_tree(privacy))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from partsong.common.config import ServerOptimizerConfig
-from partsong.common.methods import ServerState, server_step
+from partsong.common.methods import ServerState, advance
+from partsong.common.plan import Plan
 from partsong.server.desk import Outcome, Query
 
 
@@ -29,51 +29,49 @@ class Step:
 
 def train(
     state: ServerState,
-    optimizer: ServerOptimizerConfig,
+    plan: Plan,
     *,
-    rounds: int,
     first: int,
     attempts: Mapping[int, int],
     spend_attempts: bool,
     keep: Callable[[Step], None],
 ) -> Generator[Query, Outcome, ServerState]:
-    """Ask for `rounds` rounds of training, starting with number `first`; return the last state.
+    """Ask for the plan's rounds of training, starting with number `first`; return the last state.
 
     Args:
         state: the adapter to start from.
-        optimizer: what to do with the mean update.
-        rounds: number of the last round.
+        plan: of the run: how many rounds, and what is done with a mean update.
         first: number of the first round asked here; above 1 after a resume.
         attempts: how often each round was opened before.
         spend_attempts: whether an opened round that never finished counts as done. True under differential
             privacy: its records were read and its budget is gone, so it is not asked again.
         keep: told each step, before the next query; saves it.
     """
-    for number in range(first, rounds + 1):
+    for number in range(first, plan.rounds + 1):
         before = attempts.get(number, 0)
         if before and spend_attempts:
             continue
         outcome = yield Query(round=number, attempt=before + 1, adapter_P=state.adapter_P.astype(np.float32))
-        step = step_of(state, outcome, optimizer)
+        step = step_of(state, outcome, plan)
         state = step.state  # before it is kept: the old one can go
         keep(step)
         del outcome, step  # the next round needs neither, and each holds a vector
     return state
 
 
-def step_of(state: ServerState, outcome: Outcome, optimizer: ServerOptimizerConfig) -> Step:
+def step_of(state: ServerState, outcome: Outcome, plan: Plan) -> Step:
     """Move the global adapter by what a round ended with.
 
     Args:
         state: before the round.
         outcome: of the round.
-        optimizer: what to do with the mean update.
+        plan: of the run.
     """
     if outcome.opened is None:
         return Step(round=outcome.state.number, outcome=outcome, state=state, update_norm=0.0)
     return Step(
         round=outcome.state.number,
         outcome=outcome,
-        state=server_step(state, outcome.opened.mean_P, optimizer),
+        state=advance(state, outcome.opened.mean_P, plan, number=outcome.state.number),
         update_norm=float(np.linalg.norm(outcome.opened.mean_P)),
     )

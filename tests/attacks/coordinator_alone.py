@@ -84,8 +84,7 @@ def main() -> None:
     coordinator.propose(frozen_F, start_P)
     study = train(
         ServerState(adapter_P=start_P.astype(np.float64)),
-        plan.optimizer,
-        rounds=plan.rounds,
+        plan,
         first=1,
         attempts={},
         spend_attempts=False,

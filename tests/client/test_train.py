@@ -390,3 +390,38 @@ def test_records_without_an_owner_are_refused_where_patients_are_the_unit(
         )
 
     assert (host.take() == before_P).all()
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.8])
+def test_fedprox_pulls_back_to_the_adapter_of_the_round(
+    make_host: MakeHost, make_records: MakeRecords, mu: float
+) -> None:
+    """By hand: each step is rate * (gradient + mu * way from the start), with all records in every sample."""
+    host, reference, records = make_host(), make_host(), make_records(LENGTHS)
+    start = [p.detach().clone() for p in reference.trainable()]
+    start_P = reference.take()
+    for _ in range(3):
+        loss = reference.loss_B(pad(list(records), pad_id=reference.pad_id)).sum() / len(records)
+        grads = torch.autograd.grad(loss, reference.trainable())
+        with torch.no_grad():
+            for p, p0, g in zip(reference.trainable(), start, grads, strict=True):
+                p.sub_(0.5 * (g + mu * (p - p0)))
+
+    update = train(host, records, rate=1.0, prox_mu=mu)
+
+    expected_P = reference.take() - start_P
+    assert np.abs(update.update_P - expected_P).max() < 1e-5 * np.abs(expected_P).max()
+
+
+def test_fedprox_shortens_a_private_update_and_costs_nothing(
+    make_host: MakeHost, make_records: MakeRecords, make_dp: MakeDp
+) -> None:
+    """With mu = 1 / rate every step starts over, so a round is one step long; the events are the same."""
+    records, dp = make_records(LENGTHS), make_dp(noise_multiplier=1.0, sampling_rate=0.7)
+    free, held = (
+        train(make_host(), records, dp=dp, randomness=SystemRandomness(), steps_per_round=9, prox_mu=mu)
+        for mu in (0.0, 2.0)
+    )
+
+    assert free.events == held.events
+    assert np.linalg.norm(held.update_P) < 0.6 * np.linalg.norm(free.update_P)

@@ -15,6 +15,7 @@ from partsong.common.build import build, to_tree
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.errors import ConfigError
 from partsong.common.plan import DpPlan, Plan, is_name, largest_update, rotation_seed
+from partsong.common.turns import Turn
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]
@@ -118,11 +119,15 @@ def test_the_digest_covers_every_field(make_plan: MakePlan, make_dp: MakeDp) -> 
         "minimum_cohort": 2,
         "max_length": 65,
         "seed": 0,
+        "turns": (Turn(trains="B", learning_rate=1.0, clip_norm=1.0, update_clip=4.0),),
+        "rounds_per_turn": 2,
+        "rotation": 0.5,
     }
 
-    digests = {make_plan(**{field: value}).sha256 for field, value in other.items()}
+    with_it: dict[str, dict[str, Any]] = {"rotation": {"method": "fedrot"}}
+    digests = {make_plan(**{field: value} | with_it.get(field, {})).sha256 for field, value in other.items()}
 
-    assert len(digests | {make_plan().sha256}) == len(other) + 1
+    assert len(digests | {make_plan().sha256, make_plan(method="fedrot").sha256}) == len(other) + 2
     assert make_plan().sha256 == make_plan().sha256
 
 

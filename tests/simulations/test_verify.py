@@ -155,9 +155,9 @@ def test_what_was_not_recomputed_is_said(copy: Copy) -> None:
     ],
 )
 def test_a_flipped_bit_is_found_and_named(copy: Copy, name: str, place: str, number: int | None) -> None:
-    """One bit in the middle of each kind of file."""
+    """One bit in the middle of each kind of file; of the plan the first, which can give no other plan that is read."""
     run = copy()
-    flip(run / name, 4 * (run / name).stat().st_size)
+    flip(run / name, 0 if name == "plan.json" else 4 * (run / name).stat().st_size)
 
     found = verify(run)
 

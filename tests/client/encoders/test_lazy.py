@@ -50,6 +50,10 @@ def lazy_of(data: DataConfig, *, base: str = "tiny-llama", rules: Rules = RULES,
         {"last_layers": 1},
         {"target_modules": ("all-linear",)},
         {"peft": {"use_rslora": True}, "a_init": "kaiming", "seed": 5},
+        {"method": "rolora"},
+        {"method": "fedsb", "a_init": "public_svd"},
+        {"method": "fedrot"},
+        {"refresh": 2},
     ],
     ids=str,
 )
@@ -58,7 +62,9 @@ def test_what_a_plan_lays_out_is_what_is_built(
 ) -> None:
     """Layout and options are those of the coordinator's own model, and the site's rules accept them."""
     host = make_host(**adapter)
-    plan = make_site_plan(host, data=SHORT, adapter=AdapterConfig(method=adapter.get("method", "ffa")))
+    plan = make_site_plan(
+        host, data=SHORT, adapter=AdapterConfig(**{k: v for k, v in adapter.items() if k in ("method", "refresh")})
+    )
     lazy = lazy_of(data)
 
     facts = lazy.facts(plan)

@@ -11,7 +11,8 @@ from partsong.client.data.batch import pad
 from partsong.client.data.encode import Record
 from partsong.client.model.host import ModelHost
 from partsong.client.model.lora import lora_options, public_start
-from partsong.common.adapter import AdapterLayout, TensorSpec, flatten
+from partsong.client.model.start import PublicStart, base_weight
+from partsong.common.adapter import flatten
 from partsong.common.config import AdapterConfig
 from partsong.common.errors import ModelError, Refused
 
@@ -144,7 +145,7 @@ def test_the_start_depends_on_names_and_public_seed_only(base: str, method: str,
     host = make_host(base, method=method)
     torch.manual_seed(2)
     again, other = make_host(base, method=method), make_host(base, method=method, seed=1)
-    start = public_start(host.layout, AdapterConfig(r=2, lora_alpha=4.0, method=method))
+    start = public_start(host.model, host.layout, AdapterConfig(r=2, lora_alpha=4.0, method=method))
 
     for trained in (True, False):
         specs = host.layout.trained if trained else host.layout.frozen
@@ -170,7 +171,7 @@ def test_base_weights_are_those_of_the_file(make_host: MakeHost) -> None:
 def test_rows_of_a_are_orthonormal_where_asked_for(make_host: MakeHost, a_init: str) -> None:
     """A·Aᵀ is the identity for `orthonormal`, and not for `kaiming`, whose entries keep to their bound."""
     host = make_host(a_init=a_init, r=8)
-    start = public_start(host.layout, AdapterConfig(r=8, a_init=a_init))
+    start = public_start(host.model, host.layout, AdapterConfig(r=8, a_init=a_init))
 
     for name, a_rI in start.items():
         if ".lora_A." in name:
@@ -181,9 +182,58 @@ def test_rows_of_a_are_orthonormal_where_asked_for(make_host: MakeHost, a_init: 
 
 def test_orthonormal_rows_are_uniform_over_directions() -> None:
     """With the signs of the factorisation fixed, entries have mean 0 and variance 1 / I; without, the first has not."""
-    layout = AdapterLayout(tensors=(TensorSpec(name="q.lora_A.weight", shape=(2, 6), trained=False),))
-    starts = [public_start(layout, AdapterConfig(seed=seed))["q.lora_A.weight"] for seed in range(400)]
-    entries = np.array([start[0, 0] for start in starts], np.float64)
+
+    def drawn(seed: int) -> np.ndarray:
+        start = PublicStart(AdapterConfig(seed=seed), lambda layer: pytest.fail(f"no weight of {layer} is needed"))
+        return start.tensor("q.lora_A.weight", (2, 6))
+
+    entries = np.array([drawn(seed)[0, 0] for seed in range(400)], np.float64)
 
     assert abs(entries.mean()) < 5 * np.sqrt(1 / 6 / 400)
     assert entries.var() == pytest.approx(1 / 6, rel=0.3)
+
+
+def test_a_basis_from_the_base_weights_is_their_best_of_its_rank(make_host: MakeHost) -> None:
+    """B·Bᵀ·W and W·Aᵀ·A are both the truncated decomposition of W, and the start is the same in another process."""
+    host, again = (make_host(method="fedsb", a_init="public_svd", r=4) for _ in range(2))
+    start = public_start(host.model, host.layout, AdapterConfig(method="fedsb", a_init="public_svd", r=4))
+    assert (host.take(trained=False) == again.take(trained=False)).all()
+    assert not host.take().any()
+
+    for name in [name for name in start if ".lora_A." in name]:
+        layer = name.partition(".lora_A.")[0]
+        weight_OI, basis_Or = base_weight(host.model, layer), start[f"{layer}.lora_B.basis.weight"].astype(np.float64)
+        a_rI = start[name].astype(np.float64)
+        tail = np.linalg.norm(np.linalg.svd(weight_OI, compute_uv=False)[4:])
+        for nearest_OI in (basis_Or @ basis_Or.T @ weight_OI, weight_OI @ a_rI.T @ a_rI):
+            assert np.linalg.norm(weight_OI - nearest_OI) == pytest.approx(tail, rel=1e-5)
+
+
+def test_each_stretch_has_a_frame_of_its_own(make_host: MakeHost) -> None:
+    """Rank 2 in three stretches is rank 6 at the scale of rank 2: three orthonormal pairs of rows, all different."""
+    host = make_host(r=2, lora_alpha=4.0, refresh=3)
+
+    assert (host.lora_options["r"], host.lora_options["lora_alpha"]) == (6, 12.0)
+    start = public_start(host.model, host.layout, AdapterConfig(r=2, lora_alpha=4.0, refresh=3))
+    a_RI = next(value for name, value in start.items() if ".lora_A." in name)
+    gram = (a_RI @ a_RI.T).reshape(3, 2, 3, 2)
+    assert all(gram[k, :, k] == pytest.approx(np.eye(2), abs=1e-6) for k in range(3))
+    assert np.abs(gram[0, :, 1]).max() > 1e-3
+    assert sum(".lora_B.blocks.2." in t.name for t in host.layout.trained) == sum(".lora_A." in n for n in start)
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_basis_from_records_is_refused_by_name(*, private: bool) -> None:
+    """Fed-SB's own start, the decomposition of a gradient on private records, with or without privacy."""
+    with pytest.raises(Refused, match="a basis fitted to records carries them unclipped"):
+        lora_options(
+            AdapterConfig(method="fedsb", a_init="private_gradient"), task="causal_lm", num_layers=4, private=private
+        )
+
+
+def test_stretches_are_for_plain_lora(make_host: MakeHost) -> None:
+    """A scale that is not alpha / r would change with every stretch."""
+    assert make_host(refresh=2)
+
+    with pytest.raises(ModelError, match=r"adapter\.refresh"):
+        make_host(refresh=2, peft={"use_rslora": True})

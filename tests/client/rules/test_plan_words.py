@@ -9,6 +9,7 @@ import pytest
 from partsong.client.rules.plan_words import LONGEST_VALUE, MOST_LINES, differences, shown, size, summary
 from partsong.common.adapter import AdapterLayout, TensorSpec
 from partsong.common.plan import DpPlan, Plan
+from partsong.common.turns import Turn
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]
@@ -108,9 +109,13 @@ def changed(plan: Plan) -> dict[str, Plan]:
         "encoding": dataclasses.replace(plan.encoding, field_bits=31),
         "minimum_cohort": 4,
         "max_length": 65,
+        "turns": (Turn(trains="B", learning_rate=0.2, clip_norm=1.0, update_clip=4.0),),
+        "rounds_per_turn": 2,
+        "rotation": 0.5,
     }
     made = {name: {name: value} for name, value in other.items()}
     made["task"] |= {"labels": ("a", "b")}
+    made["rotation"] |= {"method": "fedrot"}
     found = {name: dataclasses.replace(plan, **change) for name, change in made.items()}
     if plan.dp is not None:
         for key, value in {

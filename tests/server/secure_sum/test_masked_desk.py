@@ -64,7 +64,7 @@ def test_the_header_says_what_the_message_beside_it_says(wired: Make) -> None:
     for query, header, result in seen:
         assert header.model == model_hash(query.adapter_sha256)
         assert header.query == query_hash(made.plan, number=query.round)
-        assert header.encoding == encoding_hash(made.plan)
+        assert header.encoding == encoding_hash(made.plan, number=query.round)
         assert (header.words, header.noised) == (made.plan.encoding.words(), 1)
         assert (header.round, header.previous_round, query.summed) == (query.round, query.round - 1, query.round - 1)
         assert bool(result) == (query.round == 2)

@@ -1,12 +1,12 @@
 """The training study as a generator of queries."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
-from partsong.common.config import ServerOptimizerConfig
 from partsong.common.methods import ServerState
+from partsong.common.plan import Plan
 from partsong.server.aggregate import Opened
 from partsong.server.desk import Outcome, Query
 from partsong.server.rounds import Round
@@ -23,13 +23,18 @@ def outcome(query: Query, mean: float | None) -> Outcome:
 
 
 def run(
-    means: dict[int, float | None], *, first: int = 1, attempts: Mapping[int, int] = NO_ATTEMPTS, spend: bool = False
+    plan: Plan,
+    means: dict[int, float | None],
+    *,
+    first: int = 1,
+    attempts: Mapping[int, int] = NO_ATTEMPTS,
+    spend: bool = False,
 ) -> tuple[list[tuple[int, int, float]], list[Step], ServerState]:
     """Drive the study; give queries with the adapter's first entry, steps kept and the last state."""
     kept: list[Step] = []
     study = train(
-        ServerState(adapter_P=np.zeros(4)), ServerOptimizerConfig(), rounds=3, first=first, attempts=attempts,
-        spend_attempts=spend, keep=kept.append,
+        ServerState(adapter_P=np.zeros(4)), plan, first=first, attempts=attempts, spend_attempts=spend,
+        keep=kept.append,
     )  # fmt: skip
     asked = []
     try:
@@ -41,18 +46,18 @@ def run(
         return asked, kept, end.value
 
 
-def test_each_round_starts_from_the_adapter_of_the_last() -> None:
+def test_each_round_starts_from_the_adapter_of_the_last(make_plan: Callable[..., Plan]) -> None:
     """Three rounds of one site that moves by 1, 2 and 4."""
-    asked, kept, state = run({1: 1.0, 2: 2.0, 3: 4.0})
+    asked, kept, state = run(make_plan(), {1: 1.0, 2: 2.0, 3: 4.0})
 
     assert asked == [(1, 1, 0.0), (2, 1, 1.0), (3, 1, 3.0)]
     assert state.adapter_P.tolist() == [7.0] * 4
     assert [(s.round, s.update_norm) for s in kept] == [(1, 2.0), (2, 4.0), (3, 8.0)]
 
 
-def test_an_aborted_round_changes_nothing_and_is_kept() -> None:
+def test_an_aborted_round_changes_nothing_and_is_kept(make_plan: Callable[..., Plan]) -> None:
     """The adapter stands, and the next round goes on from it."""
-    asked, kept, state = run({1: 1.0, 2: None, 3: 4.0})
+    asked, kept, state = run(make_plan(), {1: 1.0, 2: None, 3: 4.0})
 
     assert asked[2] == (3, 1, 1.0)
     assert (kept[1].update_norm, kept[1].outcome.opened) == (0.0, None)
@@ -61,11 +66,12 @@ def test_an_aborted_round_changes_nothing_and_is_kept() -> None:
 
 @pytest.mark.parametrize(("spend", "expected"), [(False, [(2, 3, 0.0), (3, 1, 2.0)]), (True, [(3, 1, 0.0)])])
 def test_a_round_that_was_opened_before_a_crash_is_repeated_or_spent(
+    make_plan: Callable[..., Plan],
     *,
     spend: bool,
     expected: list[tuple[int, int, float]],
 ) -> None:
     """Without privacy it is asked again as a new attempt; under privacy its records were read and it is over."""
-    asked, _, _ = run({2: 2.0, 3: 4.0}, first=2, attempts={1: 1, 2: 2}, spend=spend)
+    asked, _, _ = run(make_plan(), {2: 2.0, 3: 4.0}, first=2, attempts={1: 1, 2: 2}, spend=spend)
 
     assert asked == expected
