@@ -27,7 +27,8 @@ Make = Callable[..., Wired]
 def forge_last(made: Wired) -> None:
     """Publish another sum of the last round, with the tag that it has to have, and the adapter that follows from it."""
     assert made.sums._last is not None
-    number, packed, true = made.sums._last
+    last = made.sums._last
+    number, packed, true = last.number, last.packed, last.opened
     run = made.sums._required_run()
     words_W = true.words.copy()
     words_W[0] += np.uint64(1)
@@ -40,7 +41,7 @@ def forge_last(made: Wired) -> None:
     statement = replace(unpack(Statement, result.statement.body), sum=root_of(data))
     forged = pack(replace(result, statement=sign(statement, made.trust.signer), words=data))
     opened = read_result(forged, run=run, floors=run.charter.floors)
-    made.sums._last = number, forged, opened
+    made.sums._last = replace(last, packed=forged, opened=opened)
     mean = read_sum(opened.words, made.plan, number=number, sites=len(opened.sites))
     made.state = server_step(made.before_last, mean.mean_P, made.plan.optimizer)
 

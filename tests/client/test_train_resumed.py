@@ -236,8 +236,8 @@ def watch_secrets(monkeypatch: pytest.MonkeyPatch, secrets: list[bytes]) -> None
 
     def watch_sample(self: PoissonSampler) -> Any:
         chosen = sample(self)
-        if len(chosen) > 1:
-            secrets.extend(chosen[:2].astype(width).tobytes() for width in (np.int64, ">i8"))
+        if len(chosen) > 3:  # two small numbers also stand side by side where steps and records are counted
+            secrets.extend(chosen[:4].astype(width).tobytes() for width in (np.int64, ">i8"))
         return chosen
 
     def watch_losses(self: Any, loss_U: torch.Tensor, norm_U: torch.Tensor) -> Any:

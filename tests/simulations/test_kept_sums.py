@@ -23,6 +23,7 @@ from partsong.common.secure_sum.result import words_from_bytes, words_to_bytes
 from partsong.common.secure_sum.transcript import RunFacts
 from partsong.server.adapter_file import keep_start, read_adapter
 from partsong.server.secure_sum.sum_journal import SumJournal
+from partsong.simulations.findings import Finding, Verification
 from partsong.simulations.kept_sums import read_start
 from partsong.simulations.verify import verify
 
@@ -113,9 +114,13 @@ def test_a_forgery_of_the_last_sum_with_its_adapter_is_listed_as_not_checked(fin
     origin.write_text(json.dumps(facts))
     without = verify(run)
 
-    assert [line.round for line in with_vectors.wrong] == [3]
-    assert [line.place for line in with_words.wrong] == ["coordinator/verdicts"]
-    assert without.wrong == ()
+    def wrong(found: Verification) -> list[Finding]:
+        # facts.json disagrees as well, but whoever can forge the statement can sign other facts.
+        return [line for line in found.wrong if line.place != "facts.json"]
+
+    assert [line.round for line in wrong(with_vectors)] == [3]
+    assert [line.place for line in wrong(with_words)] == ["coordinator/verdicts"]
+    assert wrong(without) == []
     assert ("not checked", "coordinator/verdicts") in [(line.verdict, line.place) for line in without.findings]
     assert ("not checked", 3) in [(line.verdict, line.round) for line in without.findings]
 

@@ -134,15 +134,12 @@ def test_a_long_journal_does_not_make_a_site_hash_the_plan_more_often(
     bench.start(Grant(epsilon=None, delta=DELTA))
     hashed: list[Plan] = []
     monkeypatch.setattr("partsong.common.plan.sha256_of", lambda plan: hashed.append(plan) or sha256_of(plan))
-    counts = []
+    vars(bench.plan).pop("sha256", None)  # a plan knows its own hash once it was asked
 
     for attempt in range(2, 12):
         assert bench.open(attempt=attempt) == "ready"
-        counts.append(len(hashed))
-        hashed.clear()
 
-    assert counts[0] > 0
-    assert len(set(counts)) == 1
+    assert len(hashed) == 1
 
 
 def test_the_cap_of_the_policy_stops_them_by_name_before_a_record_is_read(bench: Bench) -> None:
