@@ -300,7 +300,7 @@ def test_without_the_comparison_the_site_seals_for_that_roster(
 ) -> None:
     """The control."""
     without(
-        monkeypatch, MaskedDoor, "enter", "if names != set(roster.sites) or len(roster.sites) != len(names):", "if 0:"
+        monkeypatch, MaskedDoor, "_enter", "if names != set(roster.sites) or len(roster.sites) != len(names):", "if 0:"
     )
 
     played = hospital.play(hospital.canary("trimmed, unseen"), trimmed)
