@@ -246,7 +246,7 @@ def test_a_plan_with_nothing_to_hide_behind_is_refused(hospital: Hospital, make_
 
     assert hospital.agree(make_plan()) == "policy"
     assert hospital.agree(make_plan(minimum_cohort=2)) == "policy"
-    assert hospital.agree(make_plan(base_sha256="c" * 64)) == "model"
+    assert hospital.agree(make_plan(base_sha256="c" * 64)) == "policy"
     assert hospital.agree(odd) == "policy"
 
 

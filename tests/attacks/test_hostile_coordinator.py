@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import types
+import typing
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from partsong.client.plan_folder import PlanFolder
 from partsong.client.rules import consent
 from partsong.client.secure_sum import key_setup
 from partsong.client.secure_sum.masked_door import MaskedDoor
+from partsong.common import build as build_module
 from partsong.common import wire
 from partsong.common.adapter import digest, unflatten
 from partsong.common.build import canonical_json, to_tree
@@ -201,6 +203,7 @@ def result_of_another_run(hospital: Hospital, plan: Plan) -> Parcel | Loss:
 def without_path_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any name may stand where only five files may."""
     monkeypatch.setattr(wire, "AdapterFile", str)
+    monkeypatch.setattr(build_module, "_hints", typing.get_type_hints)  # it remembers the types that it has seen
 
 
 def removed(owner: Any, name: str, check: str, instead: str = "if False:") -> Callable[[pytest.MonkeyPatch], None]:
