@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from partsong.client import site_files
+from partsong.client.channel import Unreachable
 from partsong.client.daemon import Stopping
 from partsong.client.daemon_control import DaemonControl, Link
 from partsong.client.daemon_start import at_work
@@ -103,9 +104,9 @@ def _work(
 
 
 def _heard(told: Told, link: Link, failures: FailureBook) -> None:
-    """Take what the connection tells. It comes from two threads."""
+    """Take what the connection tells. It comes from two threads. That nobody answers is no failure of this site."""
     link.heard(told)
-    if told.error is not None:
+    if told.error is not None and not isinstance(told.error, Unreachable):
         failures.enter(told.error, phase="answer" if told.what == "failed" else told.what)
 
 

@@ -83,13 +83,9 @@ class Ward:
         _heard(told, link, failures)
 
     def rules(self) -> list[str]:
-        """What was refused, dropped or failed since the last call, by rule.
-
-        Heartbeats are left out: the test's clock makes them as fast as the port's limit on requests allows.
-        """
+        """What was refused, dropped or failed since the last call, by rule."""
         self._read()
-        told = [f for event, f in self.log if event in ("refused", "dropped", "failed")]
-        found = [str(facts.get("rule", "")) for facts in told if facts.get("phase") != "heartbeat_failed"]
+        found = [str(facts.get("rule", "")) for event, facts in self.log if event in ("refused", "dropped", "failed")]
         self.log.clear()
         return found
 
