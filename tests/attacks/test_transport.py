@@ -359,7 +359,8 @@ def test_a_site_cannot_read_or_confirm_another_sites_mail(open_port: OpenPort) -
 
     with pytest.raises(KeyError):
         south.object(question.metadata.run_id, question.metadata.message_id)
-    south.confirm(question)
+    with pytest.raises(httpx.HTTPStatusError, match="403"):
+        south.confirm(question)
     north.serve(port.app("north"))
     asking.join()
 
