@@ -56,6 +56,11 @@ def fleet_end() -> Any:
     return beside_client("fleet_end")
 
 
+def _unhurried(stop: threading.Event, seconds: float) -> None:
+    """Wait a little, so that heartbeats and retries stay below the port's limit on requests."""
+    stop.wait(min(seconds, 0.25))
+
+
 class Ward:
     """One site as `partsong site up` puts it together: daemon, envelope, connection, and what its log would hold."""
 
@@ -71,7 +76,11 @@ class Ward:
         held = port.sites[name]
         tls = ClientTls(certificate=held.certificate_file, key=held.key_file, authority=port.authority.file)
         self.line = fleet_end().Running(
-            address or port.superlink.port, tls, fleet.folder / name / "line", self._answer, **changes
+            address or port.superlink.port,
+            tls,
+            fleet.folder / name / "line",
+            self._answer,
+            **{"wait": _unhurried, **changes},
         )
         self.line.on_told = lambda told: self._tell(told, link, failures)
 
