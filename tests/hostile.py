@@ -57,9 +57,8 @@ def fleet_end() -> Any:
 
 
 def _unhurried(stop: threading.Event, seconds: float) -> None:
-    """Wait a little, so that heartbeats stay below the port's limit on requests."""
-    beats = threading.current_thread().name == "partsong heartbeat"
-    stop.wait(min(seconds, 0.25 if beats else 0.01))
+    """Wait a little, so that heartbeats and retries stay below the port's limit on requests."""
+    stop.wait(min(seconds, 0.25))
 
 
 class Ward:
