@@ -145,6 +145,8 @@ class Stage:
         self.run = self._asked()
         self.plan = self.run.read_plan()
         self.sizes: dict[int, list[tuple[int, int]]] = {}
+        self.born: dict[int, int] = {}
+        """How many rounds had ended when a process was first seen."""
         self.random = random.Random(1)
         self.killed, self.next_kill_s = 0, time.monotonic() + 3 * play.kill_every_s
 
@@ -232,15 +234,15 @@ class Stage:
         return max((t.down_s for n, t in enumerate(self.traps) if t.who == who and n in sprung), default=0.0)
 
     def _measure(self) -> None:
-        """Note memory in MB and descriptors of each process once a round."""
+        """Note memory in MB and descriptors of each process at the end of each round that it has lived through."""
         rounds = len(self.run.metrics.read_text().splitlines()) if self.run.metrics.exists() else 0
         for child in self.living.values():
-            seen = self.sizes.setdefault(child, [])
-            if rounds and len(seen) < rounds:
+            seen, lived = self.sizes.setdefault(child, []), rounds - self.born.setdefault(child, rounds)
+            if len(seen) < lived:
                 with contextlib.suppress(OSError):
                     status = Path(f"/proc/{child}/status").read_text()
                     memory = int(status.split("VmRSS:")[1].split()[0]) // 1024
-                    seen += [(memory, len(list(Path(f"/proc/{child}/fd").iterdir())))] * (rounds - len(seen))
+                    seen += [(memory, len(list(Path(f"/proc/{child}/fd").iterdir())))] * (lived - len(seen))
 
     def facts(self) -> dict[str, Any]:
         """What is on everybody's disk."""

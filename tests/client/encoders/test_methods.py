@@ -66,7 +66,7 @@ def test_a_round_moves_what_it_trains_and_nothing_else(
 ) -> None:
     """The update has the size of the round; every tensor of the turn moves, the others keep their bits."""
     host, adapter = hosts(name), AdapterConfig(r=2, lora_alpha=4.0, **ADAPTERS[name])
-    plan = make_site_plan(host, adapter=adapter, privacy=privacy, rounds=4)
+    plan = make_site_plan(host, adapter=adapter, privacy=privacy or {"sampling_rate": 0.999}, rounds=4)
     for number in (1, 2, 3):
         before_P, before_F = host.take(), host.take(trained=False)
 
