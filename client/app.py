@@ -14,9 +14,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from partsong.client.questions import Question, Reply
-from partsong.common.envelope import Letter, SiteEnvelope
+from partsong.client.link.questions import Question, Reply
 from partsong.common.errors import WireError
+from partsong.common.identity.envelope import Letter, SiteEnvelope
 
 if TYPE_CHECKING:  # a site brings torch along, moving messages does not need it
     from partsong.client.secure_sum.door import Answer

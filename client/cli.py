@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from partsong.client import adapters_cli, daemon_cli, onboarding_cli
+from partsong.client.adapters import cli as adapters_cli
+from partsong.client.daemon import cli as daemon_cli
+from partsong.client.membership import cli as onboarding_cli
 
 site = typer.Typer(
     name="site", no_args_is_help=True, help="What a site allows, what it has spent, and what it agreed to."
@@ -35,8 +37,8 @@ HERE = Path()
 @ledger.command()
 def show(folder: Dir = HERE, as_json: Json = False) -> None:
     """Show what each holding has spent, and of what."""
-    from partsong.client import site_files
     from partsong.client.budget.ledger_export import to_tree
+    from partsong.client.home import site_files
 
     tree = to_tree(site_files.open_ledger(folder), entries=False)
     _print(tree, site_files.ledger_words(tree), as_json=as_json)
@@ -52,7 +54,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every entry; with --head, also that no older copy was put back."""
-    from partsong.client import site_files
+    from partsong.client.home import site_files
 
     heads = tuple(site_files.parse_head(text) for text in head or ())
     tree = site_files.verdict_tree(site_files.open_ledger(folder), heads=heads)
@@ -67,8 +69,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write all entries. They hold counts of records: for the site's own eyes."""
-    from partsong.client import site_files
     from partsong.client.budget.ledger_export import to_csv, to_json
+    from partsong.client.home import site_files
     from partsong.common.files import write_bytes
 
     opened = site_files.open_ledger(folder)
@@ -84,7 +86,7 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy, in YAML.")], as_json: Json = False
 ) -> None:
     """Check a policy and say what it allows. What it does not name is not allowed."""
-    from partsong.client import site_files
+    from partsong.client.home import site_files
     from partsong.client.rules.policy_file import read_policy
 
     found = read_policy(file)
@@ -98,7 +100,7 @@ def plans(
     as_json: Json = False,
 ) -> None:
     """List the plans that wait for a person, with what is new about them."""
-    from partsong.client import site_files
+    from partsong.client.home import site_files
 
     approvals = site_files.open_approvals(folder)
     trees = [site_files.decision_tree(approvals, d) for d in approvals.all() if everything or d.state == "pending"]
@@ -124,7 +126,7 @@ def refuse(
 
 
 def _decide(folder: Path, start: str, state: Literal["approved", "refused"], *, reason: str, as_json: bool) -> None:
-    from partsong.client import site_files
+    from partsong.client.home import site_files
 
     approvals = site_files.open_approvals(folder)
     decision = approvals.decide(approvals.find(start).plan_sha256, state, reason=reason)

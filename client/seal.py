@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.errors import Refused
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
 from partsong.common.secure_sum.fixed_point import encode

@@ -25,9 +25,9 @@ from partsong.client.rules.agreement import Consent
 from partsong.client.rules.consent import NotAgreed, check_query, public_refusal
 from partsong.client.seal import seal
 from partsong.client.secure_sum.door import Answer, Door
-from partsong.client.unfinished import UnfinishedWork
+from partsong.client.training.unfinished import UnfinishedWork
 from partsong.common import wire
-from partsong.common.adapter import FloatVec, digest
+from partsong.common.adapters.adapter import FloatVec, digest
 from partsong.common.errors import DataError, PartsongError, Refused, WireError
 from partsong.common.files import append_line, read_lines
 from partsong.common.plan import LOSS, UPDATE, Plan

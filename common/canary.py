@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import Plan
 
 STUDY = "canary"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
 from partsong.common.errors import WireError
-from partsong.common.suite import SUITES, BySuite, SuiteName
+from partsong.common.identity.suite import SUITES, BySuite, SuiteName
 
 T = TypeVar("T")
 Hash = Annotated[bytes, 32]

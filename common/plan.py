@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from partsong.common.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
-from partsong.common.adapter import AdapterLayout
+from partsong.common.adapters.adapter import AdapterLayout
+from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.build import sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
+from partsong.common.privacy.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
 from partsong.common.secure_sum.fixed_point import Encoding
-from partsong.common.turns import Turn, specs_of
 
 UPDATE = "update"
 LOSS = "loss"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from partsong.common.adapter import AdapterLayout, FloatVec, flatten, unflatten
+from partsong.common.adapters.adapter import AdapterLayout, FloatVec, flatten, unflatten
+from partsong.common.adapters.lora import is_plain
 from partsong.common.errors import DataError, WireError
 from partsong.common.files import write_bytes
-from partsong.common.lora import is_plain
 from partsong.server.run_files import RunFiles
 
 FORMAT = {"format": "pt"}

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from partsong.common.envelope import CoordinatorEnvelope, Letter
 from partsong.common.errors import WireError
+from partsong.common.identity.envelope import CoordinatorEnvelope, Letter
 from partsong.server.exchange import Exchange, Parcel
 from partsong.server.rounds import Loss
 

@@ -24,9 +24,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
+from partsong.common.adapters.methods import ServerState, Vec64
 from partsong.common.errors import DataError
 from partsong.common.files import append_line, is_full, read_lines, replacing, sha256_file, write_json
-from partsong.common.methods import ServerState, Vec64
 
 _LATEST, _OPENED = "latest.json", "opened.jsonl"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from partsong.common import events, wire
-from partsong.common.adapter import FloatVec, digest
+from partsong.common.adapters.adapter import FloatVec, digest
 from partsong.common.errors import PartsongError, Refused, RoundAborted, WireError
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.fixed_point import SumOutOfRange

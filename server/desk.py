@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from partsong.common import wire
-from partsong.common.adapter import FloatVec, digest
+from partsong.common.adapters.adapter import FloatVec, digest
 from partsong.common.errors import WireError
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.opened import Opened

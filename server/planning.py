@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from partsong.common.accounting import epsilon, for_grid
-from partsong.common.adapter import AdapterLayout, FloatVec, digest
-from partsong.common.calibration import calibrate
+from partsong.common.adapters.adapter import AdapterLayout, FloatVec, digest
+from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, largest_update
+from partsong.common.privacy.accounting import epsilon, for_grid
+from partsong.common.privacy.calibration import calibrate
 from partsong.common.secure_sum.fixed_point import Block, Encoding
-from partsong.common.turns import Turn, specs_of
 
 _LOSS_RANGE = 4.0
 """The released loss is clipped before it is noised, so noise may carry it beyond its clip; this many times the clip

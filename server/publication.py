@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.files import write_bytes
-from partsong.common.keys import Signer
+from partsong.common.identity.keys import Signer
 from partsong.server.adapter_file import keep_end
 from partsong.server.report.card import model_card
 from partsong.server.report.claims import privacy_tree, provenance_tree

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from partsong.common import events
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
+from partsong.common.adapters.methods import ServerState
 from partsong.common.errors import PartsongError, RoundAborted
-from partsong.common.methods import ServerState
 from partsong.common.plan import Plan
 from partsong.common.thresholds import Floors
 from partsong.server.checkpoint import Checkpoints, Saved

@@ -18,11 +18,11 @@ from rich.console import Console
 from partsong import __version__
 from partsong.client.cli import site
 from partsong.common.errors import PartsongError
-from partsong.server import run_cli
-from partsong.server.cli import coordinator
-from partsong.simulations import ask_cli
-from partsong.simulations.deploy_cli import deploy
-from partsong.simulations.doctor_cli import doctor
+from partsong.server.daemon import cli as run_cli
+from partsong.server.membership.cli import coordinator
+from partsong.simulations.commands import ask_cli
+from partsong.simulations.commands.deploy_cli import deploy
+from partsong.simulations.commands.doctor_cli import doctor
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -177,8 +177,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute a run's adapter from its signed sums, offline; exit code 1 where anything differs."""
-    from partsong.simulations import verify_table as words
-    from partsong.simulations.verify import verify as check
+    from partsong.simulations.verify import table as words
+    from partsong.simulations.verify.run import verify as check
 
     with words.Bar(Console(stderr=True)) as bar:
         found = check(run, charter_sha256=charter, tick=bar)
@@ -262,7 +262,7 @@ def export(
     merge: Annotated[bool, typer.Option("--merge", help="Merge the adapter into the base model's weights.")] = False,
 ) -> None:
     """Copy a run's adapter as a PEFT folder, or merge it into its base."""
-    from partsong.simulations.export import export_adapter, export_merged
+    from partsong.simulations.commands.export import export_adapter, export_merged
 
     typer.echo(str((export_merged if merge else export_adapter)(run, out)))
 

@@ -12,7 +12,10 @@ from pathlib import Path
 
 from partsong.client.secure_sum.file_vault import FileVault
 from partsong.client.secure_sum.masked_door import Membership
-from partsong.common.charter import (
+from partsong.common.config import SimulationConfig
+from partsong.common.errors import ConfigError, DataError
+from partsong.common.files import make_folder, sync_folder, write_bytes
+from partsong.common.identity.charter import (
     Charter,
     Member,
     SignedCharter,
@@ -20,10 +23,7 @@ from partsong.common.charter import (
     sign_as_coordinator,
     sign_as_site,
 )
-from partsong.common.config import SimulationConfig
-from partsong.common.errors import ConfigError, DataError
-from partsong.common.files import make_folder, sync_folder, write_bytes
-from partsong.common.keys import Identity, fingerprint
+from partsong.common.identity.keys import Identity, fingerprint
 from partsong.common.thresholds import Floors, default_tolerance, smallest_roster, smallest_sum
 from partsong.server.secure_sum.masked_sums import Trust
 from partsong.simulations.run_dir import RunDir

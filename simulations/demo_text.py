@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from partsong.common.accounting import neighbours
+from partsong.common.privacy.accounting import neighbours
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared
 

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from partsong.common import events
-from partsong.common.accounting import Unit
+from partsong.common.privacy.accounting import Unit
 
 _REFRESH_PER_S = 4
 

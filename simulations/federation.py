@@ -21,13 +21,13 @@ from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import Scores
 from partsong.client.model.lora import public_start
 from partsong.client.site import Site, Watch
-from partsong.client.train import score
+from partsong.client.training.train import score
 from partsong.common import events
-from partsong.common.adapter import FloatVec, flatten
+from partsong.common.adapters.adapter import FloatVec, flatten
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, PartsongError
 from partsong.common.files import write_json
-from partsong.common.keys import Signer
+from partsong.common.identity.keys import Signer
 from partsong.common.plan import Plan
 from partsong.server.app import make_app as make_server_app
 from partsong.server.exchange import Exchange

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from partsong.common.adapter import FloatVec, unflatten
-from partsong.common.aggregation import layer_errors
-from partsong.common.lora import Tensors
+from partsong.common.adapters.adapter import FloatVec, unflatten
+from partsong.common.adapters.aggregation import layer_errors
+from partsong.common.adapters.lora import Tensors
+from partsong.common.adapters.turns import gather, replaced
 from partsong.common.plan import Plan
-from partsong.common.turns import gather, replaced
 
 
 class InTheClear:

@@ -26,8 +26,8 @@ from partsong.client.dp.guards import refuse_choice
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate
 from partsong.client.model.host import ModelHost
-from partsong.client.train import train_round
-from partsong.common.adapter import FloatVec
+from partsong.client.training.train import train_round
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import TrainingConfig
 from partsong.common.plan import DpPlan
 

@@ -16,7 +16,8 @@ from partsong.client.secure_sum.key_setup import KeySetup
 from partsong.client.secure_sum.protocol import Entered, SecureSumSite
 from partsong.client.secure_sum.site_state import SiteState
 from partsong.client.secure_sum.vault import MemoryVault, Vault
-from partsong.common.charter import (
+from partsong.common.derive import digest
+from partsong.common.identity.charter import (
     Charter,
     Member,
     SignedCharter,
@@ -24,14 +25,13 @@ from partsong.common.charter import (
     sign_as_coordinator,
     sign_as_site,
 )
-from partsong.common.derive import digest
-from partsong.common.keys import Identity, P384Identity, make_identity
+from partsong.common.identity.keys import Identity, P384Identity, make_identity
+from partsong.common.identity.suite import SuiteName
 from partsong.common.secure_sum.fixed_point import WordVec
 from partsong.common.secure_sum.messages import Header
 from partsong.common.secure_sum.result import OpenedSum
 from partsong.common.secure_sum.shamir import Entropy
 from partsong.common.secure_sum.transcript import RunFacts
-from partsong.common.suite import SuiteName
 from partsong.common.thresholds import Floors, default_tolerance
 from partsong.server.secure_sum.key_setup import SetupRelay
 from partsong.server.secure_sum.protocol import SumRound

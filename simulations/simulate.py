@@ -8,12 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from partsong.client.patients import patient_view
+from partsong.client.budget.patients import patient_view
 from partsong.common.build import sha256_of
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import PartsongError
 from partsong.common.files import write_json
-from partsong.common.keys import Signer
+from partsong.common.identity.keys import Signer
 from partsong.common.plan import Plan
 from partsong.server.adapter_file import keep_start
 from partsong.server.publication import publish_run
@@ -22,10 +22,10 @@ from partsong.server.studies.peft_options import peft_options
 from partsong.simulations.display import display_for
 from partsong.simulations.federation import Federation, draft, fresh_adapter, record_partition
 from partsong.simulations.in_the_clear import aggregation_lines
-from partsong.simulations.kept_ledgers import ledger_heads
 from partsong.simulations.marks import marks
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.run_dir import RunDir
+from partsong.simulations.verify.kept_ledgers import ledger_heads
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

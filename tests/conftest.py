@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partsong.common.adapter import AdapterLayout, TensorSpec, digest
+from partsong.common.adapters.adapter import AdapterLayout, TensorSpec, digest
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
 from partsong.common.secure_sum.fixed_point import Block, Encoding

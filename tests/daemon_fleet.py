@@ -12,26 +12,26 @@ import numpy as np
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import FreePurse
-from partsong.client.daemon import SiteDaemon, policy_under
+from partsong.client.daemon.daemon import SiteDaemon, policy_under
+from partsong.client.daemon.work import Work, Workshop
 from partsong.client.encoders.canary import CanaryEncoder
 from partsong.client.encoders.resident import ResidentModel
-from partsong.client.home import SiteHome
+from partsong.client.home.layout import SiteHome
 from partsong.client.rules.policy import Policy
 from partsong.client.secure_sum.file_vault import FileVault
-from partsong.client.unfinished import UnfinishedWork
-from partsong.client.work import Work, Workshop
+from partsong.client.training.unfinished import UnfinishedWork
 from partsong.common import events
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
+from partsong.common.adapters.methods import ServerState
 from partsong.common.canary import canary_update
-from partsong.common.charter import Charter
 from partsong.common.config import DataConfig, ModelConfig
 from partsong.common.control.feed import Feed
 from partsong.common.deployment import SiteConfig
 from partsong.common.errors import PartsongError
-from partsong.common.methods import ServerState
+from partsong.common.identity.charter import Charter
 from partsong.common.plan import Plan
-from partsong.server.canary import make_canary
 from partsong.server.coordinator import Coordinator
+from partsong.server.daemon.canary import make_canary
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Loss

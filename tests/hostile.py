@@ -18,20 +18,20 @@ import pytest
 from daemon_fleet import NAMES, Fleet
 from transport_fixtures import Port, make_port
 
-from partsong.client.channel import ClientTls
-from partsong.client.daemon_control import Link
-from partsong.client.failure_book import FailureBook
-from partsong.client.questions import Handle, Question, Told, signed
-from partsong.client.up import _heard
+from partsong.client.daemon.control import Link
+from partsong.client.daemon.failure_book import FailureBook
+from partsong.client.daemon.up import _heard
+from partsong.client.link.channel import ClientTls
+from partsong.client.link.questions import Handle, Question, Told, signed
 from partsong.common import wire
-from partsong.common.adapter import FloatVec
-from partsong.common.envelope import SiteEnvelope
-from partsong.common.methods import ServerState
+from partsong.common.adapters.adapter import FloatVec
+from partsong.common.adapters.methods import ServerState
+from partsong.common.identity.envelope import SiteEnvelope
 from partsong.common.plan import Plan
 from partsong.server.coordinator import Coordinator
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Exchange, Parcel
-from partsong.server.gate import Limits
+from partsong.server.link.gate import Limits
 from partsong.server.rounds import Loss
 from partsong.server.secure_sum.masked_sums import MaskedSums
 from partsong.server.secure_sum.sum_journal import SumJournal

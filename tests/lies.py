@@ -13,7 +13,7 @@ from wiring import Before, Wired
 
 from partsong.client.secure_sum import masked_door as door_module
 from partsong.common import wire
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.codec import pack, unpack
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.messages import Begin, Header, Open, sign

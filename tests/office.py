@@ -8,17 +8,17 @@ from typing import Any
 from wiring import FROZEN_F, START_P, Wired
 
 from partsong.common import wire
-from partsong.common.adapter import AdapterLayout, TensorSpec, digest
-from partsong.common.charter import SignedCharter, sign_as_coordinator, sign_as_site
+from partsong.common.adapters.adapter import AdapterLayout, TensorSpec, digest
 from partsong.common.config import CohortConfig, ModelConfig, PrivacyConfig
 from partsong.common.deployment import JobConfig
+from partsong.common.identity.charter import SignedCharter, sign_as_coordinator, sign_as_site
 from partsong.common.plan import Plan
-from partsong.server.carry import Link, Pace
-from partsong.server.daemon import CoordinatorDaemon
-from partsong.server.deployed_run import DeployedRun, all_runs
+from partsong.server.daemon.carry import Link, Pace
+from partsong.server.daemon.daemon import CoordinatorDaemon
+from partsong.server.daemon.deployed_run import DeployedRun, all_runs
+from partsong.server.daemon.job import BaseFacts, Job, write_job
 from partsong.server.exchange import Parcel
-from partsong.server.home import CoordinatorHome
-from partsong.server.job import BaseFacts, Job, write_job
+from partsong.server.membership.home import CoordinatorHome
 from partsong.server.rounds import Loss
 
 NAMES = ("a", "b", "c", "d", "e")

@@ -19,18 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import partsong.client.up as site_up
-import partsong.server.carry as carry
-import partsong.server.up as coordinator_up
-from partsong.client.daemon import SiteDaemon
-from partsong.client.fleet import FleetApi
-from partsong.client.home import SiteHome
-from partsong.client.home_files import OpenedSite
+import partsong.client.daemon.up as site_up
+import partsong.server.daemon.carry as carry
+import partsong.server.daemon.up as coordinator_up
+from partsong.client.daemon.daemon import SiteDaemon
+from partsong.client.home.layout import SiteHome
+from partsong.client.home.opened import OpenedSite
+from partsong.client.link.fleet import FleetApi
 from partsong.common import wire
 from partsong.server.app import GridExchange
-from partsong.server.carry import Pace
-from partsong.server.home import CoordinatorHome
-from partsong.server.home_files import OpenedCoordinator
+from partsong.server.daemon.carry import Pace
+from partsong.server.membership.home import CoordinatorHome
+from partsong.server.membership.opened import OpenedCoordinator
 
 COORDINATOR = "coordinator"
 _PR_SET_PDEATHSIG = 1

@@ -27,25 +27,25 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from partsong.client import charter_pins
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.ledger_export import verify
-from partsong.client.home import SiteHome
-from partsong.client.home_files import OpenedSite, open_site
+from partsong.client.home.layout import SiteHome
+from partsong.client.home.opened import OpenedSite, open_site
+from partsong.client.membership import charter_pins
 from partsong.client.secure_sum.file_vault import FileVault
-from partsong.common import keys, wrapped_secret
-from partsong.common.adapter import AdapterLayout, FloatVec, TensorSpec
+from partsong.common.adapters.adapter import AdapterLayout, FloatVec, TensorSpec
 from partsong.common.canary import NO_MODEL, canary_update
 from partsong.common.config import CohortConfig, ModelConfig, PrivacyConfig
 from partsong.common.deployment import CoordinatorConfig, JobConfig
-from partsong.common.wrapped_secret import unwrap
-from partsong.server import onboarding as at_coordinator
-from partsong.server.canary import make_canary
-from partsong.server.carry import Pace
-from partsong.server.deployed_run import OPEN_STATES, DeployedRun, submit
-from partsong.server.home import CoordinatorHome
-from partsong.server.home_files import OpenedCoordinator, open_coordinator, open_identity
-from partsong.server.job import BaseFacts, Job, write_job
+from partsong.common.identity import keys, wrapped_secret
+from partsong.common.identity.wrapped_secret import unwrap
+from partsong.server.daemon.canary import make_canary
+from partsong.server.daemon.carry import Pace
+from partsong.server.daemon.deployed_run import OPEN_STATES, DeployedRun, submit
+from partsong.server.daemon.job import BaseFacts, Job, write_job
+from partsong.server.membership import onboarding as at_coordinator
+from partsong.server.membership.home import CoordinatorHome
+from partsong.server.membership.opened import OpenedCoordinator, open_coordinator, open_identity
 
 PASSPHRASE = b"correct horse battery"
 

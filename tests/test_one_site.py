@@ -20,8 +20,9 @@ from partsong.client.rules.agreement import ByRules
 from partsong.client.rules.consent import Rules
 from partsong.client.secure_sum.door import PlainDoor
 from partsong.client.site import Chance, Site
-from partsong.client.train import train_round
-from partsong.common.adapter import TensorSpec, flatten, unflatten
+from partsong.client.training.train import train_round
+from partsong.common.adapters.adapter import TensorSpec, flatten, unflatten
+from partsong.common.adapters.methods import ServerState
 from partsong.common.config import (
     AdapterConfig,
     CohortConfig,
@@ -32,7 +33,6 @@ from partsong.common.config import (
     SimulationConfig,
     TrainingConfig,
 )
-from partsong.common.methods import ServerState
 from partsong.common.plan import Plan
 from partsong.server.coordinator import Coordinator
 from partsong.server.exchange import Parcel

@@ -19,9 +19,9 @@ from fleet_site import FleetSite
 
 from partsong.client.app import make_remote_app
 from partsong.client.secure_sum.door import Answer
-from partsong.common.envelope import SiteEnvelope
-from partsong.common.keys import Identity
-from partsong.server.transport import EmbeddedSuperlink, Listen
+from partsong.common.identity.envelope import SiteEnvelope
+from partsong.common.identity.keys import Identity
+from partsong.server.link.transport import EmbeddedSuperlink, Listen
 
 DAY = dt.timedelta(days=1)
 

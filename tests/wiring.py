@@ -12,9 +12,9 @@ from partsong.client.rules.consent import NotAgreed
 from partsong.client.seal import seal
 from partsong.client.secure_sum.masked_door import MaskedDoor, Membership
 from partsong.common import events, wire
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
+from partsong.common.adapters.methods import ServerState
 from partsong.common.errors import PartsongError, Refused
-from partsong.common.methods import ServerState
 from partsong.common.plan import LOSS, UPDATE, Plan
 from partsong.common.secure_sum.opened import Opened, read_sum
 from partsong.server.coordinator import Coordinator

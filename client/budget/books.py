@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from partsong.client.budget.chain import Entry, Head, damaged
-from partsong.common.accounting import Spend, StepEvents, epsilon_bound
 from partsong.common.build import build
 from partsong.common.errors import PartsongError
-from partsong.common.selection import Selection, epsilon_with_selections
+from partsong.common.privacy.accounting import Spend, StepEvents, epsilon_bound
+from partsong.common.privacy.selection import Selection, epsilon_with_selections
 
 State = Literal["reserved", "committed", "released"]
 MS_PER_DAY = 86_400_000

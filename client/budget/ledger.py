@@ -22,9 +22,9 @@ from pathlib import Path
 from partsong.client.budget.books import MS_PER_DAY, Books, Claim, Grant, Holding, State, quarter, spend, spend_against
 from partsong.client.budget.chain import Chain, Entry, Head, rolled_back
 from partsong.client.budget.remembered import RememberedHead
-from partsong.common.accounting import Spend
 from partsong.common.build import to_tree
 from partsong.common.errors import Refused
+from partsong.common.privacy.accounting import Spend
 
 __all__ = ["Claim", "Grant", "Holding", "Ledger", "State"]
 

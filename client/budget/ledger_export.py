@@ -14,7 +14,7 @@ from typing import Any
 from partsong.client.budget.books import MS_PER_DAY, quarter, spend
 from partsong.client.budget.chain import Entry, Head
 from partsong.client.budget.ledger import Ledger
-from partsong.common.accounting import Spend, neighbours
+from partsong.common.privacy.accounting import Spend, neighbours
 
 COLUMNS = (
     "number",

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping
 
 from partsong.client.budget.ledger import Claim, Ledger
 from partsong.client.secure_sum.door import Witnessed
-from partsong.common.accounting import StepEvents, Unit
 from partsong.common.errors import Refused
 from partsong.common.plan import Plan
+from partsong.common.privacy.accounting import StepEvents, Unit
 
 
 def context_of(plan_sha256: str, *, number: int, attempt: int) -> str:

@@ -16,9 +16,9 @@ import numpy as np
 from partsong.client.data.causal import Sequenced, causal_sequences
 from partsong.client.data.table import Table
 from partsong.client.data.tokens import IGNORED, IntVec, Tokenizer, frame_of, part_ids
-from partsong.common.accounting import Unit
 from partsong.common.config import DataConfig
 from partsong.common.errors import ConfigError, DataError, Refused
+from partsong.common.privacy.accounting import Unit
 
 Task = Literal["causal_lm", "classification"]
 

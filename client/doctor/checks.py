@@ -11,7 +11,7 @@ from pathlib import Path
 
 from partsong import __version__
 from partsong.client.doctor import base, torch_process
-from partsong.client.home import SiteHome
+from partsong.client.home.layout import SiteHome
 from partsong.client.rules.policy_file import read_policy
 from partsong.common.control.client import SiteClient
 from partsong.common.control.surfaces import SiteStatus

@@ -8,11 +8,11 @@ from opacus.accountants import create_accountant, register_accountant
 from opacus.accountants.accountant import IAccountant
 
 from partsong.client.dp.guards import refuse_choice
-from partsong.common.accounting import StepEvents, epsilon
+from partsong.common.privacy.accounting import StepEvents, epsilon
 
 
 class PldAccountant(IAccountant):  # type: ignore[misc]  # opacus ships no types
-    """Records each step's noise and rate; epsilon is computed by `partsong.common.accounting`.
+    """Records each step's noise and rate; epsilon is computed by `partsong.common.privacy.accounting`.
 
     `history`, `state_dict` and `load_state_dict` are Opacus' own.
     """

@@ -24,8 +24,8 @@ from partsong.client.dp.optimizer import Added, ReleasingOptimizer
 from partsong.client.dp.settings import DpSettings, Stepper, StepResult
 from partsong.client.dp.tally import Tally
 from partsong.client.dp.units import require_units
-from partsong.common.accounting import StepEvents
 from partsong.common.errors import Refused
+from partsong.common.privacy.accounting import StepEvents
 
 __all__ = ["DpSettings", "StepResult", "Stepper", "plain_stepper", "private_stepper"]
 

@@ -11,7 +11,7 @@ import torch
 
 from partsong.client.dp.discrete import discrete_gaussian
 from partsong.client.dp.noise import standard_normal
-from partsong.common.accounting import GRID_STEPS
+from partsong.common.privacy.accounting import GRID_STEPS
 
 NoiseKind = Literal["gaussian", "discrete"]
 
@@ -24,7 +24,7 @@ def noisy(sum_N: torch.Tensor, *, std: float, kind: NoiseKind) -> torch.Tensor:
         std: of the noise, > 0.
         kind: gaussian: float64 noise on the sum. discrete: the sum is rounded to a grid of std / `GRID_STEPS`, and
             integer noise is added, so that no bit of the result depends on how floats are rounded;
-            `partsong.common.accounting.on_grid` accounts for the rounding.
+            `partsong.common.privacy.accounting.on_grid` accounts for the rounding.
     """
     if kind == "gaussian":
         return sum_N + std * standard_normal(len(sum_N))

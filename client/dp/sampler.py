@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from partsong.common.accounting import largest_batch
 from partsong.common.errors import Refused
+from partsong.common.privacy.accounting import largest_batch
 
 Indices = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]

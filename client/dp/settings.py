@@ -14,7 +14,7 @@ import torch
 
 from partsong.client.dp.guards import refuse_choice
 from partsong.client.dp.release import NoiseKind
-from partsong.common.accounting import StepEvents, Unit, joint_multiplier, on_grid
+from partsong.common.privacy.accounting import StepEvents, Unit, joint_multiplier, on_grid
 
 Clipping = Literal["abadi", "autos"]
 Engine = Literal["hooks", "flat"]

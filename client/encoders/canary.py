@@ -12,7 +12,7 @@ from collections.abc import Callable
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.rules.consent import Facts
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.canary import NO_MODEL, canary_update
 from partsong.common.plan import Plan
 

@@ -12,9 +12,9 @@ from typing import Protocol, runtime_checkable
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.halfway import Bookmark
 from partsong.client.rules.consent import Facts
-from partsong.common.accounting import StepEvents
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import Plan
+from partsong.common.privacy.accounting import StepEvents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from partsong.common.accounting import StepEvents
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
+from partsong.common.privacy.accounting import StepEvents
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from partsong.client.daemon.records import Snapshot
 from partsong.client.data.encode import Encoded
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.encoders.resident import ResidentModel
-from partsong.client.records import Snapshot
 from partsong.client.rules.consent import Facts, NotAgreed, Rules, check_limits
-from partsong.common.adapter import AdapterLayout, FloatVec
+from partsong.common.adapters.adapter import AdapterLayout, FloatVec
 from partsong.common.config import DataConfig, ModelConfig
 from partsong.common.errors import InputError, Refused
 from partsong.common.plan import Plan

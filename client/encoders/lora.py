@@ -12,10 +12,10 @@ from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.encoders.rotation import turned_update
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts
-from partsong.client.train import train_round
-from partsong.common.adapter import FloatVec
+from partsong.client.training.train import train_round
+from partsong.common.adapters.adapter import FloatVec
+from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.plan import DpPlan, Plan, learning_rate
-from partsong.common.turns import Turn, specs_of
 
 
 class LoraTraining:

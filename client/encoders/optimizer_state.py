@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 
 _COUNT = "step"
 """Torch's own count of steps, a number and no vector."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from partsong.common.adapter import AdapterLayout, FloatVec, flatten, unflatten
+from partsong.common.adapters.adapter import AdapterLayout, FloatVec, flatten, unflatten
 
 Mat64 = NDArray[np.float64]
 

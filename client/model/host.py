@@ -20,7 +20,7 @@ from torch.nn import functional
 from partsong.client.data.batch import Batch
 from partsong.client.model.lora import layout_of, public_parameters
 from partsong.client.model.source import BaseFiles
-from partsong.common.adapter import AdapterLayout, FloatVec, TensorSpec, flatten, unflatten
+from partsong.common.adapters.adapter import AdapterLayout, FloatVec, TensorSpec, flatten, unflatten
 
 IGNORED = -100
 

@@ -19,10 +19,10 @@ from torch import nn
 from partsong.client.dp.guards import refuse_choice
 from partsong.client.model.compound import replace_b
 from partsong.client.model.start import PublicStart, base_weight
-from partsong.common.adapter import AdapterLayout, TensorSpec
+from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
+from partsong.common.adapters.methods import METHODS
 from partsong.common.config import AdapterConfig
 from partsong.common.errors import ModelError, Refused
-from partsong.common.methods import METHODS
 
 Task = Literal["causal_lm", "classification"]
 

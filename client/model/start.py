@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from partsong.common.adapter import AdapterLayout
+from partsong.common.adapters.adapter import AdapterLayout
 from partsong.common.config import AdapterConfig
 from partsong.common.errors import ModelError
 

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from partsong.common.accounting import epsilon
-from partsong.common.adapter import AdapterLayout
+from partsong.common.adapters.adapter import AdapterLayout
 from partsong.common.build import canonical_json
 from partsong.common.canary import MOST_NUMBERS, NO_MODEL, STUDY
 from partsong.common.errors import PartsongError, Refused
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
+from partsong.common.privacy.accounting import epsilon
 from partsong.common.wire import Open, RefusalCode
 
 Purpose = Literal["train", "evaluate", "survey", "audit", "canary"]

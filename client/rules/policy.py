@@ -16,8 +16,8 @@ from typing import Literal
 from partsong.client.budget.blocks import Block, check_layout
 from partsong.client.budget.books import Grant
 from partsong.client.rules.consent import Purpose, Rules, Unit
-from partsong.common.accounting import LOWEST_NOISE
 from partsong.common.plan import is_name
+from partsong.common.privacy.accounting import LOWEST_NOISE
 from partsong.common.thresholds import Floors
 
 Approval = Literal["manual", "auto"]

@@ -15,7 +15,7 @@ from typing import Protocol
 from partsong.client.rules.consent import NotAgreed, Rules
 from partsong.client.secure_sum.spot_check import NONE
 from partsong.common import wire
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.fixed_point import WordVec
 

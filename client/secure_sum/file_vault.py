@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from partsong.client.private_files import write_private
+from partsong.client.home.private_files import write_private
 from partsong.common.derive import digest
 from partsong.common.errors import InputError, TryAgain
 from partsong.common.secure_sum.shamir import Entropy

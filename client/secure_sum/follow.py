@@ -19,11 +19,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from partsong.common.adapter import FloatVec, digest
-from partsong.common.charter import Charter
+from partsong.common.adapters.adapter import FloatVec, digest
+from partsong.common.adapters.methods import ServerState, Vec64, advance
 from partsong.common.errors import DataError, Refused
 from partsong.common.files import write_bytes
-from partsong.common.methods import ServerState, Vec64, advance
+from partsong.common.identity.charter import Charter
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.opened import query_hash, read_opened
 from partsong.common.secure_sum.result import OpenedSum

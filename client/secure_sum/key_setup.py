@@ -18,11 +18,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from partsong.client.secure_sum import site_state
 from partsong.client.secure_sum.vault import Vault
-from partsong.common.charter import Charter, effective_floors
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive, digest
 from partsong.common.errors import Refused, RoundAborted, WireError
-from partsong.common.keys import Signer
+from partsong.common.identity.charter import Charter, effective_floors
+from partsong.common.identity.keys import Signer
+from partsong.common.identity.suite import suite_of_key
 from partsong.common.secure_sum.messages import (
     Begin,
     Bundle,
@@ -39,7 +40,6 @@ from partsong.common.secure_sum.messages import (
 from partsong.common.secure_sum.pairwise import make_setup_keys, open_secret, pair_key, seal_secret
 from partsong.common.secure_sum.shamir import Entropy
 from partsong.common.secure_sum.transcript import RunFacts, read_from_sites
-from partsong.common.suite import suite_of_key
 from partsong.common.thresholds import Floors
 
 MOST_ATTEMPTS = 16

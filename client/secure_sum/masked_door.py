@@ -24,11 +24,11 @@ from partsong.client.secure_sum.site_state import Stage
 from partsong.client.secure_sum.spot_check import SpotCheck
 from partsong.client.secure_sum.vault import Vault
 from partsong.common import wire
-from partsong.common.adapter import FloatVec
-from partsong.common.charter import Charter
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.codec import unpack
 from partsong.common.errors import Refused, WireError
-from partsong.common.keys import Signer
+from partsong.common.identity.charter import Charter
+from partsong.common.identity.keys import Signer
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.fixed_point import WordVec
 from partsong.common.secure_sum.messages import Begin, Header, Open, Ready, Result, Signed

@@ -23,11 +23,11 @@ from partsong.client.secure_sum import history, masking, site_state
 from partsong.client.secure_sum.site_state import SiteState, Stage
 from partsong.client.secure_sum.survivor_set import SurvivorSet, open_bundles, read_request, shares_to_give
 from partsong.client.secure_sum.vault import Vault
-from partsong.common.charter import Charter, effective_floors
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import digest
 from partsong.common.errors import Refused, WireError
-from partsong.common.keys import Signer
+from partsong.common.identity.charter import Charter, effective_floors
+from partsong.common.identity.keys import Signer
 from partsong.common.secure_sum import transcript
 from partsong.common.secure_sum.fixed_point import WordVec
 from partsong.common.secure_sum.merkle import root_of

@@ -7,12 +7,12 @@ from enum import IntEnum
 from typing import ClassVar
 
 from partsong.client.secure_sum.vault import Vault
-from partsong.common.charter import Charter
 from partsong.common.codec import Hash, pack, unpack
 from partsong.common.errors import Refused
+from partsong.common.identity.charter import Charter
+from partsong.common.identity.suite import SIGNATURE_BYTES
 from partsong.common.secure_sum.messages import Signed
 from partsong.common.secure_sum.transcript import RunFacts
-from partsong.common.suite import SIGNATURE_BYTES
 
 _RECORD = "run"
 _UNSIGNED = Signed(body=b"", signature=bytes(SIGNATURE_BYTES.A))

@@ -6,10 +6,10 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from partsong.common import charter as charters
-from partsong.common.charter import Charter
 from partsong.common.doctor.finding import Seen, fail, ok, skipped, warn
-from partsong.common.keys import fingerprint, public_key_of_file, unlock
+from partsong.common.identity import charter as charters
+from partsong.common.identity.charter import Charter
+from partsong.common.identity.keys import fingerprint, public_key_of_file, unlock
 
 
 def check_identity(file: Path, *, passphrase: Callable[[], bytes] | None) -> Seen:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from partsong.common.adapter import FloatVec, digest
+from partsong.common.adapters.adapter import FloatVec, digest
+from partsong.common.adapters.methods import ServerState, advance
 from partsong.common.codec import unpack
 from partsong.common.errors import PartsongError
-from partsong.common.methods import ServerState, advance
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.messages import Ready, Result, Signed, Verdict
 from partsong.common.secure_sum.opened import encoding_hash, model_hash, query_hash, read_opened

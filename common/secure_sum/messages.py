@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar, Protocol, TypeVar
 from partsong.common.codec import Hash, Payload, pack, unpack
 from partsong.common.derive import digest
 from partsong.common.errors import WireError
-from partsong.common.keys import Signer, signature_fits
-from partsong.common.suite import EXCHANGE_KEY_BYTES, KEM_KEY_BYTES, SIGNATURE_BYTES, SuiteName
+from partsong.common.identity.keys import Signer, signature_fits
+from partsong.common.identity.suite import EXCHANGE_KEY_BYTES, KEM_KEY_BYTES, SIGNATURE_BYTES, SuiteName
 
 
 class Message(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partsong.common.build import sha256_of
-from partsong.common.charter import Charter
+from partsong.common.identity.charter import Charter
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
 from partsong.common.secure_sum.fixed_point import WordVec, decode_sum
 from partsong.common.secure_sum.result import OpenedSum

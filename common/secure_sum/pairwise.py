@@ -38,11 +38,11 @@ from cryptography.hazmat.primitives.hpke import (
     Suite,
 )
 
-from partsong.common import p384
 from partsong.common.derive import derive, digest, extract, number
 from partsong.common.errors import RoundAborted, WireError
+from partsong.common.identity import p384
+from partsong.common.identity.suite import LATTICE_KEY_BYTES, SuiteName
 from partsong.common.secure_sum.shamir import Entropy
-from partsong.common.suite import LATTICE_KEY_BYTES, SuiteName
 
 SECRET_BYTES = 32
 MOST_ROUNDS_AT_ONCE = 64

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from partsong.common.charter import Charter
 from partsong.common.codec import unpack
 from partsong.common.derive import digest
 from partsong.common.errors import Refused, WireError
+from partsong.common.identity.charter import Charter
 from partsong.common.secure_sum.committee import Holders, holders_of
 from partsong.common.secure_sum.messages import (
     Confirm,

@@ -24,7 +24,7 @@ from partsong.common.doctor.handshake import Credentials, Handshake, meet
 from partsong.common.doctor.route import TIMEOUT_S, Route
 from partsong.common.doctor.running import check_daemon
 from partsong.server.doctor.canary import ask_canary
-from partsong.server.home import CoordinatorHome
+from partsong.server.membership.home import CoordinatorHome
 
 MESSAGES_KEPT = 3
 """Vectors of each site that may lie on the disk at once: of the check window, of this round, and one on its way."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from partsong.common.accounting import Unit, neighbours
 from partsong.common.build import to_tree
 from partsong.common.plan import Plan
+from partsong.common.privacy.accounting import Unit, neighbours
 from partsong.server.report.facts import Facts
 
 _UNIT_GAPS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from partsong.common.charter import read as read_charter
 from partsong.common.errors import ConfigError, DataError
 from partsong.common.files import make_folder, write_bytes
+from partsong.common.identity.charter import read as read_charter
 from partsong.server.report.audit import AuditFacts, read_audit
 from partsong.server.report.compose import page_of
 from partsong.server.report.drafts import drafts_of

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from partsong.common.accounting import Unit
-from partsong.common.charter import Charter
-from partsong.common.suite import SuiteName
+from partsong.common.identity.charter import Charter
+from partsong.common.identity.suite import SuiteName
+from partsong.common.privacy.accounting import Unit
 from partsong.common.thresholds import smallest_sum
 
 Answer = Literal["yes", "partly", "no"]

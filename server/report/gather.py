@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from partsong.common.accounting import neighbours
-from partsong.common.methods import METHODS
+from partsong.common.adapters.methods import METHODS
 from partsong.common.plan import DpPlan, Plan
+from partsong.common.privacy.accounting import neighbours
 from partsong.server.planning import epsilon_after
 from partsong.server.report.claims import not_covered
 from partsong.server.report.facts import (

@@ -92,7 +92,7 @@ _FOR_ALL_NOISE = (
         name="metrics released outside the accountant",
         covered="yes",
         how="the training loss is clipped, noised and counted in the same epsilon",
-        where="common/accounting.py",
+        where="common/privacy/accounting.py",
     ),
     Hazard(
         name="sites that drop out take noise with them",

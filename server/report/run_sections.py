@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partsong.common.keys import fingerprint
+from partsong.common.identity.keys import fingerprint
 from partsong.server.report import charts
 from partsong.server.report.facts import Facts, RoundFacts, SumFacts
 from partsong.server.report.page import Section, Table, names, pairs

@@ -18,7 +18,7 @@ from partsong.common.build import build, canonical_json, to_tree
 from partsong.common.derive import digest
 from partsong.common.errors import ConfigError, DataError
 from partsong.common.files import sha256_file
-from partsong.common.keys import Signer, signature_fits
+from partsong.common.identity.keys import Signer, signature_fits
 from partsong.server.report.facts import Facts
 
 FACTS = "facts.json"

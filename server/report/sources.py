@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from partsong.common.charter import Charter
-from partsong.common.charter import read as read_charter
 from partsong.common.errors import DataError
 from partsong.common.files import read_lines
+from partsong.common.identity.charter import Charter
+from partsong.common.identity.charter import read as read_charter
 from partsong.common.plan import Plan
 from partsong.server.checkpoint import Checkpoints
 from partsong.server.event_log import read_events

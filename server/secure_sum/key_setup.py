@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
-from partsong.common.charter import Charter
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import digest
 from partsong.common.errors import RoundAborted, WireError
-from partsong.common.keys import Signer
+from partsong.common.identity.charter import Charter
+from partsong.common.identity.keys import Signer
 from partsong.common.secure_sum.messages import (
     Begin,
     Bundle,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from partsong.common import wire
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.codec import unpack
 from partsong.common.errors import WireError
 from partsong.common.events import SharesDisputed

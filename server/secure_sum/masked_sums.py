@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from partsong.common import wire
-from partsong.common.charter import Charter
 from partsong.common.codec import unpack
 from partsong.common.errors import Refused, RoundAborted, WireError
-from partsong.common.keys import Signer
+from partsong.common.identity.charter import Charter
+from partsong.common.identity.keys import Signer
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.messages import Signed, Verdict
 from partsong.common.secure_sum.opened import model_hash, query_hash, read_opened

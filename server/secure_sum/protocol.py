@@ -19,7 +19,7 @@ import numpy as np
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import digest
 from partsong.common.errors import WireError
-from partsong.common.keys import Signer
+from partsong.common.identity.keys import Signer
 from partsong.common.secure_sum import transcript
 from partsong.common.secure_sum.fixed_point import add_into
 from partsong.common.secure_sum.merkle import root_of

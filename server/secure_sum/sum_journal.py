@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partsong.common.charter import Charter
 from partsong.common.codec import Payload
 from partsong.common.errors import DataError
 from partsong.common.files import append_line, read_lines, write_bytes, write_json
+from partsong.common.identity.charter import Charter
 from partsong.common.secure_sum.transcript import RunFacts
 
 _REPORT, _UNMASK = ".words", ".unmask"

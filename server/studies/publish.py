@@ -15,10 +15,10 @@ from typing import Any
 
 from safetensors.numpy import save
 
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
+from partsong.common.adapters.lora import published
 from partsong.common.build import to_tree
 from partsong.common.files import make_folder, sync_folder, write_bytes, write_json
-from partsong.common.lora import published
 from partsong.common.plan import Plan
 
 

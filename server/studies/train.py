@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from partsong.common.methods import ServerState, advance
+from partsong.common.adapters.methods import ServerState, advance
 from partsong.common.plan import Plan
 from partsong.server.desk import Outcome, Query
 

@@ -20,7 +20,7 @@ from partsong.client.budget.remembered import RememberedHead
 from partsong.client.data.encode import fingerprint
 from partsong.client.data.table import read_table
 from partsong.client.encoders.lora import LoraTraining
-from partsong.client.home import SiteHome
+from partsong.client.home.layout import SiteHome
 from partsong.client.rules.consent import check_plan
 from partsong.client.rules.policy import Policy
 from partsong.client.rules.policy_file import read_policy

@@ -11,8 +11,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from partsong.client.home import SiteHome
-from partsong.client.site_files import read_site
+from partsong.client.home.layout import SiteHome
+from partsong.client.home.site_files import read_site
 from partsong.common.config import RehearsalConfig
 from partsong.common.errors import ConfigError
 from partsong.common.files import write_json

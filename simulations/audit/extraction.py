@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from partsong.client.data.encode import Record
 from partsong.client.model.host import ModelHost
-from partsong.client.train import score
+from partsong.client.training.train import score
 from partsong.simulations.audit.canaries import other_secrets
 from partsong.simulations.audit.membership import Interval, part
 

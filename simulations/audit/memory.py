@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from partsong.client.data.encode import Record
 from partsong.client.data.tokens import IGNORED
 from partsong.client.model.host import ModelHost
-from partsong.client.train import score
-from partsong.common.adapter import FloatVec
+from partsong.client.training.train import score
+from partsong.common.adapters.adapter import FloatVec
 from partsong.simulations.audit.extraction import Exposure, Verbatim, exposures, mean_exposure, verbatim
 from partsong.simulations.audit.membership import Attack, loss_attack, ratio_attack
 from partsong.simulations.audit.rehearsal import Trained

@@ -21,8 +21,8 @@ from partsong.client.data.encode import Record
 from partsong.client.dp.sampler import Randomness, SystemRandomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import ModelHost
-from partsong.client.train import train_round
-from partsong.common.adapter import FloatVec
+from partsong.client.training.train import train_round
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import TrainingConfig
 from partsong.common.plan import DpPlan, Plan, learning_rate
 from partsong.simulations.audit.canaries import (

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from partsong.client.dp.engine import DpSettings, Stepper, private_stepper
-from partsong.common.accounting import StepEvents
+from partsong.common.privacy.accounting import StepEvents
 from partsong.simulations.audit.statistics import Noise, chance_at_least, normal_quantile
 
 Floats = NDArray[np.float64]

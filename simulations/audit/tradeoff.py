@@ -18,7 +18,7 @@ import numpy as np
 from dp_accounting.pld import privacy_loss_distribution
 from numpy.typing import NDArray
 
-from partsong.common.accounting import COARSE_GRID, StepEvents
+from partsong.common.privacy.accounting import COARSE_GRID, StepEvents
 from partsong.simulations.audit.statistics import normal_below
 
 _LINES = 400

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from partsong.common.adapters.methods import ServerState, server_step
 from partsong.common.config import ServerOptimizerConfig
-from partsong.common.methods import ServerState, server_step
 from partsong.simulations.bench.figures import Figure, report
 
 SIZES = {"1m": 1_000_000, "10m": 10_000_000, "200m": 200_000_000}

@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from partsong.client import charter_pins
-from partsong.client import onboarding as at_site
-from partsong.client.home import SiteHome
-from partsong.client.home_files import open_identity as open_site_identity
-from partsong.common import letters
+from partsong.client.home.layout import SiteHome
+from partsong.client.home.opened import open_identity as open_site_identity
+from partsong.client.membership import charter_pins
+from partsong.client.membership import onboarding as at_site
 from partsong.common.deployment import CoordinatorConfig
 from partsong.common.files import write_bytes
-from partsong.common.keys import Signer
-from partsong.common.letters import Cosignature, Reply, Request
+from partsong.common.identity import letters
+from partsong.common.identity.keys import Signer
+from partsong.common.identity.letters import Cosignature, Reply, Request
 from partsong.common.private_files import write_private
-from partsong.server import charter_desk
-from partsong.server import onboarding as at_coordinator
-from partsong.server.home import CoordinatorHome
-from partsong.server.home_files import open_identity
+from partsong.server.membership import charter_desk
+from partsong.server.membership import onboarding as at_coordinator
+from partsong.server.membership.home import CoordinatorHome
+from partsong.server.membership.opened import open_identity
 
 _HOST = "127.0.0.1"
 _POLICY = "adapter: {max_bytes_out: 100000000000}\n"

@@ -18,15 +18,15 @@ import numpy as np
 from partsong.common import events
 from partsong.common.errors import RoundAborted
 from partsong.common.memory import return_freed_memory
-from partsong.server.canary import make_canary
-from partsong.server.gathering import gather, wanted_by
-from partsong.server.home import CoordinatorHome
-from partsong.server.home_files import OpenedCoordinator, open_coordinator
+from partsong.server.daemon.canary import make_canary
+from partsong.server.daemon.gathering import gather, wanted_by
+from partsong.server.daemon.up import listen_as
+from partsong.server.link.transport import EmbeddedSuperlink
+from partsong.server.membership.home import CoordinatorHome
+from partsong.server.membership.opened import OpenedCoordinator, open_coordinator
 from partsong.server.run import Run, Terms
 from partsong.server.run_files import RunFiles
 from partsong.server.secure_sum.masked_sums import Trust
-from partsong.server.transport import EmbeddedSuperlink
-from partsong.server.up import listen_as
 from partsong.simulations.bench.round_consortium import peak_bytes
 
 _GATHER_S, _PHASE_S = 60.0, 300.0

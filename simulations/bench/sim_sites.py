@@ -24,10 +24,10 @@ from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.rules.consent import Facts
 from partsong.common import events
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.canary import NO_MODEL
 from partsong.common.plan import Plan
-from partsong.server.canary import make_canary
+from partsong.server.daemon.canary import make_canary
 from partsong.simulations.dry_run import DryRun, DryTerms
 
 NUMBERS = 184_320

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from partsong.client.train import train_round
-from partsong.common.adapter import FloatVec
+from partsong.client.training.train import train_round
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import SimulationConfig
 from partsong.simulations.bench.figures import Figure, report
 from partsong.simulations.bench.sim_sites import Measured, measured

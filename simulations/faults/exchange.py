@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from partsong.common import wire
-from partsong.common.keys import Signer
+from partsong.common.identity.keys import Signer
 from partsong.server.exchange import Exchange, Parcel
 from partsong.server.rounds import Loss
 from partsong.simulations.faults.clock import VirtualClock

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from partsong.common import wire
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.codec import pack, unpack
-from partsong.common.keys import Signer
+from partsong.common.identity.keys import Signer
 from partsong.common.secure_sum.messages import Header, Open, sign
 from partsong.common.secure_sum.opened import model_hash
 from partsong.server.exchange import Parcel

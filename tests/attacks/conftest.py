@@ -8,9 +8,10 @@ import pytest
 from partsong.client.secure_sum import masking, site_state
 from partsong.client.secure_sum.protocol import SecureSumSite
 from partsong.client.secure_sum.site_state import SiteState
-from partsong.common.charter import Charter
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive
+from partsong.common.identity.charter import Charter
+from partsong.common.identity.suite import SuiteName
 from partsong.common.secure_sum.masks import apply_masks
 from partsong.common.secure_sum.messages import (
     ConfirmRequest,
@@ -28,7 +29,6 @@ from partsong.common.secure_sum.result import words_from_bytes
 from partsong.common.secure_sum.shamir import SHARE_BYTES, combine
 from partsong.common.secure_sum.tag import TAG_WORDS
 from partsong.common.secure_sum.transcript import context_of, header_hash
-from partsong.common.suite import SuiteName
 from partsong.common.thresholds import Floors
 from partsong.simulations.secure_sum import found, next_header, set_up, wake
 

@@ -13,10 +13,10 @@ from typing import IO
 import numpy as np
 
 from partsong.common import events
+from partsong.common.adapters.methods import ServerState
 from partsong.common.build import build
-from partsong.common.charter import read as read_charter
-from partsong.common.keys import Identity
-from partsong.common.methods import ServerState
+from partsong.common.identity.charter import read as read_charter
+from partsong.common.identity.keys import Identity
 from partsong.common.plan import Plan
 from partsong.server.adapter_file import read_adapter
 from partsong.server.coordinator import Coordinator

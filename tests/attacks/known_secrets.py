@@ -13,7 +13,7 @@ import torch
 from partsong.client import site
 from partsong.client.secure_sum import masking, site_state
 from partsong.client.secure_sum.file_vault import FileVault
-from partsong.common.charter import read as read_charter
+from partsong.common.identity.charter import read as read_charter
 from partsong.simulations.run_dir import RunDir
 
 NAMES = ("site-1", "site-2", "site-3", "site-4", "site-5")

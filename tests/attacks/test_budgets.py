@@ -11,10 +11,10 @@ from partsong.client.budget.ledger import Claim, Ledger
 from partsong.client.rules.approval import Approvals, consider
 from partsong.client.rules.consent import Facts, NotAgreed, public_refusal
 from partsong.client.rules.policy import Policy
-from partsong.common.accounting import StepEvents, epsilon, joint_multiplier
 from partsong.common.build import build
 from partsong.common.errors import Refused
 from partsong.common.plan import DpPlan, Plan
+from partsong.common.privacy.accounting import StepEvents, epsilon, joint_multiplier
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from partsong.common.charter import (
+from partsong.common.identity.charter import (
     Charter,
     CharterError,
     Member,
@@ -16,8 +16,8 @@ from partsong.common.charter import (
     sign_as_coordinator,
     sign_as_site,
 )
-from partsong.common.keys import Identity, P384Identity, make_identity
-from partsong.common.suite import SUITES
+from partsong.common.identity.keys import Identity, P384Identity, make_identity
+from partsong.common.identity.suite import SUITES
 from partsong.simulations.secure_sum import Consortium, found
 
 NAMES = ["bergamo", "lyon", "porto", "turku", "utrecht"]

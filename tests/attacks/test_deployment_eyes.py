@@ -8,14 +8,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_id
 from transport_fixtures import make_port
 
-from partsong.client.board import Board
-from partsong.client.home import SiteHome
-from partsong.client.plan_desk import PlanDesk
-from partsong.client.plan_folder import PlanFolder
-from partsong.client.purge import purge, purge_plan
+from partsong.client.daemon.board import Board
+from partsong.client.daemon.plan_desk import PlanDesk
+from partsong.client.daemon.plan_folder import PlanFolder
+from partsong.client.home.layout import SiteHome
+from partsong.client.home.purge import purge, purge_plan
 from partsong.client.rules.consent import NotAgreed
-from partsong.server import fleet
-from partsong.server.postbox import Answer, Postbox
+from partsong.server.link import fleet
+from partsong.server.link.postbox import Answer, Postbox
 
 LIMIT = 1 << 20
 
@@ -91,7 +91,7 @@ def test_canaries_cannot_fill_the_disk_with_the_notes_of_their_purge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They need nobody's approval; what was here stays known, so there is an end to how many there can be."""
-    monkeypatch.setattr("partsong.client.plan_desk.MOST_REMEMBERED", 2)
+    monkeypatch.setattr("partsong.client.daemon.plan_desk.MOST_REMEMBERED", 2)
     desk = PlanDesk(
         tmp_path, make=lambda *_: pytest.fail("nothing is taken up"), before_query=lambda *_: None, retire=lambda _: None, board=Board(),
         clock=lambda: 1.0,

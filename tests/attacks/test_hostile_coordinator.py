@@ -20,21 +20,21 @@ from flwr.app import ConfigRecord
 from hostile import Hospital, opened, without
 from safetensors.numpy import save
 
-from partsong.client import plan_desk
 from partsong.client import site as site_module
-from partsong.client.adapter_desk import AdapterDesk
-from partsong.client.plan_desk import PlanDesk
-from partsong.client.plan_folder import PlanFolder
+from partsong.client.adapters.desk import AdapterDesk
+from partsong.client.daemon import plan_desk
+from partsong.client.daemon.plan_desk import PlanDesk
+from partsong.client.daemon.plan_folder import PlanFolder
 from partsong.client.rules import consent
 from partsong.client.secure_sum import key_setup
 from partsong.client.secure_sum.masked_door import MaskedDoor
 from partsong.common import build as build_module
 from partsong.common import wire
-from partsong.common.adapter import digest, unflatten
+from partsong.common.adapters.adapter import digest, unflatten
 from partsong.common.build import canonical_json, to_tree
 from partsong.common.codec import pack
-from partsong.common.envelope import CoordinatorEnvelope, SiteEnvelope
-from partsong.common.keys import Identity
+from partsong.common.identity.envelope import CoordinatorEnvelope, SiteEnvelope
+from partsong.common.identity.keys import Identity
 from partsong.common.plan import Plan
 from partsong.common.secure_sum import result as sum_result
 from partsong.common.secure_sum.messages import Begin, sign

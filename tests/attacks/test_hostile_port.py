@@ -15,9 +15,9 @@ import pytest
 from hostile import beside_client, fleet_end
 from transport_fixtures import Authority
 
-from partsong.client import channel
-from partsong.client.channel import Channel, ClientTls, Declined, Unreachable
-from partsong.client.questions import Question, Reply
+from partsong.client.link import channel
+from partsong.client.link.channel import Channel, ClientTls, Declined, Unreachable
+from partsong.client.link.questions import Question, Reply
 from partsong.common.errors import WireError
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\n"

@@ -10,13 +10,13 @@ import pytest
 from hostile import Hospital, Ward, opened, without
 from transport_fixtures import Authority
 
-from partsong.client import plan_desk
-from partsong.client.questions import Question, Reply, signed
+from partsong.client.daemon import plan_desk
+from partsong.client.link.questions import Question, Reply, signed
 from partsong.client.secure_sum.door import Answer
 from partsong.common import wire
-from partsong.common.envelope import CoordinatorEnvelope, SiteEnvelope
-from partsong.common.keys import Identity
-from partsong.server import fleet
+from partsong.common.identity.envelope import CoordinatorEnvelope, SiteEnvelope
+from partsong.common.identity.keys import Identity
+from partsong.server.link import fleet
 from partsong.server.rounds import Loss
 
 HONEST, EVERYBODY = ("a", "b", "c", "d"), ("a", "b", "c", "d", "e")
@@ -131,7 +131,7 @@ def test_an_envelope_that_is_not_the_asked_sites_does_not_count(
     played = hospital.play(hospital.canary(f"envelope {how}"))
     check = "if (answer.run, answer.kind, answer.site) != (self._run, kind, site):"
     without(monkeypatch, CoordinatorEnvelope, "open", check, "if False:")
-    monkeypatch.setattr("partsong.common.envelope._fits", lambda *_: True)
+    monkeypatch.setattr("partsong.common.identity.envelope._fits", lambda *_: True)
     unchecked = hospital.play(hospital.canary(f"envelope {how}, unchecked"))
 
     assert (played.survivors, unchecked.survivors) == (HONEST, EVERYBODY)

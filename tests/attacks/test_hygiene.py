@@ -7,7 +7,7 @@ import pytest
 
 from partsong.common.codec import pack
 from partsong.common.errors import PartsongError
-from partsong.common.keys import Identity
+from partsong.common.identity.keys import Identity
 from partsong.server.secure_sum.protocol import SumRound
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from partsong.client.secure_sum import history, key_setup, masking, survivor_set
 from partsong.client.secure_sum import protocol as secure_sum
-from partsong.common import charter, p384
+from partsong.common.identity import charter, p384
 from partsong.common.secure_sum import committee, messages, opening, result, transcript
 from partsong.server.secure_sum import protocol as desk
 

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 from ceremony import NOW, PASSPHRASE, SITES
 
-from partsong.client import charter_pins
-from partsong.client import onboarding as at_site
-from partsong.client.home_files import newest_charter
-from partsong.common import letters
-from partsong.common.charter import CharterError, SignedCharter, sign_as_coordinator, sign_as_site
+from partsong.client.home.opened import newest_charter
+from partsong.client.membership import charter_pins
+from partsong.client.membership import onboarding as at_site
 from partsong.common.deployment import CoordinatorConfig
 from partsong.common.errors import InputError
-from partsong.common.keys import Identity, fingerprint
-from partsong.common.letters import Cosignature, Draft, Invitation, LetterError, Request
-from partsong.common.tls import make_transport_key
-from partsong.server import charter_desk, onboarding
-from partsong.server.home import CoordinatorHome
-from partsong.server.home_files import open_coordinator, open_identity
+from partsong.common.identity import letters
+from partsong.common.identity.charter import CharterError, SignedCharter, sign_as_coordinator, sign_as_site
+from partsong.common.identity.keys import Identity, fingerprint
+from partsong.common.identity.letters import Cosignature, Draft, Invitation, LetterError, Request
+from partsong.common.identity.tls import make_transport_key
+from partsong.server.membership import charter_desk, onboarding
+from partsong.server.membership.home import CoordinatorHome
+from partsong.server.membership.opened import open_coordinator, open_identity
 
 MALLORY = Identity(b"\x66" * 32)
 

@@ -8,7 +8,7 @@ import pytest
 from partsong.client.secure_sum import history
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, RoundAborted, WireError
-from partsong.common.keys import Identity
+from partsong.common.identity.keys import Identity
 from partsong.common.secure_sum import transcript
 from partsong.common.secure_sum.messages import Ready, Revocation, Roster, Signed, sign
 from partsong.common.secure_sum.result import words_from_bytes

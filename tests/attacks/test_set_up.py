@@ -10,7 +10,7 @@ from partsong.client.secure_sum.key_setup import MOST_ATTEMPTS, KeySetup
 from partsong.client.secure_sum.site_state import SiteState
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, RoundAborted, WireError
-from partsong.common.keys import Identity
+from partsong.common.identity.keys import Identity
 from partsong.common.secure_sum.messages import (
     Begin,
     Bundle,

@@ -11,8 +11,8 @@ import pytest
 from wiring import Wired
 
 from partsong.client.secure_sum import masked_door, site_state, spot_check
+from partsong.common.adapters.methods import server_step
 from partsong.common.codec import pack, unpack
-from partsong.common.methods import server_step
 from partsong.common.secure_sum import tag
 from partsong.common.secure_sum.merkle import root_of
 from partsong.common.secure_sum.messages import Result, Statement, sign

@@ -14,12 +14,12 @@ from partsong.client.secure_sum.key_setup import KeySetup
 from partsong.client.secure_sum.vault import MemoryVault
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, WireError
-from partsong.common.keys import Identity, P384Identity, make_identity
-from partsong.common.p384 import ORDER
+from partsong.common.identity.keys import Identity, P384Identity, make_identity
+from partsong.common.identity.p384 import ORDER
+from partsong.common.identity.suite import SUITES
 from partsong.common.secure_sum import messages
 from partsong.common.secure_sum.messages import Begin, Bundle, Bundles, Ready, Revocation, Signed, sign
 from partsong.common.secure_sum.pairwise import make_setup_keys
-from partsong.common.suite import SUITES
 from partsong.server.secure_sum.key_setup import SetupRelay
 from partsong.simulations.secure_sum import Consortium, found
 

@@ -18,7 +18,7 @@ from flwr.proto.message_pb2 import Metadata, ObjectTree
 from transport_fixtures import Authority
 
 from partsong.server.exchange import Parcel
-from partsong.server.gate import Limits
+from partsong.server.link.gate import Limits
 from partsong.server.rounds import Loss
 
 OpenPort = Callable[..., Any]

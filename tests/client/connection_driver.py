@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from partsong.client.channel import ClientTls
-from partsong.client.inbox import Inbox
-from partsong.client.outbox import Outbox
-from partsong.client.questions import Question, Reply, Told
-from partsong.client.transport import FleetConnection
+from partsong.client.link.channel import ClientTls
+from partsong.client.link.inbox import Inbox
+from partsong.client.link.outbox import Outbox
+from partsong.client.link.questions import Question, Reply, Told
+from partsong.client.link.transport import FleetConnection
 from partsong.common.files import append_line
 
 IDLE_LOOKS = 4

@@ -33,12 +33,12 @@ from partsong.client.secure_sum.door import Door, PlainDoor
 from partsong.client.secure_sum.masked_door import MaskedDoor, Membership
 from partsong.client.secure_sum.vault import Vault
 from partsong.client.site import Chance, Site
-from partsong.client.train import train_round
-from partsong.client.unfinished import UnfinishedWork
+from partsong.client.training.train import train_round
+from partsong.client.training.unfinished import UnfinishedWork
 from partsong.common import config, wire
-from partsong.common.accounting import epsilon
 from partsong.common.errors import PartsongError
 from partsong.common.plan import Plan
+from partsong.common.privacy.accounting import epsilon
 from partsong.common.secure_sum.fixed_point import WordVec
 from partsong.server.exchange import Parcel
 from partsong.server.planning import Base, make_plan

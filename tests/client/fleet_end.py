@@ -33,11 +33,11 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 from transport_fixtures import Authority
 
 from partsong.client.app import RAW
-from partsong.client.channel import ClientTls
-from partsong.client.inbox import Inbox
-from partsong.client.outbox import Outbox
-from partsong.client.questions import Handle, Told
-from partsong.client.transport import FleetConnection
+from partsong.client.link.channel import ClientTls
+from partsong.client.link.inbox import Inbox
+from partsong.client.link.outbox import Outbox
+from partsong.client.link.questions import Handle, Told
+from partsong.client.link.transport import FleetConnection
 
 HOST = "127.0.0.1"
 

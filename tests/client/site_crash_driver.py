@@ -23,7 +23,7 @@ from partsong.client.secure_sum.file_vault import FileVault
 from partsong.client.secure_sum.masked_door import Membership
 from partsong.client.secure_sum.site_state import Stage
 from partsong.common import wire
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.errors import Refused
 from partsong.common.files import read_lines
 from partsong.server.exchange import Parcel

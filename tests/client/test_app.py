@@ -14,9 +14,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from partsong.client import app as client_app
 from partsong.client.app import RAW, make_app, make_remote_app
 from partsong.client.secure_sum.door import Answer
-from partsong.common.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
 from partsong.common.errors import WireError
-from partsong.common.keys import Identity
+from partsong.common.identity.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
+from partsong.common.identity.keys import Identity
 from partsong.server.app import MESSAGE_TYPES
 
 CONTEXT = Context(run_id=7, node_id=3, node_config={"site": "north"}, state=RecordDict(), run_config={})
@@ -152,6 +152,6 @@ def test_deciding_sealing_and_moving_messages_need_no_torch(module: str) -> None
 
 def test_training_needs_torch() -> None:
     """Control: the check above can fail."""
-    code = "import sys, partsong.client.train; sys.exit('torch' in sys.modules)"
+    code = "import sys, partsong.client.training.train; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 1

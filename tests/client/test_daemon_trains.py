@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from partsong.client.adapter_desk import verify
-from partsong.client.adapters import AdapterStore
+from partsong.client.adapters.desk import verify
+from partsong.client.adapters.store import AdapterStore
 from partsong.client.rules.policy import (
     AdapterLimits,
     DataFloor,
@@ -20,10 +20,10 @@ from partsong.client.rules.policy import (
 )
 from partsong.client.secure_sum.follow import Follower
 from partsong.common import config, wire
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.build import to_tree
 from partsong.common.plan import Plan
-from partsong.server.delivery import deliver
+from partsong.server.daemon.delivery import deliver
 from partsong.server.run_files import RunFiles
 from partsong.server.studies.publish import publish
 

@@ -19,14 +19,14 @@ from partsong.client.rules.agreement import ByRules
 from partsong.client.rules.consent import Rules
 from partsong.client.secure_sum.door import Answer, PlainDoor
 from partsong.client.site import Chance, Site, Watch
-from partsong.client.train import TrainingFailed
+from partsong.client.training.train import TrainingFailed
 from partsong.common import wire
-from partsong.common.accounting import joint_multiplier
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.config import SecureSumConfig, TrainingConfig
 from partsong.common.errors import DataError, PartsongError, Refused, TryAgain, WireError
 from partsong.common.files import read_lines
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.privacy.accounting import joint_multiplier
 from partsong.common.secure_sum.fixed_point import decode_sum
 
 MakeRecords = Callable[..., tuple[Record, ...]]

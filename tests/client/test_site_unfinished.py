@@ -22,10 +22,10 @@ from partsong.client.rules.consent import Rules
 from partsong.client.secure_sum.door import Answer, PlainDoor
 from partsong.client.secure_sum.file_vault import FileVault
 from partsong.client.site import Chance, Site, Watch
-from partsong.client.train import TrainingFailed
-from partsong.client.unfinished import UnfinishedWork
+from partsong.client.training.train import TrainingFailed
+from partsong.client.training.unfinished import UnfinishedWork
 from partsong.common import wire
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import PartsongError
 from partsong.common.plan import Plan

@@ -15,8 +15,8 @@ from partsong.client.dp.sampler import PoissonSampler, Randomness, SeededRandomn
 from partsong.client.encoders.encoder import LocalUpdate
 from partsong.client.encoders.halfway import Halfway, SoFar
 from partsong.client.model.host import ModelHost
-from partsong.client.train import train_round
-from partsong.client.unfinished_format import to_bytes
+from partsong.client.training.train import train_round
+from partsong.client.training.unfinished_format import to_bytes
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import Refused
 from partsong.common.plan import DpPlan

@@ -10,15 +10,15 @@ from typing import Any, Self
 import pytest
 from transport_fixtures import Authority, make_port
 
-from partsong.client.backoff import LONGEST_S
-from partsong.client.channel import ClientTls
-from partsong.client.questions import Question, Reply, Told, signed
+from partsong.client.link.backoff import LONGEST_S
+from partsong.client.link.channel import ClientTls
+from partsong.client.link.questions import Question, Reply, Told, signed
 from partsong.client.secure_sum.door import Answer
-from partsong.common.envelope import SiteEnvelope
 from partsong.common.errors import InputError
+from partsong.common.identity.envelope import SiteEnvelope
 from partsong.server.exchange import Parcel
-from partsong.server.gate import Limits as ServerLimits
-from partsong.server.transport import EmbeddedSuperlink
+from partsong.server.link.gate import Limits as ServerLimits
+from partsong.server.link.transport import EmbeddedSuperlink
 
 
 class Bench:

@@ -30,7 +30,7 @@ from partsong.client.secure_sum.door import PlainDoor
 from partsong.client.secure_sum.file_vault import FileVault
 from partsong.client.site import Chance, Site, Watch
 from partsong.common import config, wire
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.plan import Plan
 from partsong.server.exchange import Parcel
 from partsong.server.planning import Base, make_plan

@@ -12,9 +12,9 @@ from dp_accounting.pld import pld_privacy_accountant
 from opacus.accountants import GaussianAccountant, PRVAccountant, RDPAccountant
 from scipy import optimize, stats
 
-from partsong.common import accounting
-from partsong.common.accounting import StepEvents, epsilon, patient_epsilon
 from partsong.common.errors import Refused
+from partsong.common.privacy import accounting
+from partsong.common.privacy.accounting import StepEvents, epsilon, patient_epsilon
 
 # (sampling rate, steps, noise multiplier, delta) -> RDP, PRV, GDP and PLD epsilon
 ENGINES = [

@@ -18,7 +18,7 @@ from partsong.client.rules.policy import Policy, PurposePolicy
 from partsong.common import canary
 from partsong.common.canary import LARGEST_MARK, NO_MODEL, canary_update
 from partsong.common.plan import DpPlan, Plan
-from partsong.server.canary import make_canary
+from partsong.server.daemon.canary import make_canary
 
 
 def plan_of(*, size: int = 12, seed: int | None = 1, run: str = "c") -> Plan:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from partsong.common.charter import (
+from partsong.common.identity.charter import (
     Charter,
     CharterError,
     Member,
@@ -17,8 +17,8 @@ from partsong.common.charter import (
     sign_as_coordinator,
     sign_as_site,
 )
-from partsong.common.keys import Identity, P384Identity, make_identity
-from partsong.common.suite import SUITES
+from partsong.common.identity.keys import Identity, P384Identity, make_identity
+from partsong.common.identity.suite import SUITES
 
 NAMES = ("bergamo", "lyon", "porto", "turku", "utrecht")
 Key = Identity | P384Identity

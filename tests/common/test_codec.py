@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from partsong.client.secure_sum.site_state import SiteState
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import WireError
+from partsong.common.identity.suite import SIGNATURE_BYTES, SUITES, BySuite, SuiteName
 from partsong.common.secure_sum import messages
 from partsong.common.secure_sum.messages import Reveals, Signed
-from partsong.common.suite import SIGNATURE_BYTES, SUITES, BySuite, SuiteName
 
 MESSAGES = [
     cls

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partsong.common.accounting import StepEvents
+from partsong.common.adapters.turns import Turn
 from partsong.common.build import build, to_tree
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.errors import ConfigError
 from partsong.common.plan import DpPlan, Plan, is_name, largest_update, rotation_seed
-from partsong.common.turns import Turn
+from partsong.common.privacy.accounting import StepEvents
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]

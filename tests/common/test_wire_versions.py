@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from partsong.common import envelope, wire
+from partsong.common import wire
 from partsong.common.build import canonical_json
-from partsong.common.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
 from partsong.common.errors import WireError
-from partsong.common.keys import Identity
+from partsong.common.identity import envelope
+from partsong.common.identity.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
+from partsong.common.identity.keys import Identity
 
 FROZEN = json.loads((Path(__file__).parents[1] / "vectors" / "wire_v1.json").read_text())
 CLASSES: dict[str, Any] = {

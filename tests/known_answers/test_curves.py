@@ -6,8 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from partsong.common import p384
-from partsong.common.keys import Identity, P384Identity, signature_fits
+from partsong.common.identity import p384
+from partsong.common.identity.keys import Identity, P384Identity, signature_fits
 from partsong.common.secure_sum import pairwise
 from partsong.common.secure_sum.pairwise import SetupKeys
 

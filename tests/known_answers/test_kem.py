@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM1024PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from partsong.common import p384
 from partsong.common.errors import WireError
+from partsong.common.identity import p384
+from partsong.common.identity.suite import SUITES
 from partsong.common.secure_sum.pairwise import _HPKE, make_setup_keys, seal_secret
-from partsong.common.suite import SUITES
 
 unhex = bytes.fromhex
 KEMS = {"A": 0x647A, "F": 0x0051}

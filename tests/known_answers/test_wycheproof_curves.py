@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from partsong.common import p384
-from partsong.common.keys import signature_fits
+from partsong.common.identity import p384
+from partsong.common.identity.keys import signature_fits
 from partsong.common.secure_sum import pairwise
 from partsong.common.secure_sum.pairwise import SetupKeys
 

@@ -13,8 +13,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from partsong.common.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
-from partsong.common.keys import Identity
+from partsong.common.identity.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
+from partsong.common.identity.keys import Identity
 from partsong.server import app as server_app
 from partsong.server.app import RAW, GridExchange
 from partsong.server.exchange import Parcel

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from partsong.common.adapters.methods import ServerState, server_step
 from partsong.common.config import ServerOptimizerConfig
 from partsong.common.errors import DataError
-from partsong.common.methods import ServerState, server_step
 from partsong.server.checkpoint import Checkpoints, Saved
 
 
@@ -136,7 +136,7 @@ def test_a_kill_between_or_in_the_two_writes_leaves_the_previous_checkpoint(tmp_
     import os, signal
     from pathlib import Path
     import numpy as np
-    from partsong.common.methods import ServerState
+    from partsong.common.adapters.methods import ServerState
     from partsong.server.checkpoint import Checkpoints, Saved
     calls = []
     def replace(self, target):
@@ -165,7 +165,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     from pathlib import Path
     import numpy as np
     from partsong.common.errors import TryAgain
-    from partsong.common.methods import ServerState
+    from partsong.common.adapters.methods import ServerState
     from partsong.server.checkpoint import Checkpoints, Saved
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wiring import Hand, Wired
 
 from partsong.common import events, wire
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
 from partsong.common.secure_sum.fixed_point import encode
 from partsong.server.coordinator import Coordinator, RunNotStarted

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from partsong.common import wire
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.errors import WireError
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
 from partsong.common.secure_sum.fixed_point import encode

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partsong.common.accounting import epsilon
-from partsong.common.adapter import AdapterLayout, TensorSpec
+from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
 from partsong.common.config import DataConfig, ModelConfig, PrivacyConfig, SimulationConfig
 from partsong.common.errors import ConfigError
 from partsong.common.plan import Plan
+from partsong.common.privacy.accounting import epsilon
 from partsong.server.planning import Base, epsilon_after, make_plan
 
 BASE = Base(

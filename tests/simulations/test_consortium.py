@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from partsong.client.secure_sum.file_vault import VaultError
-from partsong.common.charter import check_signatures, read
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, DataError
+from partsong.common.identity.charter import check_signatures, read
 from partsong.common.thresholds import Floors, smallest_sum
 from partsong.simulations.consortium import floors_of, found
 from partsong.simulations.run_dir import RunDir

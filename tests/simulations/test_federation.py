@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from partsong.client.rules.approval import Approvals
-from partsong.client.train import train_round
+from partsong.client.training.train import train_round
 from partsong.common import events
-from partsong.common.adapter import FloatVec
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, DataError, PartsongError, RoundAborted
 from partsong.common.plan import UPDATE, Plan

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partsong.common.adapter import AdapterLayout, TensorSpec
-from partsong.common.methods import ServerState, advance
+from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
+from partsong.common.adapters.methods import ServerState, advance
+from partsong.common.adapters.turns import Turn
 from partsong.common.plan import Plan
-from partsong.common.turns import Turn
 from partsong.simulations.in_the_clear import InTheClear, aggregation_lines
 
 BOTH = AdapterLayout(

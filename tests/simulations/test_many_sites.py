@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from partsong.server.canary import make_canary
+from partsong.server.daemon.canary import make_canary
 from partsong.simulations.dry_run import DryRun, DryTerms, expected_sum
 from partsong.simulations.faults.script import Fault, Script, draw
 from partsong.simulations.secure_sum import found

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from partsong.common.accounting import neighbours
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError
+from partsong.common.privacy.accounting import neighbours
 from partsong.server.planning import epsilon_after
 from partsong.simulations.simulate import Finished, simulate
 

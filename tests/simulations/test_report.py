@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from partsong.common.build import build, to_tree
-from partsong.common.keys import Identity
+from partsong.common.identity.keys import Identity
 from partsong.server.report.command import read_run, report, write_drafts
 from partsong.server.report.facts import Facts
 from partsong.server.report.signed import FACTS, SignedFacts, sign_facts
 from partsong.simulations.cli import app
-from partsong.simulations.verify import verify
+from partsong.simulations.verify.run import verify
 
 RECORD_WORDS = ("Case ", "fracture", "itching", "ringing ear", "stiff back")
 FORMS = ("html", "md", "json", "text")

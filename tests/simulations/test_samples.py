@@ -9,8 +9,8 @@ import pytest
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, RoundAborted
 from partsong.common.thresholds import Floors
-from partsong.server.canary import make_canary
 from partsong.server.cohort import cohort_of
+from partsong.server.daemon.canary import make_canary
 from partsong.server.run import Result
 from partsong.simulations.consortium import sum_floors
 from partsong.simulations.dry_run import DryRun, DryTerms, expected_sum

@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
 from partsong.client.secure_sum.file_vault import FileVault
-from partsong.common.charter import SignedCharter, read, sign_as_coordinator, sign_as_site
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused
-from partsong.common.keys import lock, unlock
-from partsong.common.p384 import ORDER, point_bytes, private_key, signature_from_der
+from partsong.common.identity.charter import SignedCharter, read, sign_as_coordinator, sign_as_site
+from partsong.common.identity.keys import lock, unlock
+from partsong.common.identity.p384 import ORDER, point_bytes, private_key, signature_from_der
+from partsong.common.identity.suite import EXCHANGE_KEY_BYTES, KEM_KEY_BYTES, SIGNATURE_BYTES, SUITES
 from partsong.common.secure_sum.messages import Bundle, Bundles, Revocation, Signed, sign
-from partsong.common.suite import EXCHANGE_KEY_BYTES, KEM_KEY_BYTES, SIGNATURE_BYTES, SUITES
 from partsong.server.secure_sum.key_setup import SetupRelay
 from partsong.server.secure_sum.protocol import SumRound
 from partsong.simulations.secure_sum import Federation, found, next_header, run_round, set_up, wake

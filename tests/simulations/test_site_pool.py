@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from partsong.common.errors import PartsongError, TryAgain
-from partsong.server.canary import make_canary
+from partsong.server.daemon.canary import make_canary
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Loss
 from partsong.simulations.dry_run import DryRun, DryTerms, expected_sum

@@ -11,7 +11,7 @@ from partsong.common.errors import ConfigError
 from partsong.common.plan import UPDATE, Plan
 from partsong.simulations.federation import Result
 from partsong.simulations.simulate import simulate
-from partsong.simulations.verify import verify
+from partsong.simulations.verify.run import verify
 
 Play = Callable[..., Result]
 

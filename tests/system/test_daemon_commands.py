@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from quiet_daemons import LEDGER, PLANS, SITE, QuietSite
 
-from partsong.client.home import SiteHome
+from partsong.client.home.layout import SiteHome
 from partsong.common.build import to_tree
 from partsong.common.control.server import site_server
 

@@ -17,7 +17,7 @@ from rehearsed import PAGE, loopback_deploy
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
-from partsong.client.site_files import open_ledger
+from partsong.client.home.site_files import open_ledger
 from partsong.common.errors import Refused
 
 FIVE = ("north", "south", "west", "east", "centre")

@@ -91,8 +91,8 @@ def test_every_key_of_the_configuration_has_a_docstring() -> None:
 
 def test_a_daemon_loads_no_accountant_before_it_is_asked() -> None:
     """SciPy comes with the first epsilon: 70 MB that a daemon without such a question does without."""
-    modules = "partsong.server.up, partsong.client.up, partsong.common.selection"
-    asked = "partsong.common.accounting.epsilon([partsong.common.accounting.StepEvents(**event)], delta=1e-5)"
+    modules = "partsong.server.daemon.up, partsong.client.daemon.up, partsong.common.privacy.selection"
+    asked = "partsong.common.privacy.accounting.epsilon([partsong.common.privacy.accounting.StepEvents(**event)], delta=1e-5)"
     event = {"sampling_rate": 1.0, "noise_multiplier": 5.0, "steps": 1}
     script = (
         f"import sys, {modules}; event = {event}; print('scipy' in sys.modules); {asked}; print('scipy' in sys.modules)"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from ceremony import PASSPHRASE, SITES
 
-from partsong.client.home import SiteHome
-from partsong.client.home_files import open_site
-from partsong.server.home import CoordinatorHome
-from partsong.server.home_files import open_coordinator
+from partsong.client.home.layout import SiteHome
+from partsong.client.home.opened import open_site
+from partsong.server.membership.home import CoordinatorHome
+from partsong.server.membership.opened import open_coordinator
 
 Call = Callable[..., Any]
 TINY = Path(__file__).parents[1] / "fixtures" / "tiny-llama"

@@ -11,7 +11,7 @@ import yaml
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.model.source import locate
-from partsong.common.accounting import epsilon
+from partsong.common.privacy.accounting import epsilon
 from partsong.simulations.audit import at_site
 
 Call = Callable[..., Any]

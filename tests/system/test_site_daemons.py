@@ -189,7 +189,7 @@ def test_a_daemon_does_not_go_back_to_an_older_charter(fleet: Any) -> None:
 
 def test_old_canaries_make_room_and_leave_nothing_in_the_vault(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """They need nobody's approval, so a coordinator could fill the disk with them; what is gone stays gone."""
-    monkeypatch.setattr("partsong.client.plan_desk.MOST_CANARIES", 1)
+    monkeypatch.setattr("partsong.client.daemon.plan_desk.MOST_CANARIES", 1)
     first, second = fleet.canary(run="one", rounds=1), fleet.canary(run="two", rounds=1)
     first.play()
     fleet.now += 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ceremony import PASSPHRASE
 
-from partsong.client.home import SiteHome
+from partsong.client.home.layout import SiteHome
 from partsong.common.capsule import decode, look_around, make_capsule
 from partsong.common.capsule_shelf import CapsuleShelf
 from partsong.common.logs import FILE

@@ -19,10 +19,10 @@ from partsong.client.secure_sum.key_setup import KeySetup
 from partsong.common.build import canonical_json
 from partsong.common.codec import pack, unpack
 from partsong.common.derive import derive
-from partsong.common.keys import Identity
-from partsong.common.p384 import ORDER
+from partsong.common.identity.keys import Identity
+from partsong.common.identity.p384 import ORDER
+from partsong.common.identity.suite import SuiteName
 from partsong.common.secure_sum.messages import Roster, Signed, sign
-from partsong.common.suite import SuiteName
 from partsong.server.secure_sum.key_setup import SetupRelay
 from partsong.server.secure_sum.protocol import SumRound
 from partsong.simulations.secure_sum import found, next_header, wake

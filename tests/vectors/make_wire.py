@@ -13,9 +13,9 @@ from typing import Any
 from partsong.common import wire
 from partsong.common.build import canonical_json
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
-from partsong.common.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
-from partsong.common.keys import Identity
-from partsong.server.canary import make_canary
+from partsong.common.identity.envelope import CoordinatorEnvelope, Letter, SiteEnvelope
+from partsong.common.identity.keys import Identity
+from partsong.server.daemon.canary import make_canary
 
 PLAN_SHA256, ADAPTER_SHA256 = "ab" * 32, "cd" * 32
 COORDINATOR, SITE = Identity(b"\x01" * 32), Identity(b"\x02" * 32)

@@ -5,9 +5,9 @@ from pathlib import Path
 from flwr.app import Context
 
 from partsong.client.app import make_forwarding_app
-from partsong.client.home import SiteHome
-from partsong.client.local_post import ask
-from partsong.client.questions import Question, Reply
+from partsong.client.home.layout import SiteHome
+from partsong.client.link.local_post import ask
+from partsong.client.link.questions import Question, Reply
 
 
 def _ask(question: Question, context: Context) -> Reply:

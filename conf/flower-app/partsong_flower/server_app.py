@@ -5,8 +5,8 @@ import os
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from partsong.common.passphrase import find_passphrase
-from partsong.server.behind_superlink import GridLink, carry_job_out, read_nodes, require_absolute
+from partsong.common.identity.passphrase import find_passphrase
+from partsong.server.daemon.behind_superlink import GridLink, carry_job_out, read_nodes, require_absolute
 
 app = ServerApp()
 

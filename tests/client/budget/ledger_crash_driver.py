@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from partsong.client.budget.ledger import Claim, Ledger
-from partsong.common.accounting import StepEvents, epsilon
 from partsong.common.errors import Refused, TryAgain
+from partsong.common.privacy.accounting import StepEvents, epsilon
 
 DELTA = 1e-5
 EVENTS = (StepEvents(sampling_rate=0.05, noise_multiplier=0.4, steps=1),)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from partsong.client.budget.books import spend, spend_against
 from partsong.client.budget.chain import Head
 from partsong.client.budget.ledger import Claim, Ledger
-from partsong.common.accounting import StepEvents, epsilon
 from partsong.common.errors import Refused
+from partsong.common.privacy.accounting import StepEvents, epsilon
 
 DELTA = 1e-5
 
@@ -196,7 +196,7 @@ SPENDER = """
 import sys
 from pathlib import Path
 from partsong.client.budget.ledger import Claim, Ledger
-from partsong.common.accounting import StepEvents
+from partsong.common.privacy.accounting import StepEvents
 from partsong.common.errors import Refused
 
 path, name = Path(sys.argv[1]), sys.argv[2]

@@ -10,8 +10,8 @@ import pytest
 
 from partsong.client.budget.ledger import Claim, Ledger
 from partsong.client.budget.ledger_export import COLUMNS, summaries, to_csv, to_json, verify
-from partsong.common.accounting import NEIGHBOURS, StepEvents, epsilon
 from partsong.common.errors import Refused
+from partsong.common.privacy.accounting import NEIGHBOURS, StepEvents, epsilon
 
 EVENT = StepEvents(sampling_rate=0.05, noise_multiplier=0.45, steps=2)
 

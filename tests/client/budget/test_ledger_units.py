@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from partsong.client.budget.ledger import Claim, Ledger
-from partsong.common.accounting import StepEvents, Unit
 from partsong.common.build import build, to_tree
 from partsong.common.errors import Refused
+from partsong.common.privacy.accounting import StepEvents, Unit
 
 
 def claim(context: str, unit: Unit) -> Claim:

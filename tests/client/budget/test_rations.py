@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from partsong.client.budget.books import Grant, quarter, quarter_start_ms
 from partsong.client.budget.ledger import Claim, Ledger
 from partsong.client.budget.ledger_export import summaries, to_tree, verify
-from partsong.common.accounting import StepEvents, epsilon
 from partsong.common.build import to_tree as plain
 from partsong.common.errors import Refused
-from partsong.common.selection import Selection, epsilon_with_selections
+from partsong.common.privacy.accounting import StepEvents, epsilon
+from partsong.common.privacy.selection import Selection, epsilon_with_selections
 
 DELTA = 1e-5
 EVENT = StepEvents(sampling_rate=0.05, noise_multiplier=0.45, steps=2)  # on the coarse grid: quick

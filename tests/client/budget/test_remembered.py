@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from partsong.client.budget.chain import Head
 from partsong.client.budget.ledger import Claim, Ledger
 from partsong.client.budget.remembered import RememberedHead
-from partsong.common.accounting import StepEvents
 from partsong.common.errors import DataError, Refused
+from partsong.common.privacy.accounting import StepEvents
 
 EVENTS = (StepEvents(sampling_rate=0.05, noise_multiplier=1.0, steps=1),)
 

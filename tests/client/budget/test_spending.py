@@ -18,10 +18,10 @@ from partsong.client.rules.consent import Rules
 from partsong.client.secure_sum.door import Answer, PlainDoor
 from partsong.client.site import Chance, Site, Watch
 from partsong.common import wire
-from partsong.common.accounting import StepEvents, epsilon, joint_multiplier
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.errors import Refused, TryAgain
 from partsong.common.plan import DpPlan, Plan
+from partsong.common.privacy.accounting import StepEvents, epsilon, joint_multiplier
 from partsong.common.secure_sum.fixed_point import WordVec
 
 MakePlan = Callable[..., Plan]

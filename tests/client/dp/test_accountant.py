@@ -4,7 +4,7 @@ import opacus.accountants
 import pytest
 
 from partsong.client.dp.accountant import PldAccountant, make_accountant
-from partsong.common.accounting import StepEvents, epsilon
+from partsong.common.privacy.accounting import StepEvents, epsilon
 
 
 def test_steps_are_merged_into_segments_in_order() -> None:

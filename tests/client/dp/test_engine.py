@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from partsong.client.dp.engine import plain_stepper, private_stepper
-from partsong.common.accounting import StepEvents, joint_multiplier
 from partsong.common.errors import Refused
+from partsong.common.privacy.accounting import StepEvents, joint_multiplier
 
 ENGINES = ["hooks", "flat"]
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from partsong.client.dp.clipping import clip_weights
 from partsong.client.dp.engine import plain_stepper, private_stepper
 from partsong.client.dp.units import Segments, spans_of
-from partsong.common.accounting import StepEvents, joint_multiplier
 from partsong.common.errors import Refused
+from partsong.common.privacy.accounting import StepEvents, joint_multiplier
 
 CLIP, LOSS_CLIP, SLACK = 0.05, 2.0, 1 + 1e-5
 ENGINES = ["flat", "books", "hooks"]

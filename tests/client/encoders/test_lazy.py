@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from partsong.client.daemon.records import SiteRecords
 from partsong.client.dp.sampler import SeededRandomness
 from partsong.client.encoders.lazy import LazyLora
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.encoders.resident import ResidentModel
 from partsong.client.model.from_plan import adapter_of
-from partsong.client.records import SiteRecords
 from partsong.client.rules.consent import NotAgreed, Rules, check_plan
 from partsong.common.config import AdapterConfig, DataConfig, ModelConfig
 from partsong.common.errors import ModelError

@@ -15,9 +15,9 @@ from partsong.client.dp.sampler import SystemRandomness
 from partsong.client.encoders.encoder import LocalUpdate
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.model.host import ModelHost
+from partsong.common.adapters.turns import gather, specs_of
 from partsong.common.config import AdapterConfig
 from partsong.common.plan import DpPlan, Plan
-from partsong.common.turns import gather, specs_of
 
 MakePlan = Callable[..., Plan]
 MakeRecords = Callable[..., tuple[Record, ...]]

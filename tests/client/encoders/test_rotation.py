@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy.stats import special_ortho_group
 
 from partsong.client.encoders.rotation import nearest_rotation, turned_update
-from partsong.common.adapter import AdapterLayout, TensorSpec, flatten, unflatten
-from partsong.common.aggregation import layer_errors
-from partsong.common.lora import products
+from partsong.common.adapters.adapter import AdapterLayout, TensorSpec, flatten, unflatten
+from partsong.common.adapters.aggregation import layer_errors
+from partsong.common.adapters.lora import products
 
 LAYOUT = AdapterLayout(
     tensors=(

@@ -12,7 +12,7 @@ from partsong.client.data.encode import Record
 from partsong.client.model.host import ModelHost
 from partsong.client.model.lora import lora_options, public_start
 from partsong.client.model.start import PublicStart, base_weight
-from partsong.common.adapter import flatten
+from partsong.common.adapters.adapter import flatten
 from partsong.common.config import AdapterConfig
 from partsong.common.errors import ModelError, Refused
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from partsong.client.rules.plan_words import LONGEST_VALUE, MOST_LINES, differences, shown, size, summary
-from partsong.common.adapter import AdapterLayout, TensorSpec
+from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
+from partsong.common.adapters.turns import Turn
 from partsong.common.plan import DpPlan, Plan
-from partsong.common.turns import Turn
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]

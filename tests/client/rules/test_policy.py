@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from partsong.client.budget.blocks import Block
 from partsong.client.rules.consent import Facts, NotAgreed, Rules, bytes_out, check_plan, largest_rank, trained_modules
 from partsong.client.rules.policy import AdapterLimits, DataFloor, HoldingPolicy, Policy, PrivacyFloor, PurposePolicy
-from partsong.common.adapter import AdapterLayout, TensorSpec
+from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
 from partsong.common.build import build, to_tree
 from partsong.common.plan import DpPlan, Plan
 from partsong.common.thresholds import Floors

@@ -11,7 +11,7 @@ from partsong.client.rules.consent import NotAgreed, Rules
 from partsong.client.secure_sum.door import PlainDoor
 from partsong.client.secure_sum.site_state import Stage
 from partsong.common import wire
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import Refused, WireError
 from partsong.common.plan import Plan

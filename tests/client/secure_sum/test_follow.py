@@ -8,12 +8,12 @@ import pytest
 
 from partsong.client.seal import seal
 from partsong.client.secure_sum.follow import Follower
-from partsong.common.adapter import digest
-from partsong.common.charter import Charter, Member
+from partsong.common.adapters.adapter import digest
+from partsong.common.adapters.methods import ServerState, server_step
 from partsong.common.config import ServerOptimizerConfig
 from partsong.common.errors import DataError, Refused, TryAgain
 from partsong.common.files import write_bytes
-from partsong.common.methods import ServerState, server_step
+from partsong.common.identity.charter import Charter, Member
 from partsong.common.plan import LOSS, UPDATE, Plan
 from partsong.common.secure_sum.fixed_point import SumOutOfRange
 from partsong.common.secure_sum.messages import Header

@@ -21,13 +21,13 @@ from partsong.client.rules.policy import HoldingPolicy
 from partsong.client.secure_sum.door import PlainDoor
 from partsong.client.site import Chance, Site, Watch
 from partsong.common import wire
-from partsong.common.accounting import epsilon
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.build import sha256_of
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import PartsongError
 from partsong.common.files import read_lines
 from partsong.common.plan import Plan
+from partsong.common.privacy.accounting import epsilon
 
 DELTA, DAY_S = 1e-3, 86_400
 RECORDS = 12

@@ -12,10 +12,10 @@ from partsong.client.secure_sum.key_setup import KeySetup
 from partsong.client.secure_sum.protocol import SecureSumSite
 from partsong.client.secure_sum.vault import MemoryVault
 from partsong.common.build import build
-from partsong.common.charter import Charter
 from partsong.common.errors import PartsongError, Refused
-from partsong.common.keys import make_identity
-from partsong.common.suite import SUITES, SuiteName
+from partsong.common.identity.charter import Charter
+from partsong.common.identity.keys import make_identity
+from partsong.common.identity.suite import SUITES, SuiteName
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 FILES = {"A": "transcript.json", "F": "transcript_f.json"}

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from partsong.common.charter import Charter, Member, SignedCharter, sign_as_coordinator, sign_as_site
 from partsong.common.doctor.finding import Check, Seen, run
 from partsong.common.doctor.trust import check_charter, check_identity
-from partsong.common.keys import Identity, lock
+from partsong.common.identity.charter import Charter, Member, SignedCharter, sign_as_coordinator, sign_as_site
+from partsong.common.identity.keys import Identity, lock
 
 PASSPHRASE = b"correct horse battery"
 

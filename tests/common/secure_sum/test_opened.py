@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from partsong.common.adapter import digest
+from partsong.common.adapters.adapter import digest
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
 from partsong.common.secure_sum.fixed_point import SumOutOfRange, encode
 from partsong.common.secure_sum.opened import encoding_hash, model_hash, query_hash, read_sum

@@ -7,6 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.common.errors import WireError
+from partsong.common.identity.suite import (
+    EXCHANGE_KEY_BYTES,
+    KEM_KEY_BYTES,
+    LATTICE_KEY_BYTES,
+    SEALED_BYTES,
+    SUITES,
+    SuiteName,
+)
 from partsong.common.secure_sum.pairwise import (
     KeyAgreementFailed,
     SetupKeys,
@@ -14,14 +22,6 @@ from partsong.common.secure_sum.pairwise import (
     open_secret,
     pair_key,
     seal_secret,
-)
-from partsong.common.suite import (
-    EXCHANGE_KEY_BYTES,
-    KEM_KEY_BYTES,
-    LATTICE_KEY_BYTES,
-    SEALED_BYTES,
-    SUITES,
-    SuiteName,
 )
 
 TRANSCRIPT = bytes(32)

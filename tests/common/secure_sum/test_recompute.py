@@ -7,11 +7,11 @@ import pytest
 
 from partsong.common.codec import pack, unpack
 from partsong.common.errors import RoundAborted, WireError
+from partsong.common.identity.suite import SUITES, SuiteName
 from partsong.common.secure_sum.merkle import LEAF_BYTES, root_of
 from partsong.common.secure_sum.messages import Report, Result, Signed, Statement, Unmask, sign
 from partsong.common.secure_sum.recompute import BlockProof, SumDisagrees, check_block, prove_block, recompute
 from partsong.common.secure_sum.result import words_from_bytes, words_to_bytes
-from partsong.common.suite import SUITES, SuiteName
 from partsong.server.secure_sum.protocol import SumRound
 from partsong.simulations.secure_sum import Federation, found, next_header, set_up
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from partsong.common.charter import Charter, Member
-from partsong.common.keys import Identity
+from partsong.common.identity.charter import Charter, Member
+from partsong.common.identity.keys import Identity
 from partsong.server.report.facts import Facts, RoundFacts
 from partsong.server.report.gather import facts_of
 from partsong.server.report.signed import SignedFacts, sign_facts

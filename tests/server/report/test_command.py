@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from partsong.common.charter import Charter, SignedCharter, sign_as_coordinator, sign_as_site
 from partsong.common.errors import ConfigError, DataError
-from partsong.common.keys import Identity
+from partsong.common.identity.charter import Charter, SignedCharter, sign_as_coordinator, sign_as_site
+from partsong.common.identity.keys import Identity
 from partsong.server.report.command import read_run, report, write_drafts, write_new
 from partsong.server.report.facts import Facts
 from partsong.server.report.signed import FACTS, SignedFacts

@@ -8,7 +8,7 @@ from office import NAMES, Office
 
 from partsong.common.plan import Plan
 from partsong.server.report.command import read_run, report
-from partsong.simulations.verify import verify
+from partsong.simulations.verify.run import verify
 
 
 def test_a_deployed_run_has_a_report_that_verifies(tmp_path: Path, make_masked_plan: Callable[..., Plan]) -> None:

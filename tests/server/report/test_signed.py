@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from partsong.common.errors import DataError
-from partsong.common.keys import Identity
+from partsong.common.identity.keys import Identity
 from partsong.server.report.facts import Facts
 from partsong.server.report.signed import FACTS, SignedFacts, read_facts, sign_facts
 

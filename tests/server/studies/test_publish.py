@@ -22,10 +22,10 @@ from partsong.client.data.batch import pad
 from partsong.client.data.encode import Record
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
-from partsong.common.accounting import neighbours
 from partsong.common.build import to_tree
 from partsong.common.config import AdapterConfig, DataConfig, ModelConfig, PrivacyConfig, SimulationConfig
 from partsong.common.plan import Plan
+from partsong.common.privacy.accounting import neighbours
 from partsong.server.planning import Base, make_plan
 from partsong.server.report.card import model_card
 from partsong.server.report.claims import guarantee, privacy_tree, provenance_tree

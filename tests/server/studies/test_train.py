@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from partsong.common.methods import ServerState
+from partsong.common.adapters.methods import ServerState
 from partsong.common.plan import Plan
 from partsong.server.aggregate import Opened
 from partsong.server.desk import Outcome, Query

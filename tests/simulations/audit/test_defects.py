@@ -15,8 +15,8 @@ import torch
 from partsong.client.dp.accountant import PldAccountant
 from partsong.client.dp.release import noisy
 from partsong.client.encoders.encoder import LocalUpdate
-from partsong.client.train import train_round
-from partsong.common.accounting import StepEvents
+from partsong.client.training.train import train_round
+from partsong.common.privacy.accounting import StepEvents
 from partsong.simulations.audit.rehearsal import listen, watch
 from partsong.simulations.audit.run import ClaimBroken, settings_of
 from partsong.simulations.audit.statistics import Noise

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from partsong.common.accounting import StepEvents, epsilon
+from partsong.common.privacy.accounting import StepEvents, epsilon
 from partsong.simulations.audit.tradeoff import approximate, gaussian, of_events
 
 LEVELS = (0.0, 1e-4, 0.01, 0.1, 0.5, 0.9, 1.0)

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 
 from partsong.client.budget.ledger import Ledger
 from partsong.common.errors import RoundAborted
-from partsong.server.canary import make_canary
 from partsong.server.coordinator import RunNotStarted
+from partsong.server.daemon.canary import make_canary
 from partsong.simulations.dry_run import DryRun, DryTerms, expected_sum
 from partsong.simulations.faults.clock import VirtualClock
 from partsong.simulations.faults.script import (

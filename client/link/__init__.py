@@ -1,0 +1,1 @@
+"""A site's connection to its coordinator: outbound only, and nothing on it is lost or said in two ways."""

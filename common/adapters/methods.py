@@ -1,0 +1,184 @@
+"""Federated LoRA methods and server optimizers: what is trained, and what the coordinator does with a mean.
+
+Shape letters: P trained parameters.
+
+Everything here is deterministic float64 arithmetic on public values (the opened mean and the optimizer's own state),
+so a site can recompute the published adapter. What a round trains stands in the plan (`turns`); what a site adds to a
+sum is the change of those parameters, in the order of the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partsong.common.adapters.turns import gather, replaced
+from partsong.common.config import ServerOptimizerConfig
+from partsong.common.plan import Plan
+
+Vec64 = NDArray[np.float64]
+_PIECE = 1 << 15
+"""Entries, so that a piece of each array fits into a second-level cache."""
+
+MethodName = Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"]
+Exactness = Literal["exact", "near", "not exact"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """One way to average low-rank adapters."""
+
+    name: MethodName
+    trains: tuple[Literal["A", "B", "core"], ...]
+    """Factors that are ever trained, each where it is its turn; core: a square matrix between the two."""
+    exactness: Exactness
+    """Of the averaged adapter's product B·A, against the average of the sites' products. exact: equal. near: closer
+    than two separate averages, not equal."""
+    dp_noise_order: Literal["linear", "quadratic"]
+    """How noise on what a round trains enters the product: quadratic is noise times noise."""
+    source: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether averaging loses nothing."""
+        return self.exactness == "exact"
+
+
+METHODS: dict[str, Method] = {
+    "ffa": Method(
+        name="ffa",
+        trains=("B",),
+        exactness="exact",
+        dp_noise_order="linear",
+        source="Sun et al. 2024, FFA-LoRA, arXiv 2403.12313",
+    ),
+    "fedit": Method(
+        name="fedit",
+        trains=("A", "B"),
+        exactness="not exact",
+        dp_noise_order="quadratic",
+        source="Zhang et al. 2023, FedIT, arXiv 2305.05644",
+    ),
+    "rolora": Method(
+        name="rolora",
+        trains=("A", "B"),
+        exactness="exact",
+        dp_noise_order="linear",
+        source="Chen et al. 2025, RoLoRA, arXiv 2409.02346",
+    ),
+    "fedsb": Method(
+        name="fedsb",
+        trains=("core",),
+        exactness="exact",
+        dp_noise_order="linear",
+        source="Singhal et al. 2025, Fed-SB, arXiv 2502.15436",
+    ),
+    "fedrot": Method(
+        name="fedrot",
+        trains=("A", "B"),
+        exactness="near",
+        dp_noise_order="quadratic",
+        source="FedRot-LoRA 2026, arXiv 2602.23638",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerState:
+    """The global adapter and what its optimizer remembers."""
+
+    adapter_P: Vec64
+    memory: dict[str, Vec64] = field(default_factory=dict)
+    """`momentum` and `second`, each (P,), for the optimizers that have them."""
+    steps: int = 0
+
+
+def server_step(state: ServerState, mean_P: Vec64, config: ServerOptimizerConfig) -> ServerState:
+    """Move the global adapter along the mean update of a round.
+
+    The mean is treated as the negative of a gradient (Reddi et al. 2021, arXiv 2003.00295, algorithm 2).
+
+    Args:
+        state: the adapter before the round.
+        mean_P: (P,) mean of the sites' updates [weight units].
+        config: which optimizer and its constants.
+    """
+    step = _STEPS[config.name]
+    change_P, memory = step(mean_P, state.memory, config)
+    return ServerState(
+        adapter_P=_moved(state.adapter_P, change_P, rate=config.learning_rate), memory=memory, steps=state.steps + 1
+    )
+
+
+def _moved(adapter_P: Vec64, change_P: Vec64, *, rate: float) -> Vec64:
+    """Give adapter + rate * change. In pieces that stay in a processor's cache, so memory is passed over once."""
+    moved_P = np.empty_like(adapter_P)
+    for start in range(0, adapter_P.size, _PIECE):
+        piece = slice(start, start + _PIECE)
+        part = np.multiply(change_P[piece], rate, out=moved_P[piece])
+        part += adapter_P[piece]
+    return moved_P
+
+
+def advance(state: ServerState, mean_Q: Vec64, plan: Plan, *, number: int) -> ServerState:
+    """Move the part of the global adapter that round `number` trains; the rest keeps its values, bit by bit.
+
+    Each turn has its own memory of the server optimizer.
+
+    Args:
+        state: the adapter before the round.
+        mean_Q: (Q,) mean of the sites' updates [weight units].
+        plan: of the run.
+        number: of the round.
+    """
+    if (turn := plan.turn(number)) is None:
+        return server_step(state, mean_Q, plan.optimizer)
+    prefix = f"{turn.trains}/"
+    mine = {name.removeprefix(prefix): value for name, value in state.memory.items() if name.startswith(prefix)}
+    part = ServerState(adapter_P=gather(state.adapter_P, plan.layout, turn), memory=mine, steps=state.steps)
+    moved = server_step(part, mean_Q, plan.optimizer)
+    return ServerState(
+        adapter_P=replaced(state.adapter_P, moved.adapter_P, plan.layout, turn),
+        memory=state.memory | {prefix + name: value for name, value in moved.memory.items()},
+        steps=moved.steps,
+    )
+
+
+Memory = dict[str, Vec64]
+
+
+def _fedavg(mean_P: Vec64, _memory: Memory, _config: ServerOptimizerConfig) -> tuple[Vec64, Memory]:
+    """McMahan et al. 2017, arXiv 1602.05629."""
+    return mean_P, {}
+
+
+def _fedavgm(mean_P: Vec64, memory: Memory, config: ServerOptimizerConfig) -> tuple[Vec64, Memory]:
+    """Hsu et al. 2019, arXiv 1909.06335: v <- m·v + mean, step v."""
+    momentum_P = config.momentum * memory.get("momentum", np.zeros_like(mean_P)) + mean_P
+    return momentum_P, {"momentum": momentum_P}
+
+
+def _nesterov(mean_P: Vec64, memory: Memory, config: ServerOptimizerConfig) -> tuple[Vec64, Memory]:
+    """The outer optimizer of Douillard et al. 2023, DiLoCo, arXiv 2311.08105: v <- m·v + mean, step mean + m·v."""
+    momentum_P = config.momentum * memory.get("momentum", np.zeros_like(mean_P)) + mean_P
+    return mean_P + config.momentum * momentum_P, {"momentum": momentum_P}
+
+
+def _fedadam(mean_P: Vec64, memory: Memory, config: ServerOptimizerConfig) -> tuple[Vec64, Memory]:
+    """Reddi et al. 2021, algorithm 2, FedAdam; no bias correction, v starts at tau squared."""
+    first = config.momentum * memory.get("momentum", np.zeros_like(mean_P)) + (1 - config.momentum) * mean_P
+    before = memory.get("second", np.full_like(mean_P, config.tau**2))
+    second = config.beta2 * before + (1 - config.beta2) * mean_P**2
+    return first / (np.sqrt(second) + config.tau), {"momentum": first, "second": second}
+
+
+_STEPS: dict[str, Callable[[Vec64, Memory, ServerOptimizerConfig], tuple[Vec64, Memory]]] = {
+    "fedavg": _fedavg,
+    "fedavgm": _fedavgm,
+    "nesterov": _nesterov,
+    "fedadam": _fedadam,
+}

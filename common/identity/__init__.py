@@ -1,0 +1,1 @@
+"""Who is who and who said what: keys and how they are kept, certificates, the charter, signed letters and parcels."""

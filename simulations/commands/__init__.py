@@ -1,0 +1,1 @@
+"""Commands that need both sides or the base model: asking for a run, doctor, deployment files, export."""

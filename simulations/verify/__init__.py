@@ -1,0 +1,1 @@
+"""`partsong verify`: a finished run recomputed from its public files."""
