@@ -241,7 +241,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             "privacy.delta", found=f"{config.privacy.delta:g} with {largest} {unit}s", expected=f"below {1 / largest:g}"
         )
     start_P, frozen_F = fresh_adapter(prepared)
-    sum_floors(config, sites=len(names))
+    floors = sum_floors(config, sites=len(names))
     try:
         plan = make_plan(
             config,
@@ -252,6 +252,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             labels=labels_of(prepared),
             frozen_F=frozen_F,
             start_P=start_P,
+            floors=floors,
         )
     except ValueError as err:
         raise ConfigError("secure_sum", found="an encoding that cannot be", expected=str(err)) from err
