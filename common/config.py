@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from partsong.common.simulated import EngineConfig, PartitionConfig
+
 
 def _positive(**values: float | None) -> None:
     for name, value in values.items():
@@ -308,24 +310,6 @@ class SecureSumConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PartitionConfig:
-    """How one dataset becomes several sites, in a simulation."""
-
-    kind: Literal["natural", "iid", "dirichlet", "quantity", "column"] = "natural"
-    """natural: as the data comes (one file or one built-in site each). dirichlet: skewed labels. quantity: skewed
-    sizes."""
-    alpha: float = 0.5
-    """dirichlet, quantity: small is skewed."""
-    column: str | None = None
-    """column: one site per value of this field."""
-    seed: int = 0
-    """Public seed of the split."""
-
-    def __post_init__(self) -> None:
-        _positive(alpha=self.alpha)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class SimulationConfig:
     """A whole federation on one machine."""
 
@@ -361,6 +345,7 @@ class SimulationConfig:
     """At most this many held-out records."""
     seed: int | None = None
     """Makes sampling repeatable, for tests. Refused with privacy.mode=dp; marks the run."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
     run_dir: str = "runs"
     """Folder in which the run gets a folder of its own."""
 
