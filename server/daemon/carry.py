@@ -9,16 +9,18 @@ from typing import Protocol
 
 from partsong.common import events
 from partsong.common.control.feed import Feed
+from partsong.common.deployment import JobConfig
 from partsong.common.errors import DataError, PartsongError
 from partsong.common.facts import word
 from partsong.common.identity.charter import SignedCharter
 from partsong.common.identity.charter import read as read_charter
 from partsong.common.identity.keys import Signer
+from partsong.server.adapter_file import read_adapter
 from partsong.server.coordinator import RunNotStarted
 from partsong.server.daemon.delivery import deliver
 from partsong.server.daemon.deployed_run import DeployedRun
 from partsong.server.daemon.gathering import SitesMissing, Wanted, gather, wanted_by
-from partsong.server.daemon.job import Job, read_job
+from partsong.server.daemon.job import BaseFacts, read_job
 from partsong.server.daemon.progress import tell_progress
 from partsong.server.event_log import RunLog
 from partsong.server.exchange import Exchange
@@ -73,6 +75,14 @@ class Means:
     """Waits so many seconds for the run of this name; raises `RunStopped` when it is to stop."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """What a job asks for; the adapter's start lies in the run's directory."""
+
+    config: JobConfig
+    base: BaseFacts
+
+
 def carry_out(run: DeployedRun, means: Means) -> Result:
     """Carry a run out to its published adapter, new or from where it is.
 
@@ -82,7 +92,7 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
         TryAgain: the disk is full; it can be resumed.
         PartsongError: it cannot go on.
     """
-    job, signed = read_job(run.job), _charter_of(run, means)
+    job, signed = _asked_for(run), _charter_of(run, means)
     refused: dict[str, str] = {}
     before: dict[str, str] = {}
     tell = listener(run, means.feed)
@@ -200,11 +210,21 @@ def _charter_of(run: DeployedRun, means: Means) -> SignedCharter:
     return signed
 
 
-def _terms(run: DeployedRun, job: Job, trust: Trust) -> Terms:
+def _asked_for(run: DeployedRun) -> _Asked:
+    """Read the job without keeping its vectors.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    job = read_job(run.job)
+    return _Asked(config=job.config, base=job.base)
+
+
+def _terms(run: DeployedRun, job: _Asked, trust: Trust) -> Terms:
+    plan = run.read_plan()
     return Terms(
-        plan=run.read_plan(),
-        start_P=job.start_P,
-        frozen_F=job.frozen_F,
+        plan=plan,
+        adapter=lambda: read_adapter(run.start, plan.layout),
         trust=trust,
         report_timeout_s=job.config.cohort.report_timeout_s,
         check_window=job.config.secure_sum.check_window,

@@ -393,7 +393,7 @@ def test_events_hold_names_and_released_numbers_only(office: Make) -> None:
     assert len(lines) > 30
 
 
-@pytest.mark.parametrize("module", ["daemon", "up", "publication"])
+@pytest.mark.parametrize("module", ["daemon.daemon", "daemon.up", "publication"])
 def test_the_daemon_loads_no_torch(module: str) -> None:
     """The coordinator's machine needs no model and no GPU libraries."""
     code = f"import sys, partsong.server.{module}; sys.exit(any(m in sys.modules for m in ('torch', 'peft', 'hydra')))"
