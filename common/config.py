@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from partsong.common.bounds import positive as _positive
 from partsong.common.bounds import within as _within
+from partsong.common.simulated import EngineConfig, PartitionConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -296,24 +297,6 @@ class SecureSumConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PartitionConfig:
-    """How one dataset becomes several sites, in a simulation."""
-
-    kind: Literal["natural", "iid", "dirichlet", "quantity", "column"] = "natural"
-    """natural: as the data comes (one file or one built-in site each). dirichlet: skewed labels. quantity: skewed
-    sizes."""
-    alpha: float = 0.5
-    """dirichlet, quantity: small is skewed."""
-    column: str | None = None
-    """column: one site per value of this field."""
-    seed: int = 0
-    """Public seed of the split."""
-
-    def __post_init__(self) -> None:
-        _positive(alpha=self.alpha)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class SimulationConfig:
     """A whole federation on one machine."""
 
@@ -349,6 +332,7 @@ class SimulationConfig:
     """At most this many held-out records."""
     seed: int | None = None
     """Makes sampling repeatable, for tests. Refused with privacy.mode=dp; marks the run."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
     run_dir: str = "runs"
     """Folder in which the run gets a folder of its own."""
 

@@ -214,7 +214,7 @@ def epsilon_bound(events: Sequence[StepEvents], *, delta: float) -> Spend | None
     """
     check_delta(delta)
     unit = unit_of(events)
-    bound = _pld_epsilon(_merged(events), delta=delta, grid=COARSE_GRID)
+    bound = _coarse_epsilon(_merged(events), delta)
     return None if bound is None else Spend(epsilon=bound, delta=delta, accountant="pld", unit=unit)
 
 
@@ -245,6 +245,12 @@ def _spend_of(merged: tuple[StepEvents, ...], delta: float) -> Spend:
     if by_pld is not None:
         return Spend(epsilon=by_pld, delta=delta, accountant="pld", unit=unit)
     return Spend(epsilon=_rdp_epsilon(merged, delta=delta), delta=delta, accountant="rdp", unit=unit)
+
+
+@functools.lru_cache(maxsize=256)
+def _coarse_epsilon(merged: tuple[StepEvents, ...], delta: float) -> float | None:
+    """Compose distinct segments on the coarse grid; pure, and the sites of a simulation all ask for the same."""
+    return _pld_epsilon(merged, delta=delta, grid=COARSE_GRID)
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from partsong.common.config import TrainingConfig
 from partsong.common.identity.charter import Charter, Member
 from partsong.common.identity.keys import Identity
+from partsong.common.plan import SumNoise
 from partsong.server.report.facts import Facts, RoundFacts
 from partsong.server.report.gather import facts_of
 from partsong.server.report.signed import SignedFacts, sign_facts
@@ -64,6 +66,14 @@ def sources(make_plan: Callable[..., Any], make_dp: Callable[..., Any], charter:
 def facts(sources: Callable[..., Sources]) -> Facts:
     """Of a private masked run."""
     return facts_of(sources())
+
+
+@pytest.fixture
+def together(sources: Callable[..., Sources], make_plan: Callable[..., Any], make_dp: Callable[..., Any]) -> Facts:
+    """Of a run whose sites brought their noise together."""
+    shared = SumNoise(minimum_sum=4, colluders=1, expected_batch=20.0)
+    dp, training = make_dp(noise="discrete", on_sum=shared), TrainingConfig(steps_per_round=1, optim="sgd")
+    return facts_of(sources(plan=make_plan(masked=True, dp=dp, training=training)))
 
 
 @pytest.fixture
