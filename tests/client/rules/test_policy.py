@@ -278,6 +278,7 @@ def test_every_key_of_a_policy_but_the_holdings_reaches_a_rule() -> None:
     changed = {
         "privacy": {
             "max_epsilon": 1.0,
+            "max_epsilon_alone": 9.0,
             "max_delta": 1e-9,
             "min_noise_multiplier": 2.0,
             "units": ["patient"],
