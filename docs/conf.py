@@ -14,6 +14,7 @@ root_doc = "docs/index"
 include_patterns = [
     "docs/*.md",
     "docs/*.ipynb",
+    "docs/studies/*.md",
     "common/PROTOCOL.md",
     "SECURITY.md",
     "CHANGELOG.md",

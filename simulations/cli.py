@@ -25,6 +25,7 @@ from partsong.simulations.commands import ask_cli
 from partsong.simulations.commands.deploy_cli import deploy
 from partsong.simulations.commands.doctor_cli import doctor
 from partsong.simulations.commands.manual import command_tree
+from partsong.simulations.commands.study_cli import study
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -57,6 +58,7 @@ app.add_typer(site, rich_help_panel=SITES)
 app.add_typer(coordinator, rich_help_panel=COORDINATORS)
 app.add_typer(deploy, rich_help_panel=EVERYONE)
 app.command(rich_help_panel=EVERYONE)(doctor)
+app.command(rich_help_panel=RESEARCH)(study)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 

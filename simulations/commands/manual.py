@@ -52,6 +52,7 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "mlflow": Page(example="RUN --name coding --to http://127.0.0.1:5000", read="integrations"),
         "explain": Page(example="hub/runs/RUN", read="operations"),
         "simulate": Page(example="data=local data.path=records.jsonl privacy.epsilon=4", read="configuration"),
+        "study": Page(example="medquad data_dir=DATA grid=smoke", read="studies"),
         "bench": Page(example="secure-sum --json", read="benchmarks"),
         "audit": Page(
             example="model=local model.source=MODEL privacy.delta=1e-4",

@@ -147,7 +147,7 @@ def test_nothing_prints_around_rich() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("partsong s", {"simulate", "site"}),
+        ("partsong d", {"demo", "deploy", "doctor"}),
         ("partsong site a", {"adapters", "approve"}),
         ("partsong bench s", {"simulation", "secure-sum"}),
     ],
