@@ -84,8 +84,7 @@ class Federation:
         self._consortium = found(self._names, config, run) if self.plan.masked else None
         terms = Terms(
             plan=self.plan,
-            start_P=start_P,
-            frozen_F=self._frozen_F,
+            adapter=lambda: (start_P, self._frozen_F),
             trust=None if self._consortium is None else self._consortium.trust,
             report_timeout_s=config.cohort.report_timeout_s,
             check_window=config.secure_sum.check_window,

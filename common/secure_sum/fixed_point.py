@@ -349,10 +349,10 @@ def unpack(words_W: WordVec, block: Block, encoding: Encoding, *, sites: int) ->
     fields, bits = encoding.fields_per_word, encoding.field_bits
     sum_D = np.empty(block.coordinates, np.float64)
     mask, largest, used = np.uint64((1 << bits) - 1), np.uint64(sites * 2 * encoding.top), fields * bits
-    if used < WORD_BITS and (words_W >> np.uint64(used)).any():
-        raise SumOutOfRange(f"block {block.name}: found a bit outside every field; nothing was decoded")
     for start in range(0, words_W.size, _CHUNK_WORDS):
         part_W = words_W[start : start + _CHUNK_WORDS]
+        if used < WORD_BITS and (part_W >> np.uint64(used)).any():
+            raise SumOutOfRange(f"block {block.name}: found a bit outside every field; nothing was decoded")
         by_field = np.empty((part_W.size, fields), np.uint64)
         for field in range(fields):
             by_field[:, field] = (part_W >> np.uint64(field * bits)) & mask
