@@ -32,6 +32,11 @@ def check_address(name: str, value: str) -> None:
         raise ValueError(f"{name} as host:port, not {value!r}")
 
 
+def _check_dashboard(port: int | None) -> None:
+    if port is not None and not 0 <= port < 1 << 16:
+        raise ValueError(f"dashboard_port between 0 and 65535, not {port}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiteConfig:
     """One site's daemon: `site.yaml`."""
@@ -56,11 +61,14 @@ class SiteConfig:
     """Whether the scrubbed cause of a failure may be told to the coordinator; see docs/operations.md."""
     health_port: int | None = None
     """Loopback port of /healthz and /readyz; None: no port is opened."""
+    dashboard_port: int | None = None
+    """Loopback port of the dashboard (docs/dashboard.md); 0: any that is free; None: there is no dashboard."""
 
     def __post_init__(self) -> None:
         check_address("coordinator", self.coordinator)
         if bad := [w for w in self.training_windows if not _WINDOW.fullmatch(w)]:
             raise ValueError(f"training_windows as HH:MM-HH:MM, not {bad[0]!r}")
+        _check_dashboard(self.dashboard_port)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +87,8 @@ class CoordinatorConfig:
     """Largest message that is taken from a site."""
     health_port: int | None = None
     """Loopback port of /healthz and /readyz; None: no port is opened."""
+    dashboard_port: int | None = None
+    """Loopback port of the dashboard (docs/dashboard.md); 0: any that is free; None: there is no dashboard."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 1 << 16:
@@ -87,6 +97,7 @@ class CoordinatorConfig:
             raise ValueError("names with at least one host name or address")
         if self.max_message_mb <= 0:
             raise ValueError(f"max_message_mb above 0, not {self.max_message_mb}")
+        _check_dashboard(self.dashboard_port)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
