@@ -12,6 +12,7 @@ from partsong.common.errors import InputError
 from partsong.common.plain_text import without_paths
 from partsong.server import report
 from partsong.server.daemon.deployed_run import DeployedRun, find_run
+from partsong.server.dashboard import answers
 from partsong.server.dashboard.run_view import ADAPTER_FILES, ROUND_HEAD, SITE_HEAD, view_of
 from partsong.server.report import charts, command
 
@@ -72,7 +73,14 @@ class _Pages:
     def run(self, asked: Asked) -> Answer:
         """One run."""
         found = view_of(self._found(asked))
-        values = {"run": found, "grid": charts, "site_head": SITE_HEAD, "round_head": ROUND_HEAD, "forms": _FORMS}
+        values = {
+            "run": found,
+            "grid": charts,
+            "site_head": SITE_HEAD,
+            "round_head": ROUND_HEAD,
+            "answer_head": answers.HEAD,
+            "forms": _FORMS,
+        }
         return Shown(template="run.html.j2", title=f"Run {found.name}", values=values)
 
     def report(self, asked: Asked) -> Answer:

@@ -14,6 +14,7 @@ from partsong.common.plan import Plan
 from partsong.server.daemon.deployed_run import DeployedRun
 from partsong.server.daemon.explain import Explained, explain, status_of
 from partsong.server.daemon.job import read_config
+from partsong.server.dashboard.answers import rows_of
 from partsong.server.dashboard.refusals import LOST, Meaning, meaning_of
 from partsong.server.dashboard.spread import margin_of
 from partsong.server.event_log import read_events
@@ -66,6 +67,8 @@ class RunView:
     refusals: tuple[Refusal, ...]
     capsules: tuple[tuple[str, str], ...]
     """Site, and what it released about a failure."""
+    answer: tuple[tuple[str, ...], ...]
+    """Figures with their intervals, where the run asked a question."""
     charts: tuple[Chart, ...]
     has_report: bool
     adapter_files: tuple[str, ...]
@@ -93,6 +96,7 @@ def view_of(run: DeployedRun) -> RunView:
         margin=margin,
         refusals=tuple(Refusal(site=s.site, code=s.code, meaning=meaning_of(s.code)) for s in sites if s.code),
         capsules=tuple((site.site, capsule) for site in sites for capsule in site.capsules),
+        answer=rows_of(run.path),
         charts=_charts(plan, rounds, margin),
         has_report=(run.path / FACTS).is_file(),
         adapter_files=tuple(name for name in ADAPTER_FILES if (run.adapter / name).is_file()),
@@ -121,9 +125,10 @@ def _site_row(site: Explained, rounds: Sequence[RoundFacts]) -> tuple[str, ...]:
 def _round_row(entry: RoundFacts, margin: float | None) -> tuple[str, ...]:
     epsilon = "" if entry.epsilon is None else f"{entry.epsilon:.3f}"
     lost = "; ".join(f"{site}: {LOST.get(why, why)}" for site, why in entry.lost.items())
-    if entry.loss is None:
+    if not entry.sites:
         return str(entry.round), "no sum", "", epsilon, "", without_paths(entry.reason)
-    loss = f"{entry.loss:.3f}" + ("" if margin is None else f" \N{PLUS-MINUS SIGN} {margin:.3f}")
+    within = "" if margin is None else f" \N{PLUS-MINUS SIGN} {margin:.3f}"
+    loss = "" if entry.loss is None else f"{entry.loss:.3f}{within}"
     return str(entry.round), str(len(entry.sites)), loss, epsilon, f"{sum(entry.bytes_out.values()):,}", lost
 
 

@@ -4,10 +4,17 @@
 const login = document.getElementById("login");
 const cut = document.getElementById("cut");
 
-if (login && location.hash.length > 1) {
-  login.elements.key.value = location.hash.slice(1);
-  history.replaceState(null, "", location.pathname);
-  login.requestSubmit();
+function logIn() {
+  if (location.hash.length > 1) {
+    login.elements.key.value = location.hash.slice(1);
+    history.replaceState(null, "", location.pathname);
+    login.requestSubmit();
+  }
+}
+
+if (login) {
+  window.addEventListener("hashchange", logIn);
+  logIn();
 }
 
 if (cut) {

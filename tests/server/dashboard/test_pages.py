@@ -242,6 +242,24 @@ def test_a_page_that_fails_says_so_without_saying_why(office: Make) -> None:
     assert static.status == 200
 
 
+def test_figures_of_a_question_are_shown_with_their_intervals(finished: Finished) -> None:
+    """From the run's own file; one without an interval says none, a damaged file costs the page."""
+    file, figures = finished.run.path / "answer.json", [
+        {"name": "accuracy", "value": 0.8125, "low": 0.75, "high": 0.875, "about": "share of units"},
+        {"name": "macro_f1", "value": None, "low": None, "high": None, "about": "mean over classes"},
+    ]  # fmt: skip
+    file.write_text(json.dumps({"figures": figures, "level": 0.95}))
+
+    words = words_of(finished.visitor, finished.page)
+    file.write_text(json.dumps({"figures": [{"name": "accuracy"}]}))
+    damaged = finished.visitor.page(finished.page)
+    file.unlink()
+
+    assert "accuracy 0.8125 0.75 to 0.875 share of units macro_f1 ? mean over classes" in words
+    assert damaged.status == 400
+    assert "What the sites were asked" not in words_of(finished.visitor, finished.page)
+
+
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [
