@@ -42,6 +42,11 @@ def _check_watching(*, health_port: int | None, metrics: bool, trace_endpoint: s
         raise ValueError("trace_endpoint as http://127.0.0.1:PORT/PATH: a collector on this machine")
 
 
+def _check_dashboard(port: int | None) -> None:
+    if port is not None and not 0 <= port < 1 << 16:
+        raise ValueError(f"dashboard_port between 0 and 65535, not {port}")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiteConfig:
     """One site's daemon: `site.yaml`."""
@@ -71,12 +76,15 @@ class SiteConfig:
     trace_endpoint: str | None = None
     """Where OpenTelemetry spans go, a collector on this machine: `http://127.0.0.1:4318/v1/traces`. None: there are
     none. Needs the extra `tracing`."""
+    dashboard_port: int | None = None
+    """Loopback port of the dashboard (docs/dashboard.md); 0: any that is free; None: there is no dashboard."""
 
     def __post_init__(self) -> None:
         check_address("coordinator", self.coordinator)
         _check_watching(health_port=self.health_port, metrics=self.metrics, trace_endpoint=self.trace_endpoint)
         if bad := [w for w in self.training_windows if not _WINDOW.fullmatch(w)]:
             raise ValueError(f"training_windows as HH:MM-HH:MM, not {bad[0]!r}")
+        _check_dashboard(self.dashboard_port)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +108,8 @@ class CoordinatorConfig:
     trace_endpoint: str | None = None
     """Where OpenTelemetry spans go, a collector on this machine: `http://127.0.0.1:4318/v1/traces`. None: there are
     none. Needs the extra `tracing`."""
+    dashboard_port: int | None = None
+    """Loopback port of the dashboard (docs/dashboard.md); 0: any that is free; None: there is no dashboard."""
 
     def __post_init__(self) -> None:
         _check_watching(health_port=self.health_port, metrics=self.metrics, trace_endpoint=self.trace_endpoint)
@@ -109,6 +119,7 @@ class CoordinatorConfig:
             raise ValueError("names with at least one host name or address")
         if self.max_message_mb <= 0:
             raise ValueError(f"max_message_mb above 0, not {self.max_message_mb}")
+        _check_dashboard(self.dashboard_port)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
