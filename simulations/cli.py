@@ -23,6 +23,8 @@ from partsong.server.membership.cli import coordinator
 from partsong.simulations.commands import ask_cli
 from partsong.simulations.commands.deploy_cli import deploy
 from partsong.simulations.commands.doctor_cli import doctor
+from partsong.simulations.commands.forecast_cli import forecast
+from partsong.simulations.commands.sweep_cli import sweep
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -253,6 +255,10 @@ def audit(
         from partsong.simulations.audit.command import attack_adapter
 
         attack_adapter(adapter, declared=declared, out=out, as_json=as_json, console=console)
+
+
+app.command(rich_help_panel=RESEARCH)(forecast)
+app.command(rich_help_panel=RESEARCH)(sweep)
 
 
 @app.command(rich_help_panel=EVERYONE)
