@@ -71,7 +71,7 @@ def _tensorboard(rows: Sequence[Row], folder: Path) -> None:
 def _mlflow(rows: Sequence[Row], folder: Path) -> None:
     import mlflow
 
-    client = mlflow.MlflowClient(tracking_uri=folder.resolve().as_uri())
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{(folder / 'mlflow.db').resolve()}")
     name = folder.parent.name
     known = client.get_experiment_by_name(name)
     experiment = client.create_experiment(name) if known is None else known.experiment_id
