@@ -24,8 +24,10 @@ from partsong.server.membership.cli import coordinator
 from partsong.simulations.commands import ask_cli
 from partsong.simulations.commands.deploy_cli import deploy
 from partsong.simulations.commands.doctor_cli import doctor
+from partsong.simulations.commands.forecast_cli import forecast
 from partsong.simulations.commands.manual import command_tree
 from partsong.simulations.commands.study_cli import study
+from partsong.simulations.commands.sweep_cli import sweep
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -59,6 +61,8 @@ app.add_typer(coordinator, rich_help_panel=COORDINATORS)
 app.add_typer(deploy, rich_help_panel=EVERYONE)
 app.command(rich_help_panel=EVERYONE)(doctor)
 app.command(rich_help_panel=RESEARCH)(study)
+app.command(rich_help_panel=RESEARCH)(forecast)
+app.command(rich_help_panel=RESEARCH)(sweep)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
