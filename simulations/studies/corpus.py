@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partsong.client.data.table import Table, table_from_rows
-from partsong.common.config import DataConfig, PartitionConfig
+from partsong.common.config import DataConfig
+from partsong.common.simulated import PartitionConfig
 from partsong.simulations.builtin.records import fraction
 from partsong.simulations.partition import manifest, partition
 from partsong.simulations.prepare import SiteTables
