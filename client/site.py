@@ -227,8 +227,12 @@ class Site:
         finally:
             if self._unfinished is not None:
                 self._unfinished.erase(plan.sha256)
-        update_P = waiting.update.update_P * np.float32(self._door.share)
-        blocks = {UPDATE: update_P, LOSS: np.array([waiting.update.loss], np.float32)}
+        # Counts have no weights: the answer is that of all units together, each as one.
+        share = 1.0 if plan.question is not None else self._door.share
+        blocks = {
+            UPDATE: waiting.update.update_P * np.float32(share),
+            LOSS: np.array([waiting.update.loss], np.float32),
+        }
         words_W = seal(blocks, plan, number=roster.round, rng=self._chance(plan, roster.round).rounding)
         words, sealed = self._door.report(words_W)
         return Answer(header=header, vector=words, note=sealed)

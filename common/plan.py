@@ -17,6 +17,7 @@ from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.build import sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.privacy.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
+from partsong.common.questions.question import EVALUATION, SURVEY, PartName, Question
 from partsong.common.secure_sum.fixed_point import Encoding
 
 UPDATE = "update"
@@ -27,6 +28,8 @@ MOST_STEPS = 1_000_000
 LONGEST_NAME = 200
 _LARGEST = 1e15
 """Far inside float32's range; what `fixed_point.Block` takes as a clip."""
+_ASKING: Mapping[str, frozenset[PartName]] = {"evaluate": EVALUATION, "survey": SURVEY}
+"""Studies that ask a question, with the parts that it may have."""
 
 
 def is_name(text: str) -> bool:
@@ -98,7 +101,7 @@ class Plan:
 
     run: str
     """Name of the run; unique."""
-    study: Literal["train", "canary"]
+    study: Literal["train", "canary", "evaluate", "survey"]
     task: Literal["causal_lm", "classification"]
     rounds: int
     base_sha256: str
@@ -134,6 +137,8 @@ class Plan:
     """Consecutive rounds of one turn."""
     rotation: float = 0.0
     """fedrot: how far a site turns its factors towards the global ones before they are sealed, 0 to 1."""
+    question: Question | None = None
+    """What an evaluation or a survey asks for; None where a round trains, or is a canary's."""
 
     def __post_init__(self) -> None:
         if not is_name(self.run):
@@ -154,6 +159,22 @@ class Plan:
             raise ValueError(f"rotation between 0 and 1, not {self.rotation}")
         if any(not specs_of(self.layout, turn) for turn in self.turns):
             raise ValueError("turns that train at least one tensor")
+        if self.question is not None or self.study in _ASKING:
+            self._check_question()
+
+    def _check_question(self) -> None:
+        """A question is asked of each unit once in a round, and leaves the adapter as it is."""
+        question, allowed = self.question, _ASKING.get(self.study)
+        if question is None or allowed is None or not {part.name for part in question.parts} <= allowed:
+            raise ValueError("a question with parts of its study, for evaluate and survey and no other")
+        if question.classes != len(self.labels):
+            raise ValueError("as many classes in the question as there are labels")
+        if (self.training.steps_per_round, self.sampling_rate) != (1, 1.0) or self.turns or self.rotation:
+            raise ValueError("one step over all units in a round that asks a question")
+        if self.dp is not None and self.dp.loss_clip != question.loss_clip:
+            raise ValueError("one loss_clip")
+        if self.dp is not None and self.dp.contribution_bound not in {None, 1}:
+            raise ValueError("one record of each patient where a plan asks a question")
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -170,12 +191,25 @@ class Plan:
         """Optimizer steps of the whole run at one site."""
         return self.rounds * self.training.steps_per_round
 
+    @property
+    def vector_size(self) -> int:
+        """Numbers of an update, or of the answer to the plan's question; of a turn: `update_size`."""
+        return self.layout.size(trained=True) if self.question is None else self.question.size
+
+    def events(self, *, rounds: int) -> tuple[StepEvents, ...]:
+        """Give what so many rounds release at one site, as the accountant sees it; nothing without privacy terms."""
+        if self.dp is None:
+            return ()
+        return (self.dp.events(steps=rounds * self.training.steps_per_round, size=self.vector_size),)
+
     def turn(self, number: int) -> Turn | None:
         """Give what round `number` trains; None: all."""
         return self.turns[(number - 1) // self.rounds_per_turn % len(self.turns)] if self.turns else None
 
     def update_size(self, number: int) -> int:
-        """Number of trained parameters of a round, Q."""
+        """Number of values that a round's update or answer has, Q."""
+        if self.question is not None:
+            return self.question.size
         return sum(spec.size for spec in specs_of(self.layout, self.turn(number)))
 
     def encoding_of(self, number: int) -> Encoding:

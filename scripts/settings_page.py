@@ -28,7 +28,10 @@ DEPLOYMENT = (
 
 def classes() -> dict[str, ast.ClassDef]:
     """Find the dataclasses by name."""
-    trees = (ast.parse((ROOT / "common" / name).read_text()) for name in ("config.py", "deployment.py"))
+    trees = (
+        ast.parse((ROOT / "common" / name).read_text())
+        for name in ("config.py", "deployment.py", "questions/settings.py")
+    )
     return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
 
 

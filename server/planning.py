@@ -148,9 +148,7 @@ def epsilon_after(plan: Plan, rounds: int, *, sites: int = 1) -> float | None:
         return None
     if rounds == 0:
         return 0.0
-    steps = sites * rounds * plan.training.steps_per_round
-    events = plan.dp.events(steps=steps, size=plan.layout.size(trained=True))
-    return epsilon([events], delta=plan.dp.delta).epsilon
+    return epsilon(plan.events(rounds=sites * rounds), delta=plan.dp.delta).epsilon
 
 
 def _privacy_terms(privacy: PrivacyConfig, *, steps: int, size: int) -> DpPlan:

@@ -23,6 +23,7 @@ from partsong.simulations.display import display_for
 from partsong.simulations.federation import Federation, draft, fresh_adapter, record_partition
 from partsong.simulations.in_the_clear import aggregation_lines
 from partsong.simulations.marks import marks
+from partsong.simulations.own_tests import budget_of
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.verify.kept_ledgers import ledger_heads
@@ -76,10 +77,11 @@ def finish(
     def site_error(site: str, err: PartsongError) -> None:
         _say(console, f"  {site} (shown at the site only): {err}")
 
-    budget = config.privacy.epsilon if config.privacy.mode == "dp" else None
+    budget = budget_of(config) if config.privacy.mode == "dp" else None
     with display_for(console, title=title, budget=budget, unit=config.privacy.unit) as show:
         federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
-        _show_patients(prepared, run, federation.plan, console=console)
+        if federation.plan.question is None:
+            _show_patients(prepared, run, federation.plan, console=console)
         result = federation.run()
     for line in aggregation_lines(result.history):
         _say(console, line)

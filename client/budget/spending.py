@@ -164,8 +164,7 @@ class Purse:
             raise Refused(
                 "no_unit", reason="the records do not say whose they are", remedy="name the unit column of the data"
             )
-        steps = plan.dp.events(steps=rounds * plan.training.steps_per_round, size=plan.layout.size(trained=True))
-        return (steps.at_site(records=units),)
+        return tuple(event.at_site(records=units) for event in plan.events(rounds=rounds))
 
 
 class FreePurse(Purse):

@@ -109,7 +109,8 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
         marks=run.about().marks,
         signer=means.signer,
     )
-    hand_over(exchange, [run], means.feed, timeout_s=terms.report_timeout_s)
+    if terms.plan.question is None:
+        hand_over(exchange, [run], means.feed, timeout_s=terms.report_timeout_s)
     return result
 
 

@@ -24,7 +24,7 @@ class Step:
     state: ServerState
     """After the round; unchanged where the round was aborted."""
     update_norm: float
-    """L2 norm of the mean update; 0 where there is none."""
+    """L2 norm of the mean update; 0 where there is none, or an answer in its place."""
 
 
 def train(
@@ -73,5 +73,5 @@ def step_of(state: ServerState, outcome: Outcome, plan: Plan) -> Step:
         round=outcome.state.number,
         outcome=outcome,
         state=advance(state, outcome.opened.mean_P, plan, number=outcome.state.number),
-        update_norm=float(np.linalg.norm(outcome.opened.mean_P)),
+        update_norm=float(np.linalg.norm(outcome.opened.mean_P)) if plan.question is None else 0.0,
     )
