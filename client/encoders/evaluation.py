@@ -115,7 +115,7 @@ def _summed(plan: Plan, question: Question, marked: Marked) -> LocalUpdate:
         visits=len(marked.loss_N),
         tokens=int(marked.tokens_N.sum()),
         nonfinite=totals.nonfinite,
-        events=plan.events(rounds=1),
+        events=() if plan.dp is None else (plan.events(steps=1),),
     )
 
 

@@ -42,13 +42,13 @@ def answer_of(step: Step, plan: Plan) -> Answer:
         step: of a round with a sum.
         plan: that asked the question.
     """
-    if step.outcome.opened is None:
+    if step.answer is None:
         raise ValueError("a round with a sum")
-    figures, tables, noise_sd = evaluation_figures(step.outcome.opened, plan)
+    figures, tables, noise_sd = evaluation_figures(step.answer, plan)
     return Answer(
         study=plan.study,
         adapter_sha256=plan.start_sha256,
-        sites=step.outcome.state.survivors,
+        sites=step.ended.survivors,
         level=LEVEL,
         unit="record" if plan.dp is None else plan.dp.unit,
         epsilon=epsilon_after(plan, plan.rounds),

@@ -25,6 +25,7 @@ from partsong.common.questions.question import (
     equal_parts,
 )
 from partsong.common.secure_sum.fixed_point import Block, Encoding
+from partsong.common.thresholds import Floors
 from partsong.server.planning import Base, make_plan
 
 FIELD_BITS = 32
@@ -60,10 +61,23 @@ def plan_of_purpose(
     labels: tuple[str, ...],
     frozen_F: FloatVec,
     start_P: FloatVec,
+    floors: Floors | None = None,
 ) -> Plan:
     """Fix everything about a run, whatever it is for; see `make_plan` and `make_question_plan`."""
-    make = make_plan if config.purpose == "train" else make_question_plan
-    return make(config, run=run, max_sites=max_sites, base=base, labels=labels, frozen_F=frozen_F, start_P=start_P)
+    if config.purpose == "train":
+        return make_plan(
+            config,
+            run=run,
+            max_sites=max_sites,
+            base=base,
+            labels=labels,
+            frozen_F=frozen_F,
+            start_P=start_P,
+            floors=floors,
+        )
+    return make_question_plan(
+        config, run=run, max_sites=max_sites, base=base, labels=labels, frozen_F=frozen_F, start_P=start_P
+    )
 
 
 def make_question_plan(

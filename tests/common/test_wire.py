@@ -272,7 +272,7 @@ def test_a_plan_with_any_one_value_exchanged_is_refused_or_canonical(data: st.Da
 PROPOSAL = (
     '{"body":{"plan":{"base_sha256":"b","dp":{"clip_norm":1.0,"clipping":"abadi","contribution_bound":null,'
     '"delta":0.0001,"engine":"hooks","epsilon":8.0,"loss_clip":8.0,"loss_noise_multiplier":4.0,"noise":"gaussian",'
-    '"noise_multiplier":1.0,"sampling_rate":0.1,'
+    '"noise_multiplier":1.0,"on_sum":null,"sampling_rate":0.1,'
     '"unit":"record"},"encoding":{"blocks":[{"clip":4.0,"name":"update","norm":"l2","rotate":true,"size":8}],'
     '"field_bits":32,"max_sites":5},"frozen_sha256":"f","labels":[],"layout":{"tensors":[{"name":"b","shape":[4,2],'
     '"trained":true}]},"lora":{"r":2},"masked":true,"max_length":64,"method":"ffa","minimum_cohort":3,"optimizer":{"beta2":0.99,'

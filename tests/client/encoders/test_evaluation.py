@@ -114,7 +114,7 @@ def test_a_patient_gives_one_record_and_noise_is_accounted_for(
 
     assert plan.dp is not None
     assert update.visits == 4
-    assert update.events == plan.events(rounds=1)
+    assert update.events == (plan.events(steps=1),)
     assert abs(parts["units"][0] - 4) < 9 * plan.dp.noise_multiplier * math.sqrt(4)  # nine deviations
 
 

@@ -83,7 +83,7 @@ def test_a_plan_carries_a_question_and_counts_its_numbers(
     plan = asking(make_plan, asked, dp=dp)
 
     assert (plan.vector_size, plan.update_size(1)) == (2, 2)
-    assert plan.events(rounds=1) == (dp.events(steps=1, size=2),)
+    assert plan.events(steps=1) == dp.events(steps=1, size=2)
     assert build(Plan, to_tree(plan)) == plan
     assert plan.sha256 != replace(plan, question=replace(asked, most_units=999)).sha256
 
