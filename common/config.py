@@ -335,6 +335,8 @@ class SimulationConfig:
     measure_aggregation: bool = False
     """Write down, layer by layer, what each round's average lost. The simulator looks at every site's update for it;
     nobody could where sites are real."""
+    compare_alone: bool = False
+    """Let each site see what it would get alone, on its own test records; shown at the site only."""
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5

@@ -179,3 +179,22 @@ def test_sites_without_test_records_cannot_be_evaluated(asked: Callable[..., Sim
 
     with pytest.raises(ConfigError, match=r"data\.held_out"):
         simulate(config, console=Console(quiet=True))
+
+
+def test_what_sites_get_alone_stays_with_them(asked: Callable[..., SimulationConfig]) -> None:
+    """With and without the comparison the same bytes leave, and the adapters are equal bit by bit."""
+    quiet = Console(quiet=True)
+    usual = ("purpose=train", "rounds=1", "evaluate_every=0", "study=same")
+
+    plain = simulate(asked(*usual), console=quiet)
+    compared = simulate(asked(*usual, "compare_alone=true"), console=quiet)
+
+    assert [entry["bytes_out"] for entry in compared.result.history] == [
+        entry["bytes_out"] for entry in plain.result.history
+    ]
+    np.testing.assert_array_equal(compared.result.trained_P, plain.result.trained_P)
+    told = {file.relative_to(compared.run.path) for file in compared.run.path.rglob("*")}
+    known = {file.relative_to(plain.run.path) for file in plain.run.path.rglob("*")}
+    assert {str(file) for file in told - known} == {f"sites/site-{n}/comparison.json" for n in (1, 2, 3)}
+    arms = json.loads((compared.run.site_folder("site-1") / "comparison.json").read_text())
+    assert [arm["name"] for arm in arms] == ["base", "joint", "alone"]
