@@ -136,7 +136,8 @@ def simulate(
         typer.echo(json.dumps(_facts(done), indent=2))
         return
     typer.echo(done.run.report.read_text(), nl=False)
-    typer.echo(f"\nadapter: {done.run.adapter}\nreport:  {done.run.report}")
+    if done.config.purpose == "train":
+        typer.echo(f"\nadapter: {done.run.adapter}\nreport:  {done.run.report}")
 
 
 @app.command(rich_help_panel=EVERYONE)
@@ -344,9 +345,13 @@ def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
 
 def _facts(done: Any) -> dict[str, Any]:
     from partsong.common.build import to_tree
+    from partsong.server.questions.publication import ANSWER
     from partsong.server.report.claims import guarantee
     from partsong.simulations.marks import marks
 
+    if done.config.purpose != "train":
+        answer: dict[str, Any] = json.loads((done.run.path / ANSWER).read_text())
+        return answer | {"path": str(done.run.path)}
     return {
         "run": str(done.run.path),
         "adapter": str(done.run.adapter),
