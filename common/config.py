@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from partsong.common.bounds import positive as _positive
 from partsong.common.bounds import within as _within
+from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig
 from partsong.common.simulated import EngineConfig, PartitionConfig
 
 
@@ -68,6 +69,8 @@ class DataConfig:
     opt_out: str | None = None
     """A file with a value of `unit_field` on each line: their records are dropped while the data are read, before
     anything is checked, counted, fingerprinted or learned."""
+    group_field: str | None = None
+    """Column of the group, for an evaluation or a survey that tells groups apart."""
     labels: tuple[str, ...] = ()
     """Closed, public list of classes. Never collected from private records."""
     max_length: int = 512
@@ -309,12 +312,18 @@ class SimulationConfig:
     cohort: CohortConfig = field(default_factory=CohortConfig)
     secure_sum: SecureSumConfig = field(default_factory=SecureSumConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    survey: SurveyConfig = field(default_factory=SurveyConfig)
+    purpose: Purpose = "train"
+    """train an adapter, evaluate one on records that it was not trained on, or survey the records beforehand."""
     site_policy: str | None = None
     """Policy file (docs/policy.md) that every simulated site enforces, its holding named `records`. None: each site
     allows what the run asks for, once."""
     measure_aggregation: bool = False
     """Write down, layer by layer, what each round's average lost. The simulator looks at every site's update for it;
     nobody could where sites are real."""
+    compare_alone: bool = False
+    """Let each site see what it would get alone, on its own test records; shown at the site only."""
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5
@@ -371,10 +380,3 @@ class AuditConfig:
         if self.texts:
             _within(20, 100_000, texts=self.texts)
         _within(0.5, 1 - 1e-9, confidence=self.confidence)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RehearsalConfig(SimulationConfig):
-    """The configuration of a run, and what its audit needs."""
-
-    audit: AuditConfig = field(default_factory=AuditConfig)
