@@ -193,6 +193,8 @@ class Plan:
     def _check_lockstep(self, noise: SumNoise) -> None:
         """Refuse what noise on the sum cannot be under: a step is a sum, and everything else is public."""
         training = self.training
+        if self.study != "train":
+            raise ValueError("noise on the sum of gradients, in a plan that trains")
         if not self.masked or training.steps_per_round != 1:
             raise ValueError("noise on the sum under the secure sum and with one step a round")
         if (training.optim, training.weight_decay, training.prox_mu) != ("sgd", 0.0, 0.0):

@@ -138,6 +138,7 @@ def test_slack_is_a_probability(slack) -> None:
     ("changes", "why"),
     [
         ({"masked": False}, "secure sum"),
+        ({"study": "canary"}, "a plan that trains"),
         ({"training": TrainingConfig(steps_per_round=2, optim="sgd")}, "one step"),
         ({"training": TrainingConfig(steps_per_round=1)}, "plain sgd"),
         ({"training": dataclasses.replace(LOCKSTEP, weight_decay=0.1)}, "plain sgd"),
