@@ -24,8 +24,10 @@ from partsong.server.membership.cli import coordinator
 from partsong.simulations.commands import ask_cli
 from partsong.simulations.commands.deploy_cli import deploy
 from partsong.simulations.commands.doctor_cli import doctor
+from partsong.simulations.commands.forecast_cli import forecast
 from partsong.simulations.commands.manual import command_tree
 from partsong.simulations.commands.study_cli import study
+from partsong.simulations.commands.sweep_cli import sweep
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -59,6 +61,8 @@ app.add_typer(coordinator, rich_help_panel=COORDINATORS)
 app.add_typer(deploy, rich_help_panel=EVERYONE)
 app.command(rich_help_panel=EVERYONE)(doctor)
 app.command(rich_help_panel=RESEARCH)(study)
+app.command(rich_help_panel=RESEARCH)(forecast)
+app.command(rich_help_panel=RESEARCH)(sweep)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
@@ -132,7 +136,8 @@ def simulate(
         typer.echo(json.dumps(_facts(done), indent=2))
         return
     typer.echo(done.run.report.read_text(), nl=False)
-    typer.echo(f"\nadapter: {done.run.adapter}\nreport:  {done.run.report}")
+    if done.config.purpose == "train":
+        typer.echo(f"\nadapter: {done.run.adapter}\nreport:  {done.run.report}")
 
 
 @app.command(rich_help_panel=EVERYONE)
@@ -340,9 +345,13 @@ def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
 
 def _facts(done: Any) -> dict[str, Any]:
     from partsong.common.build import to_tree
+    from partsong.server.questions.publication import ANSWER
     from partsong.server.report.claims import guarantee
     from partsong.simulations.marks import marks
 
+    if done.config.purpose != "train":
+        answer: dict[str, Any] = json.loads((done.run.path / ANSWER).read_text())
+        return answer | {"path": str(done.run.path)}
     return {
         "run": str(done.run.path),
         "adapter": str(done.run.adapter),

@@ -14,11 +14,8 @@ Does not cover: any user of this machine may ask. A program here that opens many
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
 from collections.abc import Callable, Iterator
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -27,12 +24,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from partsong.common.build import to_tree
+from partsong.common.control.loopback import LOOPBACK, serving
 from partsong.common.control.metrics import CONTENT_TYPE
 from partsong.common.control.surfaces import CoordinatorStatus, SiteStatus
-from partsong.common.errors import TryAgain
 
-LOOPBACK = "127.0.0.1"
-MOST_CONNECTIONS = 32
 _UNWELL = {"state": "unknown", "ready": False, "checks": []}
 
 Status = Callable[[], SiteStatus | CoordinatorStatus]
@@ -50,29 +45,8 @@ def serving_health(port: int, status: Status, *, metrics: Metrics | None = None)
     Raises:
         TryAgain: the port is in use; nothing listens.
     """
-    with _bound(port) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                _app(status, metrics),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                lifespan="off",
-                http="h11",
-                ws="none",
-                loop="asyncio",
-                limit_concurrency=MOST_CONNECTIONS,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        thread = threading.Thread(target=server.run, args=([listener],), name="http-health", daemon=True)
-        thread.start()
-        try:
-            yield int(listener.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join()
+    with serving(_app(status, metrics), port, setting="health_port") as bound:
+        yield bound
 
 
 def _app(status: Status, metrics: Metrics | None) -> Starlette:
@@ -105,15 +79,3 @@ def _found(status: Status) -> SiteStatus | CoordinatorStatus | None:
         return status()
     except Exception:  # noqa: BLE001 - whatever it is, the answer is 503
         return None
-
-
-@contextlib.contextmanager
-def _bound(port: int) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((LOOPBACK, port))
-            listener.listen(MOST_CONNECTIONS)
-        except OSError as err:
-            raise TryAgain(f"health_port {port} cannot be used here; another program may have it") from err
-        yield listener
