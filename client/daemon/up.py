@@ -86,6 +86,8 @@ def serve(
             log_folder=log_folder,
             level=level,
             health_port=config.health_port,
+            metrics=config.metrics,
+            trace_endpoint=config.trace_endpoint,
             environment=environment,
         )
         stack.enter_context(around)

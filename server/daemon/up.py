@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from partsong.common.control.http_health import serving_health
+from partsong.common.control.hosting import watched_from_outside
 from partsong.common.control.server import coordinator_server
 from partsong.common.dashboard.serving import serving_dashboard
 from partsong.common.errors import PartsongError
@@ -55,7 +55,8 @@ def serve(home: CoordinatorHome, opened: OpenedCoordinator, watching: Watching) 
         watching: who is told, and when it ends.
     Raises:
         TryAgain: another daemon runs on this directory, or a port is in use.
-        InputError: a certificate is wrong, or a run's files are damaged.
+        InputError: a certificate is wrong, a run's files are damaged, or the settings ask for an extra that is not
+            installed.
     """
     return_freed_memory()
     log, disk = EventLog(consortium=word(opened.config.consortium)), _Disk(home, opened)
@@ -81,8 +82,14 @@ def serve(home: CoordinatorHome, opened: OpenedCoordinator, watching: Watching) 
         stack.enter_context(coordinator_server(home.socket, control))
         stack.enter_context(link)
         port = link.port
-        if opened.config.health_port is not None:
-            stack.enter_context(serving_health(opened.config.health_port, control.status))
+        stack.enter_context(
+            watched_from_outside(
+                control,
+                health_port=opened.config.health_port,
+                metrics=opened.config.metrics,
+                trace_endpoint=opened.config.trace_endpoint,
+            )
+        )
         board = board_of(control, consortium=opened.config.consortium, runs=home.runs)
         stack.enter_context(serving_dashboard(board, port=opened.config.dashboard_port, socket=home.socket))
         daemon.start()
