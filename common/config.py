@@ -175,7 +175,13 @@ class PrivacyConfig:
     """Noise standard deviation / clip_norm. None: the smallest that keeps `epsilon`."""
     noise: Literal["gaussian", "discrete"] = "gaussian"
     """gaussian: float64, from the operating system's randomness, rounded once. discrete: integers on a grid, exactly
-    distributed, some ten times slower to draw."""
+    distributed, some ten times slower to draw; always so with placement=sum."""
+    placement: Literal["site", "sum"] = "site"
+    """site: each site's noise is enough by itself. sum: the sites of a sum bring enough noise together, so that each
+    adds less; with steps_per_round=1 and the secure sum only (docs/noise_on_the_sum.md)."""
+    expected_batch: float | None = None
+    """placement=sum: public number of units, over all sites, that a step's sum is divided by. It only scales the
+    step; no count of records is needed or told."""
     loss_clip: float = 8.0
     """One unit's loss counts as at most this in the released loss."""
     loss_noise_ratio: float = 4.0
@@ -187,6 +193,9 @@ class PrivacyConfig:
     def __post_init__(self) -> None:
         _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
         _positive(noise_multiplier=self.noise_multiplier, loss_noise_ratio=self.loss_noise_ratio)
+        _positive(expected_batch=self.expected_batch)
+        if (self.placement == "sum") != (self.expected_batch is not None):
+            raise ValueError("expected_batch with placement=sum, and only there")
         _within(1e-12, 1 - 1e-12, delta=self.delta)
         _within(1, 1_000_000, contribution_bound=self.contribution_bound)
         _within(1e-9, 1.0, sampling_rate=self.sampling_rate)

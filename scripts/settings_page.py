@@ -24,6 +24,7 @@ DEPLOYMENT = (
     ("`site.yaml`: of `partsong site`", "SiteConfig"),
     ("`coordinator.yaml`: of `partsong coordinator`", "CoordinatorConfig"),
     ("A job: what a coordinator asks its sites for", "JobConfig"),
+    ("A canary: what tries the way of a job's updates", "CanaryConfig"),
 )
 
 

@@ -84,8 +84,7 @@ class Federation:
         self._consortium = found(self._names, config, run) if self.plan.masked else None
         terms = Terms(
             plan=self.plan,
-            start_P=start_P,
-            frozen_F=self._frozen_F,
+            adapter=lambda: (start_P, self._frozen_F),
             trust=None if self._consortium is None else self._consortium.trust,
             report_timeout_s=config.cohort.report_timeout_s,
             check_window=config.secure_sum.check_window,
@@ -245,7 +244,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             "privacy.delta", found=f"{config.privacy.delta:g} with {largest} {unit}s", expected=f"below {1 / largest:g}"
         )
     start_P, frozen_F = fresh_adapter(prepared)
-    sum_floors(config, sites=len(names))
+    floors = sum_floors(config, sites=len(names))
     try:
         plan = make_plan(
             config,
@@ -256,6 +255,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             labels=labels_of(prepared),
             frozen_F=frozen_F,
             start_P=start_P,
+            floors=floors,
         )
     except ValueError as err:
         raise ConfigError("secure_sum", found="an encoding that cannot be", expected=str(err)) from err

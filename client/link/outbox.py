@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,18 @@ class Outgoing:
     """Children before parents."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Departure:
+    """One answer that went out."""
+
+    at_s: int
+    """Since 1970."""
+    bytes_out: int
+    """Of the answer as it was kept here: what was sent, and a few bytes about it."""
+
+
 class Outbox:
-    """Answers as files of one folder, which no other process uses."""
+    """Answers as files of one folder, which no other process uses. Any thread may."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float]) -> None:
         """Use `folder`, made if there is none; records older than `MEMORY_S` are taken off.
@@ -68,20 +79,24 @@ class Outbox:
         """
         own_folder(folder)
         self._folder, self._clock = folder, clock
+        self._lock = threading.RLock()
         self._answered = self._recall()
 
     def answered(self, question: bytes) -> bool:
         """Whether this question was answered, or given up."""
-        return question in self._answered or self._find(question) is not None
+        with self._lock:
+            return question in self._answered or self._find(question) is not None
 
     def keep(self, answer: Outgoing) -> None:
         """Take an answer; durable when this returns. The bytes of older answers of its run are erased."""
-        write_private(self._folder / f"{answer.run:020d}-{answer.question.hex()}{_WAITING}", pack(answer))
-        for older in self._folder.glob(f"{answer.run:020d}-*{_SENT}"):
-            older.unlink()
+        data = pack(answer)
+        with self._lock:
+            write_private(self._folder / f"{answer.run:020d}-{answer.question.hex()}{_WAITING}", data)
+            for older in self._folder.glob(f"{answer.run:020d}-*{_SENT}"):
+                older.unlink()
 
     def waiting(self) -> Iterator[Outgoing]:
-        """Give the answers that are not all sent."""
+        """Give the answers that are not all sent. Only while no other thread sends."""
         for path in sorted(self._folder.glob(f"*{_WAITING}")):
             answer = _read(path)
             if answer is None:  # damaged on the disk: it cannot be sent, and must not be made a second time
@@ -91,33 +106,39 @@ class Outbox:
 
     def find(self, question: bytes) -> Outgoing | None:
         """Give the answer to a question, sent or not, if its bytes are still here."""
-        path = self._find(question)
-        return None if path is None else _read(path)
+        with self._lock:
+            path = self._find(question)
+            return None if path is None else _read(path)
 
     def sent(self, question: bytes) -> None:
-        """Note that an answer went out."""
-        self._remember(question)
-        if (path := self._find(question)) is not None:
-            path.replace(path.with_suffix(_SENT))
-            sync_folder(self._folder)
+        """Note that an answer went out, and how long it was."""
+        with self._lock:
+            path = self._find(question)
+            self._remember(question, bytes_out=0 if path is None else path.stat().st_size)
+            if path is not None:
+                path.replace(path.with_suffix(_SENT))
+                sync_folder(self._folder)
 
     def drop(self, question: bytes) -> None:
         """Note that a question gets no answer (any more), and erase what was to go out."""
-        self._remember(question)
-        if (path := self._find(question)) is not None:
-            path.unlink()
-            sync_folder(self._folder)
+        with self._lock:
+            self._remember(question)
+            if (path := self._find(question)) is not None:
+                path.unlink()
+                sync_folder(self._folder)
 
     def tidy(self) -> None:
         """Erase bytes of answers that nobody can ask for any longer."""
-        for path in self._folder.glob(f"*{_SENT}"):
-            answer = _read(path)
-            if answer is None or answer.expires_ms < self._clock() * 1000:
-                path.unlink()
+        with self._lock:
+            for path in self._folder.glob(f"*{_SENT}"):
+                answer = _read(path)
+                if answer is None or answer.expires_ms < self._clock() * 1000:
+                    path.unlink()
 
-    def _remember(self, question: bytes) -> None:
+    def _remember(self, question: bytes, *, bytes_out: int = 0) -> None:
         if question not in self._answered:
-            append_line(self._folder / _RECORD, {"question": question.hex(), "at": int(self._clock())})
+            line = {"question": question.hex(), "at": int(self._clock()), "bytes": bytes_out}
+            append_line(self._folder / _RECORD, line)
             self._answered.add(question)
 
     def _recall(self) -> set[bytes]:
@@ -132,6 +153,16 @@ class Outbox:
         return next(
             (path for suffix in (_WAITING, _SENT) for path in self._folder.glob(f"*-{question.hex()}{suffix}")), None
         )
+
+
+def sent_lately(folder: Path) -> tuple[Departure, ...]:
+    """List the answers of the last `MEMORY_S`, the oldest first, without disturbing the outbox of `folder`.
+
+    Raises:
+        DataError: the record of answered questions is damaged.
+    """
+    lines = [line for line in read_lines(folder / _RECORD) if line.get("bytes")]
+    return tuple(Departure(at_s=line["at"], bytes_out=line["bytes"]) for line in lines)
 
 
 def _question_of(path: Path) -> bytes:

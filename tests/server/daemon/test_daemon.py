@@ -377,7 +377,7 @@ def test_a_thread_carries_runs_out_and_ends_when_it_is_told_to(office: Make) -> 
         assert next(e.facts["state"] for e in events if e.facts.get("state") in ends) == "finished"
     daemon.close()
 
-    assert not daemon._thread.is_alive()
+    assert not daemon.alive
     assert run.told().state == "finished"
 
 
@@ -393,7 +393,7 @@ def test_events_hold_names_and_released_numbers_only(office: Make) -> None:
     assert len(lines) > 30
 
 
-@pytest.mark.parametrize("module", ["daemon", "up", "publication"])
+@pytest.mark.parametrize("module", ["daemon.daemon", "daemon.up", "publication"])
 def test_the_daemon_loads_no_torch(module: str) -> None:
     """The coordinator's machine needs no model and no GPU libraries."""
     code = f"import sys, partsong.server.{module}; sys.exit(any(m in sys.modules for m in ('torch', 'peft', 'hydra')))"
