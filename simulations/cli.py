@@ -19,6 +19,7 @@ from partsong import __version__
 from partsong.client.cli import site
 from partsong.common.errors import PartsongError
 from partsong.server.daemon import cli as run_cli
+from partsong.server.membership import backup_cli
 from partsong.server.membership.cli import coordinator
 from partsong.simulations.commands import ask_cli
 from partsong.simulations.commands.deploy_cli import deploy
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.add_typer(site, rich_help_panel="Sites")
 run_cli.register(coordinator)
 ask_cli.register(coordinator)
+backup_cli.register(coordinator)
 app.add_typer(coordinator, rich_help_panel="Coordinators")
 app.add_typer(deploy, rich_help_panel="Everyone")
 
