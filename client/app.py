@@ -119,7 +119,8 @@ def _routed(app: ClientApp, site_of: Callable[[Context], Site], envelope: SiteEn
 
 
 def _fields(message: Message) -> ConfigRecord:
-    return message.content.config_records.get("partsong") or ConfigRecord()
+    fields = message.content.get("partsong")
+    return fields if isinstance(fields, ConfigRecord) else ConfigRecord()
 
 
 def _header(message: Message) -> bytes:
@@ -130,8 +131,9 @@ def _header(message: Message) -> bytes:
 
 
 def _raw(message: Message, name: str) -> bytes:
-    arrays = message.content.array_records.get(name)
-    return arrays[name].data if arrays is not None and name in arrays else b""
+    # Not by `content.array_records`, which refers to itself and so keeps the array until the collector comes by.
+    arrays = message.content.get(name)
+    return arrays[name].data if isinstance(arrays, ArrayRecord) and name in arrays else b""
 
 
 def _reply(message: Message, answer: Answer | Reply, fields: dict[str, int | str | bytes]) -> Message:

@@ -165,7 +165,9 @@ def _parcel(reply: Message, node: int, check: _Check) -> Parcel | Loss:
     if reply.has_error():
         return Loss.SILENT if reply.error.code == _ERROR_NODE_UNAVAILABLE else Loss.FAILED
     content = reply.content
-    fields = content.config_records.get("partsong") or ConfigRecord()
+    fields = content.get("partsong")
+    if not isinstance(fields, ConfigRecord):
+        return Loss.MALFORMED
     header, vector, note = fields.get("header"), _raw(content, "vector"), _raw(content, "note")
     if reply.metadata.src_node_id != node or not isinstance(header, bytes):
         return Loss.MALFORMED
@@ -177,5 +179,6 @@ def _parcel(reply: Message, node: int, check: _Check) -> Parcel | Loss:
 
 
 def _raw(content: RecordDict, name: str) -> bytes:
-    arrays = content.array_records.get(name)
-    return arrays[name].data if arrays is not None and name in arrays else b""
+    # Not by `content.array_records`, which refers to itself and so keeps the array until the collector comes by.
+    arrays = content.get(name)
+    return arrays[name].data if isinstance(arrays, ArrayRecord) and name in arrays else b""

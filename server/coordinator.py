@@ -6,7 +6,7 @@ words on their way into the sum.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from partsong.common import events, wire
 from partsong.common.adapters.adapter import FloatVec, digest
@@ -61,8 +61,8 @@ class Coordinator:
         self._exchange, self._plan, self._timeout_s, self._listen = exchange, plan, timeout_s, listen
         self._sums, self._sample, self._floors = sums, sample, floors
         self._address: dict[str, int] = {}
-        self._adapter: tuple[FloatVec, ...] = ()
-        """Frozen part and start, as proposed."""
+        self._adapter: Callable[[], tuple[FloatVec, FloatVec]] | None = None
+        """As proposed."""
         self._strangers: set[int] = set()
         """Addresses that were asked since the beginning and take no part."""
         self._forgot: set[str] = set()
@@ -73,20 +73,21 @@ class Coordinator:
         """The sites that accepted the plan, in order of their names."""
         return tuple(sorted(self._address))
 
-    def propose(self, frozen_F: FloatVec, start_P: FloatVec) -> tuple[str, ...]:
+    def propose(self, adapter: Callable[[], tuple[FloatVec, FloatVec]]) -> tuple[str, ...]:
         """Send the plan to every site, note who accepts, and let them agree on keys.
 
         Args:
-            frozen_F: the adapter's frozen part.
-            start_P: its trained part before the first round.
+            adapter: gives the adapter before the first round, trained and frozen part; asked whenever the plan is
+                sent, also to a site that comes late.
         Raises:
             RunNotStarted: fewer acceptances than the floor, naming refusals by their code, or no keys.
         """
-        self._adapter = frozen_F, start_P
+        self._adapter = adapter
         parcel = self._proposal()
         refused: list[str] = []
         everybody = self._drawn_first() or self._exchange.addresses()
         answers = self._exchange.ask(dict.fromkeys(everybody, parcel), phase="propose", timeout_s=self._timeout_s)
+        del parcel
         for address, answer in answers:
             if why_not := self._enrol(address, answer):
                 refused.append(why_not)
@@ -132,7 +133,7 @@ class Coordinator:
         except (RoundAborted, Refused) as err:
             return self._abandoned(rounds.abort(state, why=str(err)))
         if self._sums is not None and masked is not None:
-            self._sums.finished(masked, number=query.round)
+            self._sums.finished(masked)
             if (disputed := masked.disputes()) is not None:
                 self._listen(disputed)
         return Outcome(state=state, opened=opened, bytes_out={s: bytes_out[s] for s in state.survivors})
@@ -161,8 +162,11 @@ class Coordinator:
         return checked
 
     def _proposal(self) -> Parcel:
-        """Write PROPOSE: made when it is needed, since it holds the adapter once more."""
-        vector = b"".join(map(wire.vector_bytes, self._adapter))
+        """Write PROPOSE: made when it is needed, since it holds the adapter."""
+        if self._adapter is None:
+            raise AssertionError("a plan is proposed before anything else")
+        start_P, frozen_F = self._adapter()
+        vector = wire.vector_bytes(frozen_F) + wire.vector_bytes(start_P)
         return Parcel(header=wire.encode(wire.Propose(plan=self._plan)), vector=vector)
 
     def _agree_keys(self) -> None:

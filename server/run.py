@@ -18,6 +18,7 @@ import numpy as np
 from partsong.common import events
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.methods import ServerState
+from partsong.common.build import to_tree
 from partsong.common.errors import PartsongError, RoundAborted
 from partsong.common.plan import Plan
 from partsong.common.thresholds import Floors
@@ -26,6 +27,7 @@ from partsong.server.coordinator import Coordinator, RunNotStarted
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Exchange
 from partsong.server.planning import epsilon_after
+from partsong.server.questions.answer import answer_of
 from partsong.server.report.facts import SumFacts, sum_facts
 from partsong.server.run_files import RunFiles
 from partsong.server.secure_sum.masked_sums import MaskedSums, Trust
@@ -34,6 +36,10 @@ from partsong.server.studies.train import Step, step_of, train
 
 Score = Callable[[int, FloatVec], Mapping[str, Any]]
 """Given a round and the global adapter after it, what else its history entry says; 0 is before the first round."""
+
+
+Adapter = Callable[[], tuple[FloatVec, FloatVec]]
+"""Gives the trained and the frozen part of an adapter."""
 
 
 class Diverged(PartsongError):
@@ -56,9 +62,8 @@ class Terms:
     """What a run is about and how it is carried out."""
 
     plan: Plan
-    start_P: FloatVec
-    """Trained part of the adapter before the first round."""
-    frozen_F: FloatVec
+    adapter: Adapter
+    """Gives the adapter before the first round. A run asks when it needs it and keeps neither part."""
     trust: Trust | None
     """None: the plan is unmasked."""
     report_timeout_s: float
@@ -81,7 +86,7 @@ class Result:
     trained_P: FloatVec
     frozen_F: FloatVec
     history: list[dict[str, Any]]
-    """One entry a round: who, loss, epsilon, bytes, and what was scored."""
+    """One entry a round: who, loss, epsilon, bytes, what was scored, and what a question was answered with."""
     epsilon: float | None
     secure_sum: SumFacts | None
     """None: the run was unmasked."""
@@ -115,7 +120,7 @@ class Run:
         self._clock = clock
         self._checkpoints = Checkpoints(files.path)
         self._sums: MaskedSums | None = None
-        self._saved = Saved(round=0, state=ServerState(adapter_P=terms.start_P.astype(np.float64)), facts={})
+        self._saved = Saved(round=0, state=ServerState(adapter_P=np.zeros(0)), facts={})
         self._history: list[dict[str, Any]] = []
         self._started = time.monotonic()
 
@@ -132,11 +137,7 @@ class Run:
             TryAgain: the disk is full; begin again later.
         """
         self._files.keep_plan(self._plan)
-        saved = self._checkpoints.load()
-        if saved is None:
-            self._score(0, self._terms.start_P)
-        else:
-            self._saved = saved
+        self._saved = self._checkpoints.load() or self._at_the_start()
         self._sums = self._masked_sums()
         recovered = [] if self._sums is None else self._sums.recovered(after=self.done)
         lost = self._lost_rounds(after=self.done, recovered={outcome.state.number for outcome in recovered})
@@ -167,7 +168,7 @@ class Run:
             sample=terms.sample,
             floors=terms.floors,
         )
-        accepted = coordinator.propose(terms.frozen_F, terms.start_P)
+        accepted = coordinator.propose(terms.adapter)
         if missing := sorted(set(terms.expected) - set(accepted)):
             raise RunNotStarted(
                 f"run {self._plan.run}: {', '.join(missing)} did not accept the plan, expected by the job; "
@@ -181,11 +182,16 @@ class Run:
         return Result(
             plan=self._plan,
             trained_P=trained_P,
-            frozen_F=terms.frozen_F,
+            frozen_F=terms.adapter()[1],
             history=self._history,
             epsilon=epsilon_after(self._plan, len(self._checkpoints.attempts())),
             secure_sum=None if terms.trust is None else sum_facts(terms.trust.charter, checked_by=checked_by),
         )
+
+    def _at_the_start(self) -> Saved:
+        start_P, _ = self._terms.adapter()
+        self._score(0, start_P)
+        return Saved(round=0, state=ServerState(adapter_P=start_P.astype(np.float64)), facts={})
 
     def _masked_sums(self) -> MaskedSums | None:
         trust = self._terms.trust
@@ -221,21 +227,15 @@ class Run:
 
     def _ask_all(self, coordinator: Coordinator) -> ServerState:
         """Answer the study's queries until it is done."""
-        study = train(
+        return train(
             self._saved.state,
             self._plan,
             first=self.done + 1,
             attempts=self._checkpoints.attempts(),
             spend_attempts=self._plan.dp is not None,
+            ask=lambda query: self._asked(coordinator, query),
             keep=self._keep,
         )
-        try:
-            queries = [next(study)]
-            while True:  # a query holds the adapter, so none is kept once it was asked
-                queries.append(study.send(self._asked(coordinator, queries.pop())))
-        except StopIteration as end:
-            state: ServerState = end.value
-        return state
 
     def _asked(self, coordinator: Coordinator, query: Query) -> Outcome:
         """Carry out one round."""
@@ -247,18 +247,19 @@ class Run:
 
     def _keep(self, step: Step) -> None:
         """Score, record and save a finished round; then tell."""
-        outcome = step.outcome
         entry: dict[str, Any] = {
             "round": step.round,
-            "sites": list(outcome.state.survivors) if outcome.opened else [],
-            "lost": {site: why.value for site, why in sorted(outcome.state.lost.items())},
-            "loss": outcome.opened.loss if outcome.opened else None,
+            "sites": list(step.ended.survivors) if step.loss is not None else [],
+            "lost": {site: why.value for site, why in sorted(step.ended.lost.items())},
+            "loss": step.loss,
             "epsilon": epsilon_after(self._plan, step.round),
             "update_norm": step.update_norm,
-            "bytes_out": outcome.bytes_out,
-            "reason": outcome.state.reason,
+            "bytes_out": step.bytes_out,
+            "reason": step.ended.reason,
             "seconds": round(time.monotonic() - self._started, 3),
         }
+        if self._plan.question is not None:
+            entry |= {"loss": None, "answer": None if step.answer is None else to_tree(answer_of(step, self._plan))}
         self._tell(step, entry)
         entry |= self._score(step.round, _single(step))
         self._history.append(entry)
@@ -268,16 +269,15 @@ class Run:
 
     def _tell(self, step: Step, entry: dict[str, Any]) -> None:
         """Say who contributed, and note who should have and did not."""
-        outcome = step.outcome
         if missing := sorted(set(self._terms.expected) - set(entry["sites"])):
             entry["missing"] = missing
             self._listen(events.RoundIncomplete(round=step.round, missing=tuple(missing)))
-        if outcome.opened is not None:
+        if step.loss is not None:
             self._listen(
                 events.RoundSummed(
                     round=step.round,
-                    sites=outcome.state.survivors,
-                    loss=outcome.opened.loss,
+                    sites=step.ended.survivors,
+                    loss=entry["loss"],
                     epsilon=entry["epsilon"],
                     update_norm=step.update_norm,
                 )

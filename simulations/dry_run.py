@@ -129,8 +129,7 @@ class DryRun:
         size = terms.plan.layout.size(trained=True)
         about = Terms(
             plan=terms.plan,
-            start_P=np.zeros(size, np.float32),
-            frozen_F=np.zeros(0, np.float32),
+            adapter=lambda: (np.zeros(size, np.float32), np.zeros(0, np.float32)),
             trust=None if keys is None else Trust(charter=keys.charter, signer=keys.coordinator),
             report_timeout_s=terms.timeout_s,
             check_window=1,

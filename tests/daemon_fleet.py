@@ -155,7 +155,7 @@ class Run:
                 yield address, Parcel(header=answer.header, vector=answer.vector, note=answer.note)
 
     def propose(self) -> tuple[str, ...]:
-        return self.coordinator.propose(self.frozen_F, self.start_P)
+        return self.coordinator.propose(lambda: (self.start_P, self.frozen_F))
 
     def round(self, number: int, attempt: int = 1) -> Outcome:
         """Ask one round and move the adapter along."""

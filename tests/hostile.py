@@ -188,7 +188,7 @@ class Hospital:
         sums = MaskedSums(self.fleet.trust, plan, journal=journal, check_window=2, clock=lambda: self.fleet.now)
         coordinator = Coordinator(tapped, plan, timeout_s=self.timeout_s, listen=lambda _event: None, sums=sums)
         start_P: FloatVec = np.zeros(plan.layout.size(trained=True), np.float32)
-        accepted = coordinator.propose(NO_NUMBERS, start_P)
+        accepted = coordinator.propose(lambda: (start_P, NO_NUMBERS))
         outcome = coordinator.run(Query(round=1, attempt=1, adapter_P=start_P))
         state = step_of(ServerState(adapter_P=start_P.astype(np.float64)), outcome, plan).state
         checked = coordinator.close(state.adapter_P.astype(np.float32))

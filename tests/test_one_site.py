@@ -144,18 +144,12 @@ def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: 
         purse=Purse(ledger, holding="h", fingerprint="f", units={"record": 16, "patient": None}, coordinator="c"),
     )  # fmt: skip
     coordinator = Coordinator(Memory(site), plan, timeout_s=1.0, listen=lambda _: None, sums=None)
-    coordinator.propose(frozen_F, start_P)
-    study = train(
-        ServerState(adapter_P=start_P.astype(np.float64)), plan, first=1, attempts={}, spend_attempts=False,
-        keep=lambda _: None,
-    )  # fmt: skip
+    coordinator.propose(lambda: (start_P, frozen_F))
 
-    query = next(study)
-    try:
-        while True:
-            query = study.send(coordinator.run(query))
-    except StopIteration as end:
-        federated_P = end.value.adapter_P
+    federated_P = train(
+        ServerState(adapter_P=start_P.astype(np.float64)), plan, first=1, attempts={}, spend_attempts=False,
+        ask=coordinator.run, keep=lambda _: None,
+    ).adapter_P  # fmt: skip
 
     ledger.close()
     rates = {"constant": [1.0, 1.0, 1.0], "linear": [1.0, 2 / 3, 1 / 3]}[schedule]

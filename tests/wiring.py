@@ -230,7 +230,7 @@ class Wired:
         return SumJournal(self.folder / "coordinator")
 
     def propose(self) -> tuple[str, ...]:
-        return self.coordinator.propose(FROZEN_F, START_P)
+        return self.coordinator.propose(lambda: (START_P, FROZEN_F))
 
     def restart(self, site: str) -> Hand:
         """Start a site's process on its disk."""

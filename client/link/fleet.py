@@ -291,17 +291,21 @@ def _content(reply: Reply) -> RecordDict:
 def _opened(message: object, notice: Notice) -> Opened:
     if not isinstance(message, Message) or message.metadata.dst_node_id != notice.node:
         raise WireError("message: not one for this site; it was dropped")
+    # Not by `array_records` and `config_records`, which refer to themselves: an array would stay until the collector
+    # comes by.
+    records = {name: message.content.get(name) for name in ("vector", "note", "partsong")}
     raw = {
-        name: arrays[name].data if arrays is not None and name in arrays else b""
-        for name in ("vector", "note")
-        for arrays in [message.content.array_records.get(name)]
+        name: arrays[name].data if isinstance(arrays, ArrayRecord) and name in arrays else b""
+        for name, arrays in records.items()
     }
-    metadata = message.metadata
+    metadata, fields = message.metadata, records["partsong"]
+    if not isinstance(fields, ConfigRecord):
+        raise WireError("message: without its fields; it was dropped")
     question = Question(
         message=notice.message.hex(),
         run=metadata.run_id,
         kind="open" if metadata.message_type == MessageType.TRAIN else metadata.message_type.removeprefix("query."),
-        fields=dict(message.content.config_records["partsong"]),
+        fields=dict(fields),
         vector=raw["vector"],
         note=raw["note"],
     )

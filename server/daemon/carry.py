@@ -15,12 +15,13 @@ from partsong.common.files import read_lines
 from partsong.common.identity.charter import SignedCharter
 from partsong.common.identity.charter import read as read_charter
 from partsong.common.identity.keys import Signer
+from partsong.server.adapter_file import read_adapter
 from partsong.server.coordinator import RunNotStarted
 from partsong.server.daemon.canary_job import CanaryJob, require_right
 from partsong.server.daemon.delivery import deliver
 from partsong.server.daemon.deployed_run import DeployedRun, read_asked
 from partsong.server.daemon.gathering import SitesMissing, Wanted, gather, wanted_by
-from partsong.server.daemon.job import Job
+from partsong.server.daemon.job import BaseFacts
 from partsong.server.daemon.progress import tell_progress
 from partsong.server.event_log import RunLog
 from partsong.server.exchange import Exchange
@@ -75,6 +76,18 @@ class Means:
     """Waits so many seconds for the run of this name; raises `RunStopped` when it is to stop."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """What a job asks for; the adapter's start lies in the run's directory."""
+
+    base: BaseFacts | None
+    """None: a canary has no model."""
+    expected_sites: tuple[str, ...]
+    start_timeout_s: float
+    report_timeout_s: float
+    check_window: int
+
+
 def carry_out(run: DeployedRun, means: Means) -> Result:
     """Carry a run out to its published adapter, new or from where it is; a canary to its sum, which has to be right.
 
@@ -85,7 +98,7 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
         CanaryWrong: a canary's sum is not what it had to be.
         PartsongError: it cannot go on.
     """
-    job, signed = read_asked(run.job), _charter_of(run, means)
+    job, signed = _asked_for(run), _charter_of(run, means)
     refused: dict[str, str] = {}
     before: dict[str, str] = {}
     tell = listener(run, means.feed)
@@ -106,10 +119,11 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
         result, exchange = _played(run, engine, wanted, refused, means, timeout_s=job.start_timeout_s)
     except RoundAborted as err:
         raise RoundAborted(_why_no_sum(run) or str(err)) from err
-    if isinstance(job, CanaryJob):
+    if job.base is None:
         require_right(result)
     else:
-        _publish(run, job, result, means)
+        _publish(run, job.base, result, means)
+    if job.base is not None and terms.plan.question is None:
         hand_over(exchange, [run], means.feed, timeout_s=terms.report_timeout_s)
     return result
 
@@ -120,12 +134,12 @@ def _why_no_sum(run: DeployedRun) -> str:
     return f"run {run.name}: no round ended with a sum; the last: {lines[-1]['reason']}" if lines else ""
 
 
-def _publish(run: DeployedRun, job: Job, result: Result, means: Means) -> None:
+def _publish(run: DeployedRun, base: BaseFacts, result: Result, means: Means) -> None:
     publish_run(
         run,
         result,
-        base_name=job.base.name,
-        peft=job.base.peft,
+        base_name=base.name,
+        peft=base.peft,
         config_sha256=run.about().config_sha256,
         marks=run.about().marks,
         signer=means.signer,
@@ -219,11 +233,27 @@ def _charter_of(run: DeployedRun, means: Means) -> SignedCharter:
     return signed
 
 
-def _terms(run: DeployedRun, job: Job | CanaryJob, trust: Trust) -> Terms:
+def _asked_for(run: DeployedRun) -> _Asked:
+    """Read the job without keeping its vectors.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    job = read_asked(run.job)
+    return _Asked(
+        base=None if isinstance(job, CanaryJob) else job.base,
+        expected_sites=job.expected_sites,
+        start_timeout_s=job.start_timeout_s,
+        report_timeout_s=job.report_timeout_s,
+        check_window=job.check_window,
+    )
+
+
+def _terms(run: DeployedRun, job: _Asked, trust: Trust) -> Terms:
+    plan = run.read_plan()
     return Terms(
-        plan=run.read_plan(),
-        start_P=job.start_P,
-        frozen_F=job.frozen_F,
+        plan=plan,
+        adapter=lambda: read_adapter(run.start, plan.layout),
         trust=trust,
         report_timeout_s=job.report_timeout_s,
         check_window=job.check_window,

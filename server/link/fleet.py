@@ -1,10 +1,9 @@
 """Flower's Fleet API over postboxes, and Flower's Grid on their other side: a SuperLink that only moves messages.
 
-This is the one module of the server that knows how Flower's messages look on the wire. Runs, apps, tasks and the APIs
-to control them do not exist here, so there is nothing of them to protect.
+This module and `inflating` are all of the server that knows how Flower's messages look on the wire. Runs, apps, tasks
+and the APIs to control them do not exist here, so there is nothing of them to protect.
 
-Covers: a site speaks as its own node and about its own messages alone, whatever its requests claim; an answer that
-would grow when it is laid out is not.
+Covers: a site speaks as its own node and about its own messages alone, whatever its requests claim.
 Does not cover: limits and admission (`partsong.server.link.gate`), and whether an answer is genuine
 (`partsong.common.identity.envelope`).
 """
@@ -12,12 +11,11 @@ Does not cover: limits and admission (`partsong.server.link.gate`), and whether 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from flwr.app import Array, Error, Message, Metadata, RecordDict
+from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.app.message.message import make_message, remove_content_from_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
@@ -47,12 +45,10 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
     InflatableObject,
     get_all_nested_objects,
-    get_object_head_values_from_object_content,
     get_object_tree,
     iterate_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
@@ -68,10 +64,8 @@ from partsong.server.link.gate import (
     TOO_LARGE,
     Refusal,
 )
+from partsong.server.link.inflating import inflate
 from partsong.server.link.postbox import Answer, NotAsked, Postbox, Question, TooMuch
-
-_MOST_DESCRIBING = 2 << 20
-"""Bytes of all objects of an answer that are no chunks of arrays: a header has 1 MiB at most."""
 
 
 def node_of(key: bytes) -> int:
@@ -326,12 +320,8 @@ class FleetGrid(Grid):
     def _inflated(self, node: int, found: Answer, *, most_bytes: int) -> Message:
         """Build the message of an answer; an empty one of what is none, or is larger than it came."""
         metadata = self._metadata(SUPERLINK_NODE_ID, source=node, reply_to=found.question)
-        try:
-            _require_modest(found.objects, most_bytes=most_bytes)
-            reply = inflate_object_from_contents(found.root, found.objects)
-        except Exception:  # noqa: BLE001 - Flower raises whatever its parsers meet in a hostile answer
-            return make_message(metadata, RecordDict())
-        if not isinstance(reply, Message):
+        reply = inflate(found, most_bytes=most_bytes)
+        if reply is None:
             return make_message(metadata, RecordDict())
         if reply.has_error():
             return make_message(metadata, error=Error(reply.error.code))
@@ -362,24 +352,3 @@ class FleetGrid(Grid):
             ttl=ttl_s,
             message_type=kind,
         )
-
-
-def _require_modest(objects: Mapping[str, bytes], *, most_bytes: int) -> None:
-    """Refuse objects that would take much more memory than they came in: an array may name one chunk a million times.
-
-    Raises:
-        ValueError: they would; nothing was laid out.
-    """
-    left, describing = most_bytes, _MOST_DESCRIBING
-    for content in objects.values():
-        kind, children, _ = get_object_head_values_from_object_content(content)
-        if kind == ArrayChunk.__qualname__:
-            continue
-        describing -= len(content)
-        if describing < 0:
-            raise ValueError(f"more than {_MOST_DESCRIBING} bytes beside the chunks")
-        if kind == Array.__qualname__:
-            sizes = [len(objects[child]) for child in children]
-            left -= sum(sizes[index] for index in json.loads(content[content.index(b"\x00") + 1 :])["arraychunk_ids"])
-        if left < 0:
-            raise ValueError(f"arrays of more than {most_bytes} bytes")

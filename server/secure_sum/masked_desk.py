@@ -31,7 +31,7 @@ from partsong.server.secure_sum.protocol import SumRound
 from partsong.server.secure_sum.sum_journal import KeptResult, SumJournal
 
 
-def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: OpenedSum | None, deadline: int) -> Header:
+def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: LastSum | None, deadline: int) -> Header:
     """Say what a training round is about, so that sites agree on all of it or share no mask.
 
     Args:
@@ -49,7 +49,7 @@ def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: Ope
         query=query_hash(plan, number=query.round),
         encoding=encoding_hash(plan, number=query.round),
         words=plan.encoding_of(query.round).words(),
-        minimum_sum=0,
+        minimum_sum=plan.minimum_sum,
         noised=int(plan.survives_differences),
         deadline=deadline,
         previous_round=last.header.round if last else 0,
@@ -61,12 +61,28 @@ def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: Ope
 class LastSum:
     """The last sum, as the next round needs it."""
 
-    number: int
-    """Of its training round."""
-    packed: bytes
-    """The RESULT."""
-    opened: OpenedSum
-    """The same, read."""
+    kept: KeptResult
+    """Where its RESULT lies."""
+    header: Header
+    hash: bytes
+    """Names the result."""
+    context: bytes
+    sites: tuple[int, ...]
+    """Whose vectors were added."""
+    size: int
+    """Bytes of words and tag. The words themselves are not held from round to round."""
+
+    @classmethod
+    def of(cls, kept: KeptResult, opened: OpenedSum) -> LastSum:
+        """Take what the next round needs."""
+        return cls(
+            kept=kept,
+            header=opened.header,
+            hash=opened.hash,
+            context=opened.context,
+            sites=opened.sites,
+            size=opened.words.nbytes + opened.tag.nbytes,
+        )
 
 
 class MaskedDesk:
@@ -99,17 +115,17 @@ class MaskedDesk:
         self._plan, self._query, self._desk, self._header, self._run = plan, query, desk, header, run
         self._journal, self._previous = journal, previous
         self._wanted: dict[str, int] = {}
-        self.result: OpenedSum | None = None
-        self.packed = b""
+        self.opened: LastSum | None = None
+        """What was opened, for the next round."""
 
     def needed(self, phase: Phase) -> int:
         """Give what the charter's floors and the protocol ask for."""
         floors = self._run.charter.floors
         if phase is Phase.READY:
-            return smallest_roster(floors, plan_minimum=self._plan.minimum_cohort, members=len(self._run.members))
+            return smallest_roster(floors, plan_minimum=self._fewest(), members=len(self._run.members))
         size = len(self._desk.roster)
         if phase is Phase.REPORT:
-            return max(smallest_sum(roster=size, floors=floors), self._plan.minimum_cohort)
+            return max(smallest_sum(roster=size, floors=floors), self._fewest())
         if phase is Phase.CONFIRM:
             return quorum(roster=size, corrupt=floors.corrupt_tolerance)
         return 1  # which shares suffice shows when the seeds are rebuilt
@@ -117,7 +133,8 @@ class MaskedDesk:
     def parcels(self, phase: Phase, sites: Sequence[str]) -> Mapping[str, Parcel]:
         """OPEN, ROSTER, each site's CONFIRM request, the UNMASK request for those that hold shares."""
         if phase is Phase.READY:
-            number, packed = (0, b"") if self._previous is None else (self._previous.number, self._previous.packed)
+            last = self._previous
+            number, packed = (0, b"") if last is None else (last.kept.number, self._journal.read(last.kept))
             return dict.fromkeys(
                 sites, opening(self._plan, self._query, summed=number, note=self._desk.open(result=packed))
             )
@@ -163,7 +180,7 @@ class MaskedDesk:
         opened = read_opened(result, self._plan, self._run.charter, number=self._query.round)
         kept = KeptResult(round=result.header.round, number=self._query.round, roster=self._names(self._desk.roster))
         self._journal.keep(kept, packed)
-        self.result, self.packed = result, packed
+        self.opened = LastSum.of(kept, result)
         return opened
 
     def disputes(self) -> SharesDisputed | None:
@@ -173,20 +190,24 @@ class MaskedDesk:
             return None
         return SharesDisputed(round=self._query.round, disputes=pairs, liars=self._names(self._desk.liars))
 
+    def _fewest(self) -> int:
+        """Fewest summands that the plan asks for."""
+        return max(self._plan.minimum_cohort, self._plan.minimum_sum)
+
     def _blocks(self, sites: Sequence[str]) -> dict[str, bytes]:
         """Give each site the block of the last sum that it wants to see, unless there is none or it is gone."""
         last = self._previous
-        spooled = None if last is None else self._journal.spooled(last.opened.header.round)
+        spooled = None if last is None else self._journal.spooled(last.header.round)
         if last is None or spooled is None:
             return {}
-        leaves = leaves_of(last.opened.words.nbytes + last.opened.tag.nbytes)
+        leaves = leaves_of(last.size)
         wanted = {site: leaf for site in sites if 0 <= (leaf := self._wanted.get(site, -1)) < leaves}
         if not wanted:
             return {}
         proofs = prove_blocks(
-            context=last.opened.context,
+            context=last.context,
             leaves=set(wanted.values()),
-            vectors=spooled.vectors.only(last.opened.sites),
+            vectors=spooled.vectors.only(last.sites),
             unmasks=[unpack(Signed, message) for _, message in sorted(spooled.unmasks.items())],
         )
         return {site: proofs[leaf] for site, leaf in wanted.items()}

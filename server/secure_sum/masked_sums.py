@@ -75,8 +75,7 @@ class MaskedSums:
         self._whole: set[int] = set()
         """Rounds whose kept result was read and is right."""
         if self._run is not None and (kept := journal.results()):
-            packed, opened = self._read(kept[-1])
-            self._last = LastSum(number=kept[-1].number, packed=packed, opened=opened)
+            self._last = LastSum.of(kept[-1], self._read(kept[-1])[1])
 
     def lists(self, site: str) -> bool:
         """Whether the charter lists a site of this name."""
@@ -134,9 +133,8 @@ class MaskedSums:
         """
         run = self._required_run()
         round_ = self._journal.next_round(number=query.round, attempt=query.attempt)
-        last = self._last.opened if self._last else None
         deadline = int(self._clock() + wait_s) + 1
-        header = header_of(self._plan, query, run, round_=round_, last=last, deadline=deadline)
+        header = header_of(self._plan, query, run, round_=round_, last=self._last, deadline=deadline)
         return MaskedDesk(
             self._plan,
             query,
@@ -147,11 +145,12 @@ class MaskedSums:
             previous=self._last,
         )
 
-    def finished(self, desk: MaskedDesk, *, number: int) -> None:
+    def finished(self, desk: MaskedDesk) -> None:
         """Build the next round on this one's sum, and end the check windows that are over."""
-        if desk.result is None:
+        if desk.opened is None:
             raise AssertionError("only a round that was opened can be built upon")
-        self._last = LastSum(number=number, packed=desk.packed, opened=desk.result)
+        self._last = desk.opened
+        self._whole.add(desk.opened.kept.round)
         self._journal.end_windows(keep=self._window)
 
     def recovered(self, *, after: int) -> list[Outcome]:
@@ -190,7 +189,8 @@ class MaskedSums:
         """Give the last result with the adapter that is published; None where no round had a sum."""
         if self._last is None:
             return None
-        return self._result_parcel(self._last.number, self._last.packed, adapter_sha256=adapter_sha256)
+        last = self._last.kept
+        return self._result_parcel(last.number, self._packed(last), adapter_sha256=adapter_sha256)
 
     def found_right(self, site: str, answer: Parcel, *, adapter_sha256: str) -> bool:
         """Read a site's verdict on the last result and the adapter that is published, and keep it.
@@ -203,7 +203,7 @@ class MaskedSums:
             raise WireError("checked: speaks of another site than the one asked")
         (verdict,) = read_from_sites(Verdict, [unpack(Signed, answer.note)], run)
         about = (verdict.site, verdict.result, verdict.model)
-        if about != (run.charter.number_of(site), self._last.opened.hash, model_hash(adapter_sha256)):
+        if about != (run.charter.number_of(site), self._last.hash, model_hash(adapter_sha256)):
             raise WireError("checked: found a verdict of another site, result or adapter")
         self._journal.keep_verdict(site=verdict.site, message=answer.note)
         return verdict.verdict == 1

@@ -240,7 +240,7 @@ class SumRound:
         return unmask.site
 
     def open_sum(self) -> tuple[bytes, OpenedSum]:
-        """Take the masks off and give RESULT, for all members, and what it says.
+        """Take the masks off and give RESULT, for all members, and what it says. Once: the masked total is used up.
 
         Raises:
             BadShares: too few shares of a seed yet, or too many that contradict each other; nothing was opened. It
@@ -255,7 +255,7 @@ class SumRound:
             fits=lambda seeds: opens_to_tags(self._total_W, seeds, context=self._context),
         )
         self._disputed = seeds.disputed
-        opened_W = self._total_W.copy()
+        opened_W, self._total_W = self._total_W, np.zeros(0, np.uint64)
         take_masks_off(opened_W, seeds, context=self._context, threads=self._threads)
         data = words_to_bytes(opened_W)
         statement = Statement(context=self._context, survivors=self._survivors_hash, sum=root_of(data))

@@ -1,30 +1,45 @@
 """The training study: round after round, one global adapter.
 
-A generator: it yields queries and is sent outcomes, so it runs over any transport and under test without one.
+It asks a function, so it runs over any transport and under test without one. Of a large adapter it holds no vector
+longer than a step needs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from partsong.common.adapters.methods import ServerState, advance
 from partsong.common.plan import Plan
+from partsong.common.secure_sum.opened import Opened
 from partsong.server.desk import Outcome, Query
+from partsong.server.rounds import Round
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
     """What a round did to the global adapter."""
 
-    round: int
-    outcome: Outcome
+    ended: Round
+    """How the round ended."""
+    loss: float | None
+    """Mean released loss; None: the round was aborted."""
+    bytes_out: dict[str, int]
+    """Bytes that left each site whose report is in the sum."""
     state: ServerState
     """After the round; unchanged where the round was aborted."""
     update_norm: float
-    """L2 norm of the mean update; 0 where there is none."""
+    """L2 norm of the mean update; 0 where there is none, or an answer in its place."""
+
+    answer: Opened | None = None
+    """The sum of a round that asked a question; of any other it is not kept."""
+
+    @property
+    def round(self) -> int:
+        """Number of the round."""
+        return self.ended.number
 
 
 def train(
@@ -34,8 +49,9 @@ def train(
     first: int,
     attempts: Mapping[int, int],
     spend_attempts: bool,
+    ask: Callable[[Query], Outcome],
     keep: Callable[[Step], None],
-) -> Generator[Query, Outcome, ServerState]:
+) -> ServerState:
     """Ask for the plan's rounds of training, starting with number `first`; return the last state.
 
     Args:
@@ -45,17 +61,19 @@ def train(
         attempts: how often each round was opened before.
         spend_attempts: whether an opened round that never finished counts as done. True under differential
             privacy: its records were read and its budget is gone, so it is not asked again.
+        ask: carries out a round.
         keep: told each step, before the next query; saves it.
     """
     for number in range(first, plan.rounds + 1):
         before = attempts.get(number, 0)
         if before and spend_attempts:
             continue
-        outcome = yield Query(round=number, attempt=before + 1, adapter_P=state.adapter_P.astype(np.float32))
+        outcome = ask(Query(round=number, attempt=before + 1, adapter_P=state.adapter_P.astype(np.float32)))
         step = step_of(state, outcome, plan)
+        del outcome
         state = step.state  # before it is kept: the old one can go
         keep(step)
-        del outcome, step  # the next round needs neither, and each holds a vector
+        del step
     return state
 
 
@@ -68,10 +86,12 @@ def step_of(state: ServerState, outcome: Outcome, plan: Plan) -> Step:
         plan: of the run.
     """
     if outcome.opened is None:
-        return Step(round=outcome.state.number, outcome=outcome, state=state, update_norm=0.0)
+        return Step(ended=outcome.state, loss=None, bytes_out={}, state=state, update_norm=0.0)
     return Step(
-        round=outcome.state.number,
-        outcome=outcome,
+        ended=outcome.state,
+        loss=outcome.opened.loss,
+        bytes_out=outcome.bytes_out,
         state=advance(state, outcome.opened.mean_P, plan, number=outcome.state.number),
-        update_norm=float(np.linalg.norm(outcome.opened.mean_P)),
+        update_norm=float(np.linalg.norm(outcome.opened.mean_P)) if plan.question is None else 0.0,
+        answer=None if plan.question is None else outcome.opened,
     )

@@ -24,11 +24,11 @@ from partsong.client.home.layout import SiteHome
 from partsong.client.rules.consent import check_plan
 from partsong.client.rules.policy import Policy
 from partsong.client.rules.policy_file import read_policy
-from partsong.common.config import RehearsalConfig
 from partsong.common.deployment import SiteConfig
 from partsong.common.errors import ConfigError, Refused
 from partsong.common.plan import Plan
 from partsong.simulations.audit.run import Audit, Say, rehearsals, rehearse
+from partsong.simulations.audit.settings import RehearsalConfig
 from partsong.simulations.federation import draft
 from partsong.simulations.prepare import Prepared, SiteTables, labels_of, prepare
 
@@ -116,7 +116,7 @@ def _charge(home: SiteHome, site: SiteConfig, policy: Policy, prepared: Prepared
     if plan.dp is None:
         raise AssertionError("a configuration without privacy was refused before")
     encoded = prepared.sites[site.name]
-    events = plan.dp.events(steps=times * plan.steps, size=plan.layout.size(trained=True))
+    events = plan.events(steps=times * plan.steps)
     name = f"audit-{os.urandom(8).hex()}"
     ledger = Ledger(home.ledger, remembered=RememberedHead(home.ledger_head))
     try:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from partsong.simulations.bench.figures import Figure, report
-from partsong.simulations.bench.round_consortium import Consortium, at_work, make_consortium, peak_bytes
+from partsong.simulations.bench.process_memory import peak_bytes
+from partsong.simulations.bench.round_consortium import Consortium, at_work, make_consortium
 from partsong.simulations.bench.stock_flower import NotMeasured, stock_rounds
 
 PACKAGES = ("partsong", "flwr", "cryptography", "numpy")

@@ -98,16 +98,6 @@ def at_work(made: Consortium) -> Iterator[list[int]]:
         yield [daemon.pid for daemon in daemons]
 
 
-def peak_bytes(process: int | str) -> int:
-    """Read the peak of what a process had in memory.
-
-    Raises:
-        OSError: the process is gone, or this system has no /proc.
-    """
-    (peak,) = (line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return 1024 * int(peak.split()[1])
-
-
 def free_port() -> int:
     """Give a port of this machine that nothing listens on now."""
     with socket.create_server((_HOST, 0)) as listener:

@@ -18,6 +18,7 @@ import numpy as np
 from partsong.common import events
 from partsong.common.errors import RoundAborted
 from partsong.common.memory import return_freed_memory
+from partsong.server.adapter_file import keep_start, read_adapter
 from partsong.server.daemon.canary import make_canary
 from partsong.server.daemon.gathering import gather, wanted_by
 from partsong.server.daemon.up import listen_as
@@ -27,7 +28,7 @@ from partsong.server.membership.opened import OpenedCoordinator, open_coordinato
 from partsong.server.run import Run, Terms
 from partsong.server.run_files import RunFiles
 from partsong.server.secure_sum.masked_sums import Trust
-from partsong.simulations.bench.round_consortium import peak_bytes
+from partsong.simulations.bench.process_memory import peak_bytes
 
 _GATHER_S, _PHASE_S = 60.0, 300.0
 
@@ -58,17 +59,18 @@ def play(home: CoordinatorHome, opened: OpenedCoordinator, *, numbers: int, roun
         minimum_cohort=charter.minimum_cohort,
         seed=1,
     )
+    files = RunFiles(home.runs / plan.run)
+    keep_start(files.start, plan.layout, trained_P=np.zeros(numbers, np.float32), frozen_F=np.zeros(0, np.float32))
     terms = Terms(
         plan=plan,
-        start_P=np.zeros(numbers, np.float32),
-        frozen_F=np.zeros(0, np.float32),
+        adapter=lambda: read_adapter(files.start, plan.layout),
         trust=Trust(charter=charter, signer=opened.signer),
         report_timeout_s=_PHASE_S,
         check_window=2,
         expected=names,
     )
     marks: list[tuple[str, float]] = []
-    run = Run(terms, RunFiles(home.runs / plan.run), listen=lambda event: _mark(event, marks))
+    run = Run(terms, files, listen=lambda event: _mark(event, marks))
     run.begin()
     with EmbeddedSuperlink(listen_as(opened), opened.sites) as link:
         wanted = wanted_by(plan, charter, expected=names)

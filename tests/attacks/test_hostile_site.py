@@ -16,7 +16,7 @@ from partsong.client.secure_sum.door import Answer
 from partsong.common import wire
 from partsong.common.identity.envelope import CoordinatorEnvelope, SiteEnvelope
 from partsong.common.identity.keys import Identity
-from partsong.server.link import fleet
+from partsong.server.link import inflating
 from partsong.server.rounds import Loss
 
 HONEST, EVERYBODY = ("a", "b", "c", "d"), ("a", "b", "c", "d", "e")
@@ -105,7 +105,7 @@ def test_without_the_bound_a_chunk_named_many_times_is_laid_out(
     hospital: Hospital, e: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control for what is oversized: it would be taken, and could as well have been a terabyte."""
-    monkeypatch.setattr(fleet, "_require_modest", lambda _objects, *, most_bytes: None)
+    without(monkeypatch, inflating, "_modest", "if left < 0:", "if False:")
     e.answers = lying(e, "roster", oversized)
 
     assert hospital.play(hospital.canary("laid out")).survivors == EVERYBODY

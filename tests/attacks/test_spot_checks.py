@@ -13,6 +13,7 @@ from wiring import Wired
 from partsong.client.secure_sum import masked_door, site_state, spot_check
 from partsong.common.adapters.methods import server_step
 from partsong.common.codec import pack, unpack
+from partsong.common.files import write_bytes
 from partsong.common.secure_sum import tag
 from partsong.common.secure_sum.merkle import root_of
 from partsong.common.secure_sum.messages import Result, Statement, sign
@@ -20,6 +21,7 @@ from partsong.common.secure_sum.opened import read_sum
 from partsong.common.secure_sum.result import read_result, words_to_bytes
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Phase
+from partsong.server.secure_sum.masked_desk import LastSum
 
 Make = Callable[..., Wired]
 
@@ -28,8 +30,8 @@ def forge_last(made: Wired) -> None:
     """Publish another sum of the last round, with the tag that it has to have, and the adapter that follows from it."""
     assert made.sums._last is not None
     last = made.sums._last
-    number, packed, true = last.number, last.packed, last.opened
-    run = made.sums._required_run()
+    run, packed = made.sums._required_run(), made.sums._journal.read(last.kept)
+    true = read_result(packed, run=run, floors=run.charter.floors)
     words_W = true.words.copy()
     words_W[0] += np.uint64(1)
     # The group key, from the site that the coordinator works with.
@@ -41,8 +43,9 @@ def forge_last(made: Wired) -> None:
     statement = replace(unpack(Statement, result.statement.body), sum=root_of(data))
     forged = pack(replace(result, statement=sign(statement, made.trust.signer), words=data))
     opened = read_result(forged, run=run, floors=run.charter.floors)
-    made.sums._last = replace(last, packed=forged, opened=opened)
-    mean = read_sum(opened.words, made.plan, number=number, sites=len(opened.sites))
+    write_bytes(made.sums._journal._result_file(last.kept), forged)
+    made.sums._last = LastSum.of(last.kept, opened)
+    mean = read_sum(opened.words, made.plan, number=last.kept.number, sites=len(opened.sites))
     made.state = server_step(made.before_last, mean.mean_P, made.plan.optimizer)
 
 

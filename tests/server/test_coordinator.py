@@ -90,7 +90,7 @@ class Run:
         self.coordinator = Coordinator(self.wire, self.wire.plan, timeout_s=5.0, listen=self.heard.append, sums=None)
 
     def round(self, number: int = 2, attempt: int = 1) -> Outcome:
-        self.coordinator.propose(FROZEN_F, START_P)
+        self.coordinator.propose(lambda: (START_P, FROZEN_F))
         return self.coordinator.run(Query(round=number, attempt=attempt, adapter_P=START_P))
 
     def lost(self) -> dict[str, str]:
@@ -218,7 +218,7 @@ def test_a_name_is_taken_by_the_first_who_accepts(make_plan: MakePlan) -> None:
     plan = make_plan()
     run = Run(Wire(plan, twists={("b", "propose"): message(wire.Accept(site="a", plan_sha256=plan.sha256))}))
 
-    sites = run.coordinator.propose(FROZEN_F, START_P)
+    sites = run.coordinator.propose(lambda: (START_P, FROZEN_F))
 
     assert sites == ("a", "c", "d")
     assert len(set(run.coordinator._address.values())) == 3
@@ -228,7 +228,7 @@ def test_more_sites_than_a_sum_has_room_for_are_not_enrolled(make_plan: MakePlan
     """Six accept, five fit into the encoding."""
     run = Run(Wire(make_plan(), names=("a", "b", "c", "d", "e", "f")))
 
-    assert run.coordinator.propose(FROZEN_F, START_P) == ("b", "c", "d", "e", "f")
+    assert run.coordinator.propose(lambda: (START_P, FROZEN_F)) == ("b", "c", "d", "e", "f")
 
 
 def test_too_few_acceptances_name_the_refusals_by_code(make_plan: MakePlan) -> None:
@@ -240,7 +240,7 @@ def test_too_few_acceptances_name_the_refusals_by_code(make_plan: MakePlan) -> N
     }
 
     with pytest.raises(RunNotStarted) as caught:
-        Run(Wire(make_plan(), twists=twists)).coordinator.propose(FROZEN_F, START_P)
+        Run(Wire(make_plan(), twists=twists)).coordinator.propose(lambda: (START_P, FROZEN_F))
 
     assert str(caught.value) == (
         "run run-1: 1 of 4 sites accepted the plan, 3 needed (a: policy; c: accepted another plan; failed); "
@@ -480,7 +480,7 @@ def test_a_site_cannot_accept_under_anothers_name(make_plan: MakePlan) -> None:
 
     run = Run(thief)
 
-    assert run.coordinator.propose(FROZEN_F, START_P) == ("a", "c", "d")
+    assert run.coordinator.propose(lambda: (START_P, FROZEN_F)) == ("a", "c", "d")
     assert run.coordinator._address["a"] == 10
 
 
@@ -489,7 +489,7 @@ def test_without_that_a_name_is_whose_says_it_first(make_plan: MakePlan) -> None
     thief = Wire(make_plan(), twists={("b", "propose"): accept_as("a")})
     run = Run(thief)
 
-    run.coordinator.propose(FROZEN_F, START_P)
+    run.coordinator.propose(lambda: (START_P, FROZEN_F))
 
     assert run.coordinator._address["a"] == 11
 
@@ -500,4 +500,4 @@ def test_a_refusal_is_put_down_to_who_speaks(make_plan: MakePlan) -> None:
     run = Run(Wire(make_plan(), twists=refuse, knows_sites=True))
 
     with pytest.raises(RunNotStarted, match=r"\(b: policy; c: policy\)"):
-        run.coordinator.propose(FROZEN_F, START_P)
+        run.coordinator.propose(lambda: (START_P, FROZEN_F))

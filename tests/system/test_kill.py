@@ -56,7 +56,13 @@ def stopped(command: list[str], tmp_path: Path) -> Stopped:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
-    ["tokenising", "held-out", "site-1: trained", "round 1 of 3", "site-2: sealed", "round 2 of 3", "round 3 of 3"],
+    [
+        *("held-out", "site-1: trained", "round 3 of 3"),
+        *(
+            pytest.param(line, marks=pytest.mark.nightly)
+            for line in ("tokenising", "round 1 of 3", "site-2: sealed", "round 2 of 3")
+        ),
+    ],
 )
 def test_a_run_that_was_killed_ends_with_the_adapter_of_an_unbroken_one(
     call: Call, usual: list[str], stopped: Stopped, tmp_path: Path, line: str
@@ -105,7 +111,7 @@ def test_ctrl_c_ends_at_once_with_130_and_says_how_to_go_on(usual: list[str], st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["full", "off"])
+@pytest.mark.parametrize("mode", ["full", pytest.param("off", marks=pytest.mark.nightly)])
 def test_a_full_disk_leaves_the_run_resumable(
     call: Call, command: list[str], usual: list[str], tmp_path: Path, mode: str
 ) -> None:
@@ -133,7 +139,7 @@ def test_a_full_disk_leaves_the_run_resumable(
     assert adapter(run) == adapter(next((tmp_path / "unbroken").iterdir()))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_disk_that_fills_later_leaves_the_earlier_checkpoint(
     call: Call, command: list[str], usual: list[str], stopped: Stopped, tmp_path: Path
 ) -> None:

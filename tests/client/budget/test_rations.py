@@ -156,6 +156,7 @@ def test_unfinished_queries_of_a_day_are_counted_and_the_next_day_counts_anew(le
     assert spend(ledger, "again") == ""
 
 
+@pytest.mark.nightly
 def test_a_thousand_rounds_opened_and_never_completed_spend_nothing(ledger: Ledger) -> None:
     """Under a ceiling that holds one query all thousand pass, and the one that completes is still affordable."""
     ledger.set_ceiling("ward", epsilon=ONE, delta=DELTA, purposes={"train": ONE}, per_quarter=ONE)

