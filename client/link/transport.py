@@ -261,8 +261,9 @@ class FleetConnection:
             except Unreachable as err:
                 if until_ms is not None and self._now_ms() > until_ms:
                     raise _Gone("its time is over") from err
-                self._tell_down(str(err), wait_s=delay_s)
-                self._pause(delay_s)
+                wait_s = err.after_s + delay_s
+                self._tell_down(str(err), wait_s=wait_s)
+                self._pause(wait_s)
             except Declined as no:
                 if no.is_stranger or node is None:
                     self._activate(self._api, lost=asked_as)
