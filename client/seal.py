@@ -12,13 +12,19 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from partsong.common.adapters.adapter import FloatVec
+from partsong.client.dp.discrete import discrete_gaussian
 from partsong.common.errors import Refused
 from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.secure_sum import noised
 from partsong.common.secure_sum.fixed_point import encode
+from partsong.common.secure_sum.rotation import FloatVec
 
 _ACCOUNTED = {UPDATE, LOSS}
 """Blocks with an accounting event of their own: the noised gradient's descendants, and the noised loss."""
+
+
+def _share(count: int, scale: int) -> NDArray[np.int64]:
+    return discrete_gaussian(count, scale=scale)
 
 
 def seal(blocks: Mapping[str, FloatVec], plan: Plan, *, number: int, rng: np.random.Generator) -> NDArray[np.uint64]:
@@ -26,7 +32,9 @@ def seal(blocks: Mapping[str, FloatVec], plan: Plan, *, number: int, rng: np.ran
 
     Guarantees:
         - the result has exactly the round's number of words and adds up to `plan.encoding.max_sites` others;
-        - what was DP before stays DP: everything here is post-processing with public constants.
+        - what was DP before stays DP: everything here is post-processing with public constants;
+        - under noise on the sum the values are exact, and this site's share of the noise is drawn here, from the
+          operating system's randomness, for these words alone.
     Args:
         blocks: for each block of the round its values.
         plan: the accepted plan.
@@ -43,4 +51,6 @@ def seal(blocks: Mapping[str, FloatVec], plan: Plan, *, number: int, rng: np.ran
             remedy="give it its own clip, noise and event, or leave it out",
         )
     seed = rotation_seed(plan.sha256, number=number)
+    if plan.on_sum is not None:
+        return noised.encode(blocks, plan.noised(number), rotation_seed=seed, rng=rng, noise=_share)
     return encode(blocks, plan.encoding_of(number), rotation_seed=seed, rng=rng)

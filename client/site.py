@@ -31,6 +31,7 @@ from partsong.common.adapters.adapter import FloatVec, digest
 from partsong.common.errors import DataError, PartsongError, Refused, WireError
 from partsong.common.files import append_line, read_lines
 from partsong.common.plan import LOSS, UPDATE, Plan
+from partsong.common.secure_sum.rotation import FloatVec as AnyFloats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,7 +229,9 @@ class Site:
             if self._unfinished is not None:
                 self._unfinished.erase(plan.sha256)
         update_P = waiting.update.update_P * np.float32(self._door.share)
-        blocks = {UPDATE: update_P, LOSS: np.array([waiting.update.loss], np.float32)}
+        # An exact sum of losses is rounded once, by the seal.
+        loss_1: AnyFloats = np.array([waiting.update.loss], np.float32 if plan.on_sum is None else np.float64)
+        blocks = {UPDATE: update_P, LOSS: loss_1}
         words_W = seal(blocks, plan, number=roster.round, rng=self._chance(plan, roster.round).rounding)
         words, sealed = self._door.report(words_W)
         return Answer(header=header, vector=words, note=sealed)
@@ -260,7 +263,8 @@ class Site:
             update = self._kept_update(plan, query.round, context) if goes_on else None
             if update is None:
                 update = self._train(plan, query.round, adapter_P, context)
-                if self._unfinished is not None:
+                if self._unfinished is not None and plan.on_sum is None:
+                    # A sum without its noise does not outlive the process; it is computed anew, from a new sample.
                     self._unfinished.keep(context, update)
         except BaseException as err:
             if self._unfinished is not None and not isinstance(err, Exception):

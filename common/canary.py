@@ -11,13 +11,13 @@ import hashlib
 import numpy as np
 
 from partsong.common.adapters.adapter import FloatVec
+from partsong.common.deployment import MOST_CANARY_NUMBERS
 from partsong.common.plan import Plan
 
 STUDY = "canary"
 NO_MODEL = hashlib.sha256(b"partsong canary: no base model").hexdigest()
 """Stands in a canary's plan where another names its base model."""
-MOST_NUMBERS = 1 << 25
-"""Largest vector of a canary: 90 MB sealed, more than an adapter of rank 64 on a model of 8 billion parameters."""
+MOST_NUMBERS = MOST_CANARY_NUMBERS
 LARGEST_MARK = 3
 _MARKS = 2 * LARGEST_MARK + 1
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from partsong.common.simulated import EngineConfig, PartitionConfig
+
 
 def _positive(**values: float | None) -> None:
     for name, value in values.items():
@@ -173,7 +175,13 @@ class PrivacyConfig:
     """Noise standard deviation / clip_norm. None: the smallest that keeps `epsilon`."""
     noise: Literal["gaussian", "discrete"] = "gaussian"
     """gaussian: float64, from the operating system's randomness, rounded once. discrete: integers on a grid, exactly
-    distributed, some ten times slower to draw."""
+    distributed, some ten times slower to draw; always so with placement=sum."""
+    placement: Literal["site", "sum"] = "site"
+    """site: each site's noise is enough by itself. sum: the sites of a sum bring enough noise together, so that each
+    adds less; with steps_per_round=1 and the secure sum only (docs/noise_on_the_sum.md)."""
+    expected_batch: float | None = None
+    """placement=sum: public number of units, over all sites, that a step's sum is divided by. It only scales the
+    step; no count of records is needed or told."""
     loss_clip: float = 8.0
     """One unit's loss counts as at most this in the released loss."""
     loss_noise_ratio: float = 4.0
@@ -185,6 +193,9 @@ class PrivacyConfig:
     def __post_init__(self) -> None:
         _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
         _positive(noise_multiplier=self.noise_multiplier, loss_noise_ratio=self.loss_noise_ratio)
+        _positive(expected_batch=self.expected_batch)
+        if (self.placement == "sum") != (self.expected_batch is not None):
+            raise ValueError("expected_batch with placement=sum, and only there")
         _within(1e-12, 1 - 1e-12, delta=self.delta)
         _within(1, 1_000_000, contribution_bound=self.contribution_bound)
         _within(1e-9, 1.0, sampling_rate=self.sampling_rate)
@@ -299,24 +310,6 @@ class SecureSumConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PartitionConfig:
-    """How one dataset becomes several sites, in a simulation."""
-
-    kind: Literal["natural", "iid", "dirichlet", "quantity", "column"] = "natural"
-    """natural: as the data comes (one file or one built-in site each). dirichlet: skewed labels. quantity: skewed
-    sizes."""
-    alpha: float = 0.5
-    """dirichlet, quantity: small is skewed."""
-    column: str | None = None
-    """column: one site per value of this field."""
-    seed: int = 0
-    """Public seed of the split."""
-
-    def __post_init__(self) -> None:
-        _positive(alpha=self.alpha)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class SimulationConfig:
     """A whole federation on one machine."""
 
@@ -352,6 +345,7 @@ class SimulationConfig:
     """At most this many held-out records."""
     seed: int | None = None
     """Makes sampling repeatable, for tests. Refused with privacy.mode=dp; marks the run."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
     run_dir: str = "runs"
     """Folder in which the run gets a folder of its own."""
 

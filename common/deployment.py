@@ -23,6 +23,8 @@ from partsong.common.config import (
 _WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):([0-9]{1,5})")
 PUBLIC_PORT = 7443
+MOST_CANARY_NUMBERS = 1 << 25
+"""Largest vector of a canary: 90 MB sealed, more than an adapter of rank 64 on a model of 8 billion parameters."""
 
 
 def check_address(name: str, value: str) -> None:
@@ -129,3 +131,28 @@ class JobConfig:
             raise ValueError("expected_sites without repeats")
         if not 2 <= self.max_length <= 1_000_000:
             raise ValueError(f"max_length between 2 and 1000000, not {self.max_length}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CanaryConfig:
+    """A canary, `partsong coordinator run --canary`: one masked round of numbers that anyone can compute."""
+
+    numbers: int = 1000
+    """Length of the vector. As many as a training run's adapter has show how long its updates take on the way."""
+    start_timeout_s: float = 300.0
+    """How long the canary waits for its sites to connect and to accept it; then it fails, naming those that are
+    missing."""
+    report_timeout_s: float = 60.0
+    """How long each phase waits for its sites."""
+    expected_sites: tuple[str, ...] = ()
+    """Sites that must be in the sum. Empty: as many as the charter asks for."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.numbers <= MOST_CANARY_NUMBERS:
+            raise ValueError(f"numbers between 1 and {MOST_CANARY_NUMBERS}, not {self.numbers}")
+        if self.start_timeout_s <= 0:
+            raise ValueError(f"start_timeout_s above 0, not {self.start_timeout_s}")
+        if self.report_timeout_s <= 0:
+            raise ValueError(f"report_timeout_s above 0, not {self.report_timeout_s}")
+        if len(set(self.expected_sites)) != len(self.expected_sites):
+            raise ValueError("expected_sites without repeats")

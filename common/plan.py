@@ -18,6 +18,7 @@ from partsong.common.build import sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.privacy.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
 from partsong.common.secure_sum.fixed_point import Encoding
+from partsong.common.secure_sum.noised import LONG_ROUNDING, OVERFLOW, NoisedEncoding
 
 UPDATE = "update"
 LOSS = "loss"
@@ -41,6 +42,28 @@ def _within(above: float, most: float, **values: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SumNoise:
+    """Noise that the sites of a sum bring together: each adds a share, and no share is enough by itself."""
+
+    minimum_sum: int
+    """Fewest sites in a sum, u: each site refuses to confirm fewer."""
+    colluders: int
+    """Sites that may tell the coordinator their own shares, a; at least 1, since every site knows its own."""
+    expected_batch: float
+    """Public number of units that a sum is divided by, in place of the number that nobody may know."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.colluders < self.minimum_sum:
+            raise ValueError("colluders of at least 1 and below minimum_sum")
+        _within(0, _LARGEST, expected_batch=self.expected_batch)
+
+    @property
+    def shares(self) -> int:
+        """Shares that make up the whole noise, u - a; with 1 each site's own share is the whole."""
+        return self.minimum_sum - self.colluders
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DpPlan:
     """The privacy terms: the same at every site, and the same in every round."""
 
@@ -61,8 +84,13 @@ class DpPlan:
     loss_noise_multiplier: float
     engine: Literal["hooks", "flat"]
     noise: Literal["gaussian", "discrete"]
+    on_sum: SumNoise | None = None
+    """Where the noise multipliers are those of a sum, as whoever knows `colluders` shares sees it. None: each site's
+    own noise is the whole."""
 
     def __post_init__(self) -> None:
+        if self.on_sum is not None and self.noise != "discrete":
+            raise ValueError("noise=discrete on a sum")
         if (self.unit == "patient") != (self.contribution_bound is not None):
             raise ValueError("a contribution_bound for patients, none for records")
         _within(0, MOST_STEPS, **({} if self.contribution_bound is None else {"bound": self.contribution_bound}))
@@ -75,7 +103,7 @@ class DpPlan:
         _within(0, _LARGEST, noise_multiplier=self.noise_multiplier, loss_noise_multiplier=self.loss_noise_multiplier)
 
     def events(self, *, steps: int, size: int) -> StepEvents:
-        """Give what a number of steps releases, as the accountant sees it.
+        """Give what a number of steps with a site's own noise releases, as the accountant sees it.
 
         Args:
             steps: >= 1.
@@ -154,11 +182,37 @@ class Plan:
             raise ValueError(f"rotation between 0 and 1, not {self.rotation}")
         if any(not specs_of(self.layout, turn) for turn in self.turns):
             raise ValueError("turns that train at least one tensor")
+        if self.on_sum is not None:
+            self._check_lockstep(self.on_sum)
+
+    def _check_lockstep(self, noise: SumNoise) -> None:
+        """Refuse what noise on the sum cannot be under: a step is a sum, and everything else is public."""
+        training = self.training
+        if not self.masked or training.steps_per_round != 1:
+            raise ValueError("noise on the sum under the secure sum and with one step a round")
+        if (training.optim, training.weight_decay, training.prox_mu) != ("sgd", 0.0, 0.0):
+            raise ValueError("noise on the sum with plain sgd: no site takes a step of its own")
+        if self.method == "fedrot":
+            raise ValueError("noise on the sum of gradients, which no site turns")
+        if not self.minimum_cohort <= noise.minimum_sum <= self.encoding.max_sites:
+            raise ValueError("minimum_sum between minimum_cohort and max_sites")
+        for number in self._first_rounds():
+            self.noised(number)
 
     @functools.cached_property
     def sha256(self) -> str:
         """What the messages of the run refer to."""
         return sha256_of(self)
+
+    @property
+    def on_sum(self) -> SumNoise | None:
+        """Noise that the sites bring together; None: without privacy, or with each site's own noise."""
+        return None if self.dp is None else self.dp.on_sum
+
+    @property
+    def minimum_sum(self) -> int:
+        """Fewest sites whose sum may be opened, where noise asks for more than the floors; 0 where it does not."""
+        return 0 if self.on_sum is None else self.on_sum.minimum_sum
 
     @property
     def survives_differences(self) -> bool:
@@ -189,6 +243,68 @@ class Plan:
         )
         return replace(self.encoding, blocks=blocks)
 
+    def events(self, *, steps: int) -> StepEvents:
+        """Give what a number of steps releases about a unit of one site, as the accountant sees it.
+
+        Under noise on the sum: to the coordinator and `colluders` sites together, in the turn that tells most.
+
+        Raises:
+            ValueError: a plan without differential privacy.
+        """
+        if self.dp is None:
+            raise ValueError("a plan with differential privacy")
+        if self.dp.on_sum is None:
+            return self.dp.events(steps=steps, size=self.layout.size(trained=True))
+        return self._sum_events(self.dp, steps=steps, shares=self.dp.on_sum.shares)
+
+    def events_alone(self, *, steps: int) -> StepEvents:
+        """Give what it releases if all other sites tell the coordinator their shares: the site's own is what is left.
+
+        Raises:
+            ValueError: a plan without differential privacy.
+        """
+        if self.dp is None or self.dp.on_sum is None:
+            return self.events(steps=steps)
+        return self._sum_events(self.dp, steps=steps, shares=1)
+
+    def noised(self, number: int) -> NoisedEncoding:
+        """Give how round `number` is encoded under noise on the sum.
+
+        Raises:
+            ValueError: a plan without it, or fields too narrow for it.
+        """
+        dp = self.dp
+        if dp is None or dp.on_sum is None:
+            raise ValueError("a plan with noise on the sum")
+        root = math.sqrt(dp.on_sum.shares)
+        stds = {
+            UPDATE: dp.noise_multiplier * self._clip_norm(dp, number) / root,
+            LOSS: dp.loss_noise_multiplier * dp.loss_clip / root,
+        }
+        return NoisedEncoding(encoding=self.encoding_of(number), share_stds=stds)
+
+    def _sum_events(self, dp: DpPlan, *, steps: int, shares: int) -> StepEvents:
+        return StepEvents(
+            sampling_rate=dp.sampling_rate,
+            noise_multiplier=min(self._sum_multiplier(dp, number, shares) for number in self._first_rounds()),
+            steps=steps,
+            unit=dp.unit,
+            slack=OVERFLOW + len(self.encoding.blocks) * LONG_ROUNDING,
+        )
+
+    def _sum_multiplier(self, dp: DpPlan, number: int, shares: int) -> float:
+        noised = self.noised(number)
+        gradient = noised.multiplier(UPDATE, bound=self._clip_norm(dp, number), shares=shares)
+        return joint_multiplier(gradient, noised.multiplier(LOSS, bound=dp.loss_clip, shares=shares))
+
+    def _clip_norm(self, dp: DpPlan, number: int) -> float:
+        turn = self.turn(number)
+        return dp.clip_norm * (1.0 if turn is None else turn.clip_norm)
+
+    def _first_rounds(self) -> tuple[int, ...]:
+        """One round of each turn."""
+        return tuple(1 + place * self.rounds_per_turn for place in range(max(1, len(self.turns))))
+
     def sealed_bytes(self) -> int:
         """Bytes of sealed vectors that a site sends in all rounds, each answered once."""
         if not self.turns:
@@ -216,6 +332,13 @@ def learning_rate(training: TrainingConfig, *, number: int, rounds: int) -> floa
     done = (number - 1) / rounds
     factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
     return training.learning_rate * factor[training.lr_scheduler_type]
+
+
+def step_rate(plan: Plan, *, number: int) -> float:
+    """Give the learning rate of round `number`, with that of its turn."""
+    turn = plan.turn(number)
+    rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
+    return rate * (1.0 if turn is None else turn.learning_rate)
 
 
 def largest_update(training: TrainingConfig, dp: DpPlan | None, *, size: int) -> float:

@@ -271,8 +271,8 @@ class Rehearsal:
 
     @property
     def run_path(self) -> Path:
-        """Directory of the one run."""
-        (path,) = (self.hub.folder / "hub" / "runs").iterdir()
+        """Directory of the one run, besides canaries."""
+        (path,) = (p for p in (self.hub.folder / "hub" / "runs").iterdir() if not (p / "job" / "canary.yaml").exists())
         return path
 
     def _exchanged(self, text: str) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
+FILES = ("config.py", "simulated.py", "deployment.py")
 HEAD = """# Configuration
 
-Every key of `partsong simulate`, with its default, then those of a deployment. Generated from `common/config.py` and
-`common/deployment.py` by `scripts/settings_page.py`.
+Every key of `partsong simulate`, with its default, then those of a deployment. Generated from `common/config.py`,
+`common/simulated.py` and `common/deployment.py` by `scripts/settings_page.py`.
 
 A key is given as `section.key=value` on the command line; `model=`, `data=`, `adapter=` and `privacy=` also take the
 name of a file in `conf/`. `partsong simulate --cfg job` prints what a run would use.
@@ -23,12 +24,13 @@ DEPLOYMENT = (
     ("`site.yaml`: of `partsong site`", "SiteConfig"),
     ("`coordinator.yaml`: of `partsong coordinator`", "CoordinatorConfig"),
     ("A job: what a coordinator asks its sites for", "JobConfig"),
+    ("A canary: what tries the way of a job's updates", "CanaryConfig"),
 )
 
 
 def classes() -> dict[str, ast.ClassDef]:
     """Find the dataclasses by name."""
-    trees = (ast.parse((ROOT / "common" / name).read_text()) for name in ("config.py", "deployment.py"))
+    trees = (ast.parse((ROOT / "common" / name).read_text()) for name in FILES)
     return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
 
 

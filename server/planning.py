@@ -11,10 +11,12 @@ from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
-from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, largest_update
-from partsong.common.privacy.accounting import epsilon, for_grid
+from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, SumNoise, largest_update
+from partsong.common.privacy.accounting import StepEvents, epsilon, for_grid
 from partsong.common.privacy.calibration import calibrate
 from partsong.common.secure_sum.fixed_point import Block, Encoding
+from partsong.common.thresholds import Floors
+from partsong.server.lockstep import largest_sum, require_lockstep, sum_noise, with_room_for_rounding
 
 _LOSS_RANGE = 4.0
 """The released loss is clipped before it is noised, so noise may carry it beyond its clip; this many times the clip
@@ -44,6 +46,7 @@ def make_plan(
     labels: tuple[str, ...],
     frozen_F: FloatVec,
     start_P: FloatVec,
+    floors: Floors | None = None,
 ) -> Plan:
     """Fix everything about a run.
 
@@ -55,8 +58,10 @@ def make_plan(
         labels: the closed list of classes; empty for a language model.
         frozen_F: the adapter's frozen part.
         start_P: its trained part, before the first round.
+        floors: of the secure sum; None without one.
     Raises:
-        ConfigError: noise that was asked for does not keep the epsilon that was asked for.
+        ConfigError: noise that was asked for does not keep the epsilon that was asked for, or noise on the sum with
+            settings that it cannot be under.
     """
     privacy, training = config.privacy, config.training
     if config.adapter.refresh > config.rounds:
@@ -67,18 +72,21 @@ def make_plan(
         (config.max_length, None) if isinstance(config, JobConfig) else (config.data.max_length, config.seed)
     )
     size, steps = base.layout.size(trained=True), config.rounds * training.steps_per_round
-    dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=steps, size=size)
+    on_sum = None
+    if privacy.placement == "sum":
+        on_sum = _noise_on_sum(config, max_sites=max_sites, floors=floors)
+    dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=steps, size=size, on_sum=on_sum)
     slack = _TURNED if config.adapter.method == "fedrot" else 1.0
-    clip = config.secure_sum.update_clip or slack * largest_update(training, dp, size=size)
+    clip = config.secure_sum.update_clip or slack * _reach(training, dp, size=size)
     encoding = Encoding(
         blocks=(
             Block(name=UPDATE, size=size, clip=clip, norm="l2", rotate=True),
-            Block(name=LOSS, size=1, clip=_LOSS_RANGE * privacy.loss_clip, norm="linf", rotate=False),
+            Block(name=LOSS, size=1, clip=_loss_range(on_sum) * privacy.loss_clip, norm="linf", rotate=False),
         ),
         field_bits=config.secure_sum.field_bits,
         max_sites=max_sites,
     )
-    return Plan(
+    plan = Plan(
         run=run,
         study="train",
         task=config.model.task,
@@ -104,6 +112,35 @@ def make_plan(
         rounds_per_turn=-(-config.rounds // config.adapter.refresh) if config.adapter.refresh > 1 else 1,
         rotation=config.adapter.rotation if config.adapter.method == "fedrot" else 0.0,
     )
+    if on_sum is None:
+        return plan
+    if privacy.noise_multiplier is None:
+        return with_room_for_rounding(plan)
+    _require_budget(privacy, plan.events(steps=steps))
+    return plan
+
+
+def _noise_on_sum(config: SimulationConfig | JobConfig, *, max_sites: int, floors: Floors | None) -> SumNoise:
+    require_lockstep(config)
+    if floors is None or config.privacy.expected_batch is None:
+        raise AssertionError("the secure sum has floors, and the configuration a batch with noise on the sum")
+    return sum_noise(
+        expected_batch=config.privacy.expected_batch,
+        max_sites=max_sites,
+        minimum_cohort=config.cohort.minimum,
+        floors=floors,
+    )
+
+
+def _reach(training: TrainingConfig, dp: DpPlan | None, *, size: int) -> float:
+    """Bound what one site sends: an update, or under noise on the sum a sum of clipped gradients."""
+    if dp is None or dp.on_sum is None:
+        return largest_update(training, dp, size=size)
+    return dp.clip_norm * largest_sum(dp.on_sum.expected_batch)
+
+
+def _loss_range(on_sum: SumNoise | None) -> float:
+    return _LOSS_RANGE if on_sum is None else largest_sum(on_sum.expected_batch)
 
 
 def _turns(
@@ -138,7 +175,7 @@ def _turn(
     turn = Turn(trains=part, learning_rate=rate, clip_norm=clip_norm, update_clip=1.0)
     size = sum(spec.size for spec in specs_of(layout, turn))
     scaled = None if dp is None else replace(dp, clip_norm=dp.clip_norm * clip_norm)
-    reach = largest_update(replace(training, learning_rate=training.learning_rate * rate), scaled, size=size)
+    reach = _reach(replace(training, learning_rate=training.learning_rate * rate), scaled, size=size)
     return replace(turn, update_clip=clip or reach)
 
 
@@ -149,11 +186,11 @@ def epsilon_after(plan: Plan, rounds: int, *, sites: int = 1) -> float | None:
     if rounds == 0:
         return 0.0
     steps = sites * rounds * plan.training.steps_per_round
-    events = plan.dp.events(steps=steps, size=plan.layout.size(trained=True))
+    events = plan.events(steps=steps)
     return epsilon([events], delta=plan.dp.delta).epsilon
 
 
-def _privacy_terms(privacy: PrivacyConfig, *, steps: int, size: int) -> DpPlan:
+def _privacy_terms(privacy: PrivacyConfig, *, steps: int, size: int, on_sum: SumNoise | None) -> DpPlan:
     sigma = privacy.noise_multiplier
     if sigma is None:
         sigma = calibrate(
@@ -164,7 +201,7 @@ def _privacy_terms(privacy: PrivacyConfig, *, steps: int, size: int) -> DpPlan:
             loss_noise_ratio=privacy.loss_noise_ratio,
         )
     loss_sigma = sigma * privacy.loss_noise_ratio
-    if privacy.noise == "discrete" and privacy.noise_multiplier is None:
+    if privacy.noise == "discrete" and privacy.noise_multiplier is None and on_sum is None:
         sigma, loss_sigma = _for_grid(sigma, size=size), _for_grid(loss_sigma, size=1)
     terms = DpPlan(
         unit=privacy.unit,
@@ -178,17 +215,24 @@ def _privacy_terms(privacy: PrivacyConfig, *, steps: int, size: int) -> DpPlan:
         loss_clip=privacy.loss_clip,
         loss_noise_multiplier=loss_sigma,
         engine=privacy.engine,
-        noise=privacy.noise,
+        noise=privacy.noise if on_sum is None else "discrete",
+        on_sum=on_sum,
     )
-    spent = epsilon([terms.events(steps=steps, size=size)], delta=privacy.delta).epsilon
+    if on_sum is None:
+        _require_budget(privacy, terms.events(steps=steps, size=size))
+    return terms
+
+
+def _require_budget(privacy: PrivacyConfig, events: StepEvents) -> None:
+    """Refuse noise that was asked for and is too little."""
+    spent = epsilon([events], delta=privacy.delta).epsilon
     if privacy.noise_multiplier is not None and spent > privacy.epsilon:
         raise ConfigError(
             "privacy.noise_multiplier",
-            found=f"{sigma}, which gives epsilon {spent:.2f}",
+            found=f"{privacy.noise_multiplier}, which gives epsilon {spent:.2f}",
             expected=f"enough noise for privacy.epsilon={privacy.epsilon}",
             remedy="raise it, or leave it out to have it computed",
         )
-    return terms
 
 
 def _for_grid(sigma: float, *, size: int) -> float:

@@ -23,6 +23,7 @@ from partsong.server.membership.cli import coordinator
 from partsong.simulations.commands import ask_cli
 from partsong.simulations.commands.deploy_cli import deploy
 from partsong.simulations.commands.doctor_cli import doctor
+from partsong.simulations.commands.study_cli import study
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -52,6 +53,7 @@ app.add_typer(deploy, rich_help_panel="Everyone")
 
 RESEARCH, EVERYONE = "Researchers", "Everyone"
 app.command(rich_help_panel=EVERYONE)(doctor)
+app.command(rich_help_panel=RESEARCH)(study)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 

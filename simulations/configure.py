@@ -18,7 +18,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from partsong.common.build import build, to_tree, unknown_key
 from partsong.common.config import SimulationConfig
-from partsong.common.deployment import JobConfig
+from partsong.common.deployment import CanaryConfig, JobConfig
 from partsong.common.errors import ConfigError
 
 _OPEN_KEYS = ("adapter.peft.",)
@@ -50,6 +50,17 @@ def compose_job(study: str, overrides: Sequence[str]) -> JobConfig:
         ConfigError: an unknown key, a value of the wrong type or out of range, a required key without a value.
     """
     return build(JobConfig, {**compose_tree("job", JobConfig, overrides), "study": study})
+
+
+def compose_canary(overrides: Sequence[str]) -> CanaryConfig:
+    """Compose the configuration of a canary.
+
+    Args:
+        overrides: `key=value`.
+    Raises:
+        ConfigError: as `compose_job`.
+    """
+    return build(CanaryConfig, compose_tree("canary", CanaryConfig, overrides))
 
 
 def compose_tree(name: str, cls: type[Any], overrides: Sequence[str]) -> Any:

@@ -6,6 +6,7 @@ tests differ.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import threading
@@ -13,9 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, RecordDict
-
-from partsong.client.app import make_app as make_client_app
 from partsong.client.budget.ledger import Ledger
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import Scores
@@ -27,18 +25,18 @@ from partsong.common.adapters.adapter import FloatVec, flatten
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, PartsongError
 from partsong.common.files import write_json
-from partsong.common.identity.keys import Signer
+from partsong.common.identity.keys import Signer, verified_once
 from partsong.common.plan import Plan
-from partsong.server.app import make_app as make_server_app
 from partsong.server.exchange import Exchange
 from partsong.server.planning import Base, make_plan
 from partsong.server.run import Diverged, Result, Run, Terms
 from partsong.simulations.consortium import found, sum_floors
+from partsong.simulations.engine.choose import engine_of
+from partsong.simulations.engine.engine import Engine
 from partsong.simulations.faults.clock import VirtualClock
 from partsong.simulations.faults.exchange import CoordinatorKilled, Director, FaultyExchange
 from partsong.simulations.faults.script import Script, draw, parse_drop, read_script, write_script
 from partsong.simulations.in_the_clear import InTheClear
-from partsong.simulations.local_grid import LocalGrid
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.sites import make_site
@@ -100,7 +98,7 @@ class Federation:
         self._terms, self._clock = terms, VirtualClock()
         signer = None if self._consortium is None else self._consortium.trust.signer
         self._director = Director(script, restart=self._restart, clock=self._clock, signer=signer)
-        self._sites: dict[str, tuple[Site, Ledger]] = {}
+        self._engine = self._chosen_engine()
         self._run = self._coordinator()
 
     @property
@@ -123,34 +121,41 @@ class Federation:
             TryAgain: the disk is full; resume later.
         """
         self._run.begin()
-        app = make_client_app(lambda context: self._sites[str(context.node_config["site"])][0])
-        grid = LocalGrid(app, self._names, on_error=self._on_site_error)
-        try:
-            for name in self._names:
-                self._sites[name] = self._start(name)
-            return self._play(grid)
-        finally:
-            self._stopping.set()
-            grid.close()
-            for _, ledger in self._sites.values():
-                ledger.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._engine.close)
+            stack.callback(self._stopping.set)
+            if self._prepared.config.engine.verify_once:
+                stack.enter_context(verified_once())
+            self._engine.start()
+            return self._play()
 
-    def _play(self, grid: LocalGrid) -> Result:
+    def _play(self) -> Result:
         """Let coordinator and sites talk until the last round is done, however often the script kills the former."""
         results: list[Result] = []
 
         def main(exchange: Exchange) -> None:
-            faulty = FaultyExchange(exchange, self._director, site_at=grid.site_at)
+            faulty = FaultyExchange(exchange, self._director, site_at=self._engine.site_at)
             results.append(self._run.play(faulty))
 
-        server = make_server_app(main)
         while not results:
             try:
-                server(grid, Context(run_id=0, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+                self._engine.play(main)
             except CoordinatorKilled:
                 self._run = self._coordinator()
                 self._run.begin()
         return results[0]
+
+    def _chosen_engine(self) -> Engine:
+        """Prepare what plays the sites."""
+        return engine_of(
+            self._prepared,
+            self._names,
+            self._dir,
+            start=self._start,
+            clock_of=self._clock.of,
+            listen=self._listen,
+            on_error=self._on_site_error,
+        )
 
     def _coordinator(self) -> Run:
         """Start the coordinator's process on its disk."""
@@ -168,8 +173,7 @@ class Federation:
 
     def _restart(self, name: str) -> None:
         """End a site's process and start it on its disk."""
-        self._sites.pop(name)[1].close()
-        self._sites[name] = self._start(name)
+        self._engine.restart(name)
 
     def _score(self, number: int, adapter_P: FloatVec) -> dict[str, Any]:
         """Score the held-out records in the rounds that ask for it."""
@@ -240,7 +244,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             "privacy.delta", found=f"{config.privacy.delta:g} with {largest} {unit}s", expected=f"below {1 / largest:g}"
         )
     start_P, frozen_F = fresh_adapter(prepared)
-    sum_floors(config, sites=len(names))
+    floors = sum_floors(config, sites=len(names))
     try:
         plan = make_plan(
             config,
@@ -251,6 +255,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             labels=labels_of(prepared),
             frozen_F=frozen_F,
             start_P=start_P,
+            floors=floors,
         )
     except ValueError as err:
         raise ConfigError("secure_sum", found="an encoding that cannot be", expected=str(err)) from err

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partsong.common.config import PartitionConfig
 from partsong.common.errors import ConfigError, DataError
+from partsong.common.simulated import PartitionConfig
 
 Indices = NDArray[np.int64]
 

@@ -17,8 +17,9 @@ from partsong.client.data.encode import Encoded, EncodingReport, encode
 from partsong.client.data.table import Table, read_table, table_from_rows
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
-from partsong.common.config import PartitionConfig, SimulationConfig
+from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, DataError
+from partsong.common.simulated import PartitionConfig
 from partsong.simulations import builtin
 from partsong.simulations.partition import manifest, partition
 
@@ -55,13 +56,18 @@ class Prepared:
 
 
 def prepare(
-    config: SimulationConfig, *, tables: SiteTables | None = None, say: Callable[[str], None] = lambda _: None
+    config: SimulationConfig,
+    *,
+    tables: SiteTables | None = None,
+    only: frozenset[str] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Read the records, load the model, tokenise.
 
     Args:
         config: of the run.
         tables: records that were read already; None: what `config.data` names.
+        only: sites whose records are tokenised, and no held-out ones; None: all of them.
         say: told what is going on.
     Raises:
         InputError: the first thing that is wrong with configuration, data or model; no run directory exists yet.
@@ -79,12 +85,13 @@ def prepare(
     data = dataclasses.replace(config.data, labels=tables.labels)
     for line in dict.fromkeys(filter(None, map(_left_out, tables.sites.values()))):
         say(line)
-    say(f"tokenising {sum(map(len, tables.sites.values()))} records of {len(tables.sites)} sites")
-    sites = {name: encode(table, host.tokenizer, data, task=config.model.task) for name, table in tables.sites.items()}
+    chosen = {name: table for name, table in tables.sites.items() if only is None or name in only}
+    say(f"tokenising {sum(map(len, chosen.values()))} records of {len(chosen)} sites")
+    sites = {name: encode(table, host.tokenizer, data, task=config.model.task) for name, table in chosen.items()}
     for name, site in sites.items():
         if site.report.truncated:
             say(f"{name}: {_cut_off(site.report, config.data.max_length)}")
-    held_out = tables.held_out
+    held_out = tables.held_out if only is None else None
     encoded = None if held_out is None else encode(held_out, host.tokenizer, data, task=config.model.task)
     return Prepared(config=config, host=host, tables=tables, sites=sites, held_out=encoded)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable
@@ -84,6 +85,7 @@ def make_site(
 def _rules(config: SimulationConfig) -> Rules:
     return Rules(
         max_epsilon=config.privacy.epsilon,
+        max_epsilon_alone=math.inf if config.privacy.placement == "sum" else None,
         allow_without_privacy=config.privacy.mode == "none",
         minimum_cohort=config.cohort.minimum,
         minimum_records=1,

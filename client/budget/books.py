@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from partsong.client.budget.chain import Entry, Head, damaged
 from partsong.common.build import build
-from partsong.common.errors import PartsongError
-from partsong.common.privacy.accounting import Spend, StepEvents, epsilon_bound
+from partsong.common.errors import PartsongError, Refused
+from partsong.common.privacy.accounting import Spend, StepEvents, epsilon_bound, unit_of
 from partsong.common.privacy.selection import Selection, epsilon_with_selections
 
 State = Literal["reserved", "committed", "released"]
@@ -66,6 +66,9 @@ class Claim:
     """Of the records as they are now. A changed one inherits what was spent."""
     events: tuple[StepEvents, ...]
     """Everything that the query releases, with this site's cut of samples (`StepEvents.at_site`)."""
+    alone: tuple[StepEvents, ...] = ()
+    """Under noise on the sum: the same if all other sites tell the coordinator their shares of it. Recorded, and held
+    against a policy's own ceiling; a budget is charged with `events`."""
     protected: bool = True
     """False: released without differential privacy, which empties every budget of the holding."""
     selections: tuple[Selection, ...] = ()
@@ -209,6 +212,15 @@ def spend(claims: Iterable[Claim], *, delta: float) -> Spend:
         [choice for claim in claims for choice in claim.selections],
         delta=delta,
     )
+
+
+def spend_alone(claims: Iterable[Claim], *, delta: float) -> Spend:
+    """Compose claims as they stand if all other sites work with the coordinator; unbounded where nothing bounds it."""
+    left = tuple(replace(claim, events=claim.alone or claim.events) for claim in claims)
+    try:
+        return spend(left, delta=delta)
+    except Refused:
+        return Spend(epsilon=math.inf, delta=delta, accountant="rdp", unit=unit_of([e for c in left for e in c.events]))
 
 
 def spend_against(claims: Iterable[Claim], *, delta: float, most: float | None) -> Spend:

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from partsong.client.budget.books import MS_PER_DAY, quarter, spend
+from partsong.client.budget.books import MS_PER_DAY, quarter, spend, spend_alone
 from partsong.client.budget.chain import Entry, Head
 from partsong.client.budget.ledger import Ledger
 from partsong.common.privacy.accounting import Spend, neighbours
@@ -53,6 +53,8 @@ class HoldingSummary:
     ceiling: float | None
     """Lifetime epsilon; None: no ceiling."""
     spent: Spend
+    alone: Spend
+    """The same, if all other sites worked with the coordinator: they could take their shares off noise on the sum."""
     rations: tuple[Ration, ...]
     """By purpose, and of the current quarter."""
     unfinished_today: int
@@ -139,6 +141,7 @@ def _summary(ledger: Ledger, name: str) -> HoldingSummary:
         name=name,
         ceiling=holding.ceiling,
         spent=ledger.spent(name),
+        alone=spend_alone(holding.claims.values(), delta=holding.delta),
         rations=tuple(Ration(name=n, spent=spend(of, delta=holding.delta), most=most) for n, of, most in parts),
         unfinished_today=holding.unfinished.get(now_ms // MS_PER_DAY, 0),
         unfinished_per_day=grant.unfinished_per_day,
@@ -152,6 +155,7 @@ def _holding(summary: HoldingSummary) -> dict[str, Any]:
         "name": summary.name,
         "ceiling": summary.ceiling,
         "epsilon": _number(summary.spent),
+        "epsilon_alone": _number(summary.alone),
         "unit": summary.spent.unit,
         "neighbours": neighbours(summary.spent.unit),
         "delta": summary.spent.delta,

@@ -86,7 +86,7 @@ def patient_view(plan: Plan, records: Sequence[Record]) -> PatientView | None:
 def _epsilons(plan: Plan, sizes: set[int]) -> tuple[tuple[int, float], ...]:
     if plan.dp is None:
         raise AssertionError("the caller has checked that the plan has privacy terms")
-    events = plan.dp.events(steps=plan.steps, size=plan.layout.size(trained=True))
+    events = plan.events(steps=plan.steps)
     return tuple(
         (size, patient_epsilon(events, delta=plan.dp.delta, records=size))
         for size in sorted(sizes)

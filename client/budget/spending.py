@@ -145,6 +145,7 @@ class Purse:
         return sum(context.startswith(prefix) for context in claims)
 
     def _claim(self, plan: Plan, *, context: str, rounds: int) -> Claim:
+        steps = rounds * plan.training.steps_per_round
         return Claim(
             holding=self._holding,
             context=context,
@@ -152,20 +153,19 @@ class Purse:
             run=plan.run,
             coordinator=self._coordinator,
             fingerprint=self._fingerprint,
-            events=self._events(plan, rounds=rounds),
+            events=() if plan.dp is None else (self._at_site(plan, plan.events(steps=steps)),),
+            alone=() if plan.on_sum is None else (self._at_site(plan, plan.events_alone(steps=steps)),),
             protected=plan.dp is not None,
         )
 
-    def _events(self, plan: Plan, *, rounds: int) -> tuple[StepEvents, ...]:
-        if plan.dp is None:
-            return ()
-        units = self._units[plan.dp.unit]
+    def _at_site(self, plan: Plan, events: StepEvents) -> StepEvents:
+        """Give a plan's events with this site's number of units."""
+        units = None if plan.dp is None else self._units[plan.dp.unit]
         if units is None:
             raise Refused(
                 "no_unit", reason="the records do not say whose they are", remedy="name the unit column of the data"
             )
-        steps = plan.dp.events(steps=rounds * plan.training.steps_per_round, size=plan.layout.size(trained=True))
-        return (steps.at_site(records=units),)
+        return events.at_site(records=units)
 
 
 class FreePurse(Purse):

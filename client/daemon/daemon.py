@@ -4,7 +4,8 @@ Covers: rules, budget and keys are those of the site's directory, checked again 
 new work; outside its training windows a query waits. Torch is loaded when the first plan asks for training, not before.
 Does not cover: who sent a message (the connection's business), and what is answered (`partsong.client.site`).
 
-Messages are answered one after the other: there is one base model, and training takes all of the machine.
+There is one base model, and training takes all of the machine: rounds are worked on one after the other, on a thread of
+their own. A plan that trains, or waits for its window, keeps no other plan from being answered.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import tzinfo
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -24,11 +26,13 @@ from partsong.client.adapters.store import AdapterStore
 from partsong.client.budget.ledger import Ledger
 from partsong.client.daemon import windows
 from partsong.client.daemon.board import Board
-from partsong.client.daemon.plan_desk import PlanDesk
+from partsong.client.daemon.plan_desk import ASKED, PlanDesk
 from partsong.client.daemon.plan_folder import PlanFolder
 from partsong.client.daemon.taking_part import NEW_WORK, TakingPart
+from partsong.client.daemon.turns import Turns
 from partsong.client.daemon.work import Works
 from partsong.client.dp.sampler import SystemRandomness
+from partsong.client.encoders.aside import aside
 from partsong.client.encoders.encoder import Progress
 from partsong.client.home.layout import SiteHome
 from partsong.client.membership.seen_charter import require_newest
@@ -51,6 +55,7 @@ from partsong.common.identity.charter import Charter
 from partsong.common.identity.keys import Signer, fingerprint
 from partsong.common.plan import Plan
 
+T = TypeVar("T")
 _LONGEST_NAP_S = 60.0
 """A clock that is set anew is noticed after this long."""
 
@@ -139,7 +144,8 @@ class SiteDaemon:
             clock=clock,
         )
         self.adapters = AdapterDesk(AdapterStore(home.adapters), plans=home.plans, site=site.config.name, clock=clock)
-        self._one_at_a_time = threading.Lock()
+        self._turns = Turns()
+        self._training = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
         self.stop = threading.Event()
 
     @property
@@ -148,7 +154,7 @@ class SiteDaemon:
         return int(self._clock() * 1000)
 
     def answer(self, header: bytes, *, vector: bytes = b"", note: bytes = b"") -> Answer:
-        """Answer one message of the coordinator.
+        """Answer one message of the coordinator. Any thread may ask; messages of one plan keep their order.
 
         Args:
             header: of `partsong.common.wire`.
@@ -159,13 +165,10 @@ class SiteDaemon:
             PartsongError: what was asked failed; the coordinator is not told why.
             Stopping: the daemon stops; the message was not answered, and may be put again to the next one.
         """
-        with self._one_at_a_time:
+        kind = wire.kind_of(header)
+        with self._turns.of(_plan_named(kind, header)):
             try:
-                kind = wire.kind_of(header)
-                self.part.require_running(kind)
-                if kind in NEW_WORK and self.works.has_changed:
-                    self._feed.tell("data_changed", site=word(self.site.config.name))
-                    self.desk.records_changed()
+                self._require_able(kind)
                 if kind == adapter_desk.OFFER:
                     return self.adapters.offered(header)
                 if kind == adapter_desk.PUBLISH:
@@ -175,6 +178,13 @@ class SiteDaemon:
                 self._refused(no)
                 return Answer(header=wire.encode(wire.Refuse(site=self.site.config.name, code=no.code)))
 
+    def _require_able(self, kind: str) -> None:
+        """Refuse new work while the site pauses, and notice before any that the records are others."""
+        self.part.require_running(kind)
+        if kind in NEW_WORK and self.works.has_changed:
+            self._feed.tell("data_changed", site=word(self.site.config.name))
+            self.desk.records_changed()
+
     def _site(self, plan: Plan, folder: PlanFolder) -> Site:
         """Set a site up for one plan."""
         if plan.seed is not None and plan.study != canary.STUDY:
@@ -182,7 +192,7 @@ class SiteDaemon:
         work = self.works.work_of(plan)
         return Site(
             name=self.site.config.name,
-            encoder=work.encoder,
+            encoder=work.encoder if plan.study == canary.STUDY else aside(work.encoder, self._aside),
             consent=ByPolicy(self._policy, self.approvals, coordinator=self.coordinator),
             journal=folder.journal,
             door=self._door(plan, folder),
@@ -229,12 +239,37 @@ class SiteDaemon:
                 self.board.waits(plan, query)
                 self._feed.tell("window", plan=plan.sha256, wait_s=opens_s - self._clock())
                 told = True
-            self._wait(self.stop, min(_LONGEST_NAP_S, opens_s - self._clock()))
+            with self._turns.aside():
+                self._wait(self.stop, min(_LONGEST_NAP_S, opens_s - self._clock()))
             self._require_going_on()
+        if told:
+            self._require_able(query.kind)
+
+    def _aside(self, work: Callable[[], T]) -> T:
+        """Have work done on the thread that trains, while messages of other plans are answered."""
+
+        def unless_stopping() -> T:
+            self._require_going_on()
+            return work()
+
+        with self._turns.aside():
+            return self._training.submit(unless_stopping).result()
 
     def _require_going_on(self) -> None:
         if self.stop.is_set():
             raise Stopping
+
+
+def _plan_named(kind: str, header: bytes) -> str:
+    """Name what a message is about: a plan by its hash, published adapters by their kind.
+
+    Raises:
+        WireError: not a message that a site takes.
+    """
+    if kind == wire.Propose.kind:
+        return wire.decode(header, wire.Propose).plan.sha256
+    asked = ASKED.get(kind)
+    return kind if asked is None else wire.decode(header, asked).plan_sha256
 
 
 def policy_under(policy: Policy, charter: Charter) -> Policy:

@@ -1,14 +1,16 @@
 """The plans of one site, each with a `Site` of its own: finds the one that a message is for, and wakes it from disk.
 
 Covers: a plan's journal, keys and adapter copy are its own; a plan that was accepted goes on after a restart, checked
-anew against the rules of that day; a plan that was purged never comes back.
+anew against the rules of that day; a plan that was purged never comes back. While one plan waits or trains others may
+be answered, so what it had looked up before it waited is looked up again.
 Does not cover: what of a query outlives its process (`partsong.client.training.unfinished`).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -32,7 +34,7 @@ MOST_REMEMBERED = 10_000
 MOST_AWAKE = 8
 """Plans that are held in memory, besides those whose update waits there."""
 _Asked = wire.Keys | wire.Open | wire.Roster | wire.Confirm | wire.Unmask | wire.Result
-_ASKED: dict[str, type[_Asked]] = {cls.kind: cls for cls in get_args(_Asked)}
+ASKED: dict[str, type[_Asked]] = {cls.kind: cls for cls in get_args(_Asked)}
 """Messages about a plan that was accepted, by kind."""
 
 
@@ -72,6 +74,8 @@ class PlanDesk:
         self._plans, self._make, self._before_query, self._clock = plans, make, before_query, clock
         self._board, self._retire = board, retire
         self._awake: OrderedDict[str, _Awake] = OrderedDict()
+        self._busy: set[str] = set()
+        """Plans that a message is answered for: they may let others go on meanwhile, and are not let go."""
         self._records = 0
 
     def answer(self, header: bytes, *, vector: bytes, note: bytes) -> Answer:
@@ -95,28 +99,30 @@ class PlanDesk:
         plan_sha256 = plan.sha256
         folder = PlanFolder(self._plans, plan_sha256)
         self._require_room(folder)
-        known = self._known(plan_sha256, begins=True)
-        site = self._make(plan, folder) if known is None else known.site
-        answer = site.handle(header, vector=vector)
+        known = self._known(plan_sha256, begins=True) or self._taken_up(plan, folder)
+        answer = known.site.handle(header, vector=vector)
         if wire.kind_of(answer.header) == wire.Accept.kind:
             folder.keep(header, vector, run=plan.run, study=plan.study, now_ms=self._now_ms())
-            self._hold(plan_sha256, self._taken_up(site, plan))
+            self._hold(plan_sha256, known)
             self._retire_canaries()
         return answer
 
     def _ask(self, header: bytes, vector: bytes, note: bytes) -> Answer:
         kind = wire.kind_of(header)
-        if kind not in _ASKED:
+        if kind not in ASKED:
             raise WireError("message header: a kind that no site takes")
-        message = wire.decode(header, _ASKED[kind])
+        message = wire.decode(header, ASKED[kind])
         folder = PlanFolder(self._plans, message.plan_sha256)
         woken = self._woken(folder, begins=kind == wire.Open.kind)
         if isinstance(woken, Answer):
             return woken
         if isinstance(message, wire.Open):
             self._before_query(woken.plan, message)
+            woken = self._woken(folder, begins=True)  # the records may be others by now
+            if isinstance(woken, Answer):
+                return woken
             folder.asked(now_ms=self._now_ms())
-        with self._board.showing(woken.plan, message):
+        with self._board.showing(woken.plan, message), self._held_awake(folder.plan_sha256):
             answer = woken.site.handle(header, vector=vector, note=note)
         last = isinstance(message, wire.Result) and bool(message.adapter_sha256)
         if last and wire.kind_of(answer.header) == wire.Checked.kind:
@@ -130,15 +136,24 @@ class PlanDesk:
             return known
         return None
 
-    def _taken_up(self, site: Site, plan: Plan) -> _Awake:
-        return _Awake(site=site, plan=plan, records=self._records)
+    def _taken_up(self, plan: Plan, folder: PlanFolder) -> _Awake:
+        """Set a plan up on the records as they are now."""
+        return _Awake(records=self._records, site=self._make(plan, folder), plan=plan)
+
+    @contextlib.contextmanager
+    def _held_awake(self, plan_sha256: str) -> Iterator[None]:
+        self._busy.add(plan_sha256)
+        try:
+            yield
+        finally:
+            self._busy.discard(plan_sha256)
 
     def _woken(self, folder: PlanFolder, *, begins: bool) -> _Awake | Answer:
         """Give a plan that was accepted, or its site's refusal to go on with it."""
         known = self._known(folder.plan_sha256, begins=begins)
         if known is None:
             header, vector, plan = _accepted(folder)
-            known = self._taken_up(self._make(plan, folder), plan)
+            known = self._taken_up(plan, folder)
             answer = known.site.handle(header, vector=vector)
             if wire.kind_of(answer.header) != wire.Accept.kind:
                 return answer
@@ -149,7 +164,8 @@ class PlanDesk:
         """Keep a plan in memory, and let those go that were not asked about for the longest time."""
         self._awake[plan_sha256] = awake
         self._awake.move_to_end(plan_sha256)
-        idle = [sha for sha, one in self._awake.items() if not one.site.holds_update and one is not awake]
+        busy = {*self._busy, plan_sha256}
+        idle = [sha for sha, one in self._awake.items() if not one.site.holds_update and sha not in busy]
         for old in idle[: max(0, len(self._awake) - MOST_AWAKE)]:
             del self._awake[old]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import resource
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,12 +12,14 @@ from pathlib import Path
 
 from partsong import __version__
 from partsong.client.doctor import base, torch_process
+from partsong.client.doctor.canary import last_canary
 from partsong.client.home.layout import SiteHome
 from partsong.client.rules.policy_file import read_policy
 from partsong.common.control.client import SiteClient
 from partsong.common.control.surfaces import SiteStatus
 from partsong.common.deployment import SiteConfig
 from partsong.common.doctor import machine, network, tls, trust
+from partsong.common.doctor.canary import check_last
 from partsong.common.doctor.finding import USUAL_LIMIT_S, Check, Seen, fail, ok, warn
 from partsong.common.doctor.handshake import Credentials, Handshake, meet
 from partsong.common.doctor.route import TIMEOUT_S, route_to
@@ -52,6 +55,7 @@ def site_checks(home: SiteHome, config: SiteConfig, around: Around) -> tuple[Che
         *_machine(home, around),
         *_model(config, around),
         Check(name="daemon", look=lambda: check_daemon(lambda: _status(home), version=__version__)),
+        Check(name="canary run", look=lambda: _canary(home)),
     )
 
 
@@ -178,6 +182,15 @@ def check_policy(file: Path, *, holding: str) -> Seen:
 def _memory(config: SiteConfig, around: Around) -> Seen:
     needed = base.needed_bytes(config.model, has_gpu=around.has_gpu)
     return machine.check_memory(machine.read_memory(), needed_bytes=needed, for_what="the base model")
+
+
+def _canary(home: SiteHome) -> Seen:
+    return check_last(
+        last_canary(home.plans),
+        now_ms=int(time.time() * 1000),
+        have_one="at the coordinator, `partsong doctor --canary` or `partsong coordinator run --canary` does",
+        more="this site's log says what happened here, and `partsong explain` at the coordinator what happened there",
+    )
 
 
 def _status(home: SiteHome) -> SiteStatus:

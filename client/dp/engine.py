@@ -21,13 +21,13 @@ from partsong.client.dp.guards import (
 )
 from partsong.client.dp.linear_gradients import BUFFER_LIMIT_BYTES, LinearGradients
 from partsong.client.dp.optimizer import Added, ReleasingOptimizer
-from partsong.client.dp.settings import DpSettings, Stepper, StepResult
+from partsong.client.dp.settings import ClippedSums, DpSettings, Stepper, StepResult
 from partsong.client.dp.tally import Tally
 from partsong.client.dp.units import require_units
 from partsong.common.errors import Refused
 from partsong.common.privacy.accounting import StepEvents
 
-__all__ = ["DpSettings", "StepResult", "Stepper", "plain_stepper", "private_stepper"]
+__all__ = ["DpSettings", "StepResult", "Stepper", "Summing", "plain_stepper", "private_stepper", "summing"]
 
 
 def private_stepper(
@@ -51,14 +51,7 @@ def private_stepper(
         Refused: the model or optimizer does not allow it, or `other_events`: the steps before had other noise; the
             model is as before.
     """
-    require_clippable(model)
-    require_same_parameters(model, optimizer)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients: PerRecordGradients
-    if settings.engine == "flat":
-        gradients = LinearGradients(model, parameters, buffer_limit_bytes=buffer_limit_bytes)
-    else:
-        gradients = HookGradients(model, parameters)
+    gradients = _gradients(model, optimizer, settings, buffer_limit_bytes=buffer_limit_bytes)
     stepper = _PrivateStepper(model, optimizer, settings, gradients)
     try:
         stepper.count(events)
@@ -66,6 +59,38 @@ def private_stepper(
         stepper.close()
         raise
     return stepper
+
+
+def summing(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: DpSettings,
+    *,
+    buffer_limit_bytes: int = BUFFER_LIMIT_BYTES,
+) -> Summing:
+    """Attach clipped sums to a model: for noise on the sum, which is added when a site's words are sealed.
+
+    Args:
+        model: as for `private_stepper`, like all others.
+        optimizer: over exactly the trainable parameters; it takes no step.
+        settings: clips and unit; its noise is not drawn here.
+        buffer_limit_bytes: of the flat engine.
+    Raises:
+        Refused: the model or optimizer does not allow it; the model is as before.
+    """
+    gradients = _gradients(model, optimizer, settings, buffer_limit_bytes=buffer_limit_bytes)
+    return Summing(model, optimizer, settings, gradients)
+
+
+def _gradients(
+    model: nn.Module, optimizer: torch.optim.Optimizer, settings: DpSettings, *, buffer_limit_bytes: int
+) -> PerRecordGradients:
+    require_clippable(model)
+    require_same_parameters(model, optimizer)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if settings.engine == "flat":
+        return LinearGradients(model, parameters, buffer_limit_bytes=buffer_limit_bytes)
+    return HookGradients(model, parameters)
 
 
 def plain_stepper(model: nn.Module, optimizer: torch.optim.Optimizer, *, expected_batch: float) -> Stepper:
@@ -80,7 +105,9 @@ def plain_stepper(model: nn.Module, optimizer: torch.optim.Optimizer, *, expecte
     return _PlainStepper(optimizer, expected_batch)
 
 
-class _PrivateStepper:
+class _Clipping:
+    """Clips and adds up logical batches."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -90,9 +117,59 @@ class _PrivateStepper:
     ) -> None:
         self._model, self._settings, self._gradients = model, settings, gradients
         self._optimizer = ReleasingOptimizer(optimizer, settings=settings, gradients=gradients)
+        self._tally = Tally(clip_norm=settings.clip_norm)
+
+    def accumulate(self, loss_B: torch.Tensor, unit_B: Sequence[int] | None = None) -> None:
+        """Add one physical batch; see `Accumulator`."""
+        try:
+            require_loss_per_record(loss_B)
+            require_train_mode(self._model)
+            self._gradients.begin(len(loss_B))
+            with torch.autocast(loss_B.device.type, enabled=False):
+                torch.autograd.backward(loss_B.sum())
+            with torch.no_grad():
+                added = self._optimizer.clip_and_accumulate(loss_B.detach().float(), unit_B)
+        finally:
+            self.discard_partial()
+        self._count(added)
+
+    def discard_partial(self) -> None:
+        """Forget an interrupted pass; see `Accumulator`."""
+        self._gradients.reset()
+        self._optimizer.zero_grad()
+
+    def close(self) -> None:
+        """Take everything off the model that was put on it."""
+        self.discard_partial()
+        self._gradients.detach()
+        self._optimizer.detach()
+
+    def _count(self, added: Sequence[Added]) -> None:
+        for part in added:
+            self._tally.add(part.loss_U, part.norm_U, part.alive_U)
+
+
+class Summing(_Clipping):
+    """Clipped sums without noise, and without a step."""
+
+    def take(self) -> ClippedSums:
+        """Give what the logical batch, empty or not, adds up to, and begin the next one."""
+        self._count(self._optimizer.close_unit())
+        gradient_P, loss = self._optimizer.take_sums()
+        return ClippedSums(gradient_P=gradient_P, loss=loss, local=self._tally.close())
+
+
+class _PrivateStepper(_Clipping):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: DpSettings,
+        gradients: PerRecordGradients,
+    ) -> None:
+        super().__init__(model, optimizer, settings, gradients)
         self._accountant = make_accountant()
         self._optimizer.attach_step_hook(self._accountant.get_optimizer_hook_fn(settings.sampling_rate))
-        self._tally = Tally(clip_norm=settings.clip_norm)
         self._moved = False
 
     def count(self, events: tuple[StepEvents, ...]) -> None:
@@ -110,23 +187,6 @@ class _PrivateStepper:
             )
         self._accountant.history = [(noise, rate, e.steps) for e in events]
 
-    def accumulate(self, loss_B: torch.Tensor, unit_B: Sequence[int] | None = None) -> None:
-        try:
-            require_loss_per_record(loss_B)
-            require_train_mode(self._model)
-            self._gradients.begin(len(loss_B))
-            with torch.autocast(loss_B.device.type, enabled=False):
-                torch.autograd.backward(loss_B.sum())
-            with torch.no_grad():
-                added = self._optimizer.clip_and_accumulate(loss_B.detach().float(), unit_B)
-        finally:
-            self.discard_partial()
-        self._count(added)
-
-    def discard_partial(self) -> None:
-        self._gradients.reset()
-        self._optimizer.zero_grad()
-
     def step(self) -> StepResult:
         before = None if self._moved else self._snapshot()
         self._count(self._optimizer.close_unit())
@@ -138,18 +198,9 @@ class _PrivateStepper:
         noisy_loss_mean = self._optimizer.released_loss / self._settings.expected_batch
         return StepResult(noisy_loss_mean=noisy_loss_mean, local=self._tally.close())
 
-    def close(self) -> None:
-        self.discard_partial()
-        self._gradients.detach()
-        self._optimizer.detach()
-
     @property
     def events(self) -> tuple[StepEvents, ...]:
         return tuple(dataclasses.replace(e, unit=self._settings.unit) for e in self._accountant.events)
-
-    def _count(self, added: Sequence[Added]) -> None:
-        for part in added:
-            self._tally.add(part.loss_U, part.norm_U, part.alive_U)
 
     def _snapshot(self) -> list[torch.Tensor]:
         return [p.detach().clone() for p in self._optimizer.params]

@@ -174,6 +174,15 @@ class ReleasingOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no 
         self.sum_P.zero_()
         self.loss_sum = 0.0
 
+    def take_sums(self) -> tuple[torch.Tensor, float]:
+        """Give both sums as they are, without noise, and begin anew. Units are complete, as for `add_noise`."""
+        if self._open is not None:
+            raise AssertionError("the caller has closed the last unit")
+        sums = self.sum_P.cpu().clone(), self.loss_sum
+        self.sum_P.zero_()
+        self.loss_sum = 0.0
+        return sums
+
     def pre_step(self, closure: Callable[[], float] | None = None) -> bool:  # noqa: ARG002 - Opacus' signature
         """Release, divide by the expected batch, account; Opacus then steps the wrapped optimizer."""
         self.add_noise()

@@ -90,8 +90,19 @@ class StepResult:
     local: LocalStats
 
 
-class Stepper(Protocol):
-    """Turns losses per record into optimizer steps; one logical batch is any number of `accumulate`, one `step`."""
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ClippedSums:
+    """What a logical batch adds up to, exactly. Not private: it leaves a site under noise only."""
+
+    gradient_P: torch.Tensor
+    """(P,) float32 sum of the clipped gradients, on the CPU."""
+    loss: float
+    """Sum of the clipped losses."""
+    local: LocalStats
+
+
+class Accumulator(Protocol):
+    """Takes a logical batch, one physical batch after the other."""
 
     def accumulate(self, loss_B: torch.Tensor, unit_B: Sequence[int] | None = None) -> None:
         """Add one physical batch to the logical batch.
@@ -110,6 +121,10 @@ class Stepper(Protocol):
 
     def discard_partial(self) -> None:
         """Forget what an interrupted forward or backward pass left behind; the logical batch so far is kept."""
+
+
+class Stepper(Accumulator, Protocol):
+    """Turns losses per record into optimizer steps; one logical batch is any number of `accumulate`, one `step`."""
 
     def step(self) -> StepResult:
         """Release the logical batch, empty or not, step the optimizer, and begin the next logical batch."""

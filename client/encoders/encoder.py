@@ -32,10 +32,12 @@ class LocalUpdate:
     """What a round of local work gives. Never leaves a site unsealed."""
 
     update_P: FloatVec
-    """New minus old values of what the round trains [weight units]."""
+    """New minus old values of what the round trains [weight units]. Under noise on the sum: the exact sum of the
+    clipped gradients, which gets its noise when it is sealed."""
     loss: float
     """Under differential privacy the mean over the steps of the clipped and noised loss, empty samples included.
-    Otherwise the mean over the drawn records; 0 if none was drawn."""
+    Otherwise the mean over the drawn records; 0 if none was drawn. Under noise on the sum: the exact sum of the
+    clipped losses."""
     visits: int
     """Records drawn, with repetition. Local."""
     tokens: int

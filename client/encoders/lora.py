@@ -12,10 +12,11 @@ from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.encoders.rotation import turned_update
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts
+from partsong.client.training.lockstep import sum_gradients
 from partsong.client.training.train import train_round
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.turns import Turn, specs_of
-from partsong.common.plan import DpPlan, Plan, learning_rate
+from partsong.common.plan import DpPlan, Plan, step_rate
 
 
 class LoraTraining:
@@ -79,14 +80,15 @@ class LoraTraining:
         """Train for the steps of one round that are left; see `train_round` for guarantees and errors."""
         self._host.put(frozen_F, trained=False)
         self._host.put(adapter_P)
-        rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
         turn = plan.turn(number)
+        if plan.dp is not None and plan.dp.on_sum is not None:
+            return self._sum(plan, plan.dp, turn, randomness=randomness, on_step=on_step)
         with self._host.only(specs_of(plan.layout, turn)):
             update = train_round(
                 self._host,
                 self._records,
                 sampling_rate=plan.sampling_rate,
-                training=replace(plan.training, learning_rate=rate * (1.0 if turn is None else turn.learning_rate)),
+                training=replace(plan.training, learning_rate=step_rate(plan, number=number)),
                 dp=_terms(plan.dp, turn),
                 randomness=randomness,
                 on_step=on_step,
@@ -99,7 +101,32 @@ class LoraTraining:
         )
         return replace(update, update_P=turned_P)
 
+    def _sum(
+        self,
+        plan: Plan,
+        dp: DpPlan,
+        turn: Turn | None,
+        *,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+    ) -> LocalUpdate:
+        """Answer a round of noise on the sum, which has no step to go on from: a broken one begins anew."""
+        with self._host.only(specs_of(plan.layout, turn)):
+            update = sum_gradients(
+                self._host,
+                self._records,
+                training=plan.training,
+                dp=_scaled(dp, turn),
+                randomness=randomness,
+                on_step=on_step,
+            )
+        return replace(update, events=(plan.events(steps=1),))
+
 
 def _terms(dp: DpPlan | None, turn: Turn | None) -> DpPlan | None:
+    return None if dp is None else _scaled(dp, turn)
+
+
+def _scaled(dp: DpPlan, turn: Turn | None) -> DpPlan:
     """Privacy terms of a turn: its own clip, and noise in proportion to it, so that the price stays."""
-    return dp if dp is None or turn is None else replace(dp, clip_norm=dp.clip_norm * turn.clip_norm)
+    return dp if turn is None else replace(dp, clip_norm=dp.clip_norm * turn.clip_norm)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import copy
 import datetime as dt
 import re
 import socket
@@ -113,6 +114,12 @@ class Channel:
         self._request_s = request_s
         self._socket: socket.socket | None = None
 
+    def twin(self) -> Channel:
+        """Give another connection of the same site, for another thread."""
+        twin = copy.copy(self)
+        twin._client, twin._socket = None, None  # noqa: SLF001 - its own class
+        return twin
+
     def post(self, path: str, body: bytes, *, most_bytes: int) -> bytes:
         """Send a request and give the answer's body.
 
@@ -147,6 +154,12 @@ class Channel:
             self.close()
             raise Unreachable(f"coordinator: {type(err).__name__}: {str(err)[:200]}") from err
 
+    def cut(self) -> None:
+        """End the connection under the request that another thread makes; that request then fails as unanswered."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """End the connection; a later request makes a new one."""
         client, self._client = self._client, None
@@ -166,18 +179,13 @@ class Channel:
     @contextlib.contextmanager
     def _cut_off_in_time(self) -> Iterator[None]:
         """End the connection under a request that takes too long: httpx bounds each wait, not their sum."""
-        timer = threading.Timer(self._request_s, self._cut)
+        timer = threading.Timer(self._request_s, self.cut)
         timer.daemon = True
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
-
-    def _cut(self) -> None:
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
 
     def _traced(self, event: str, info: Mapping[str, Any]) -> None:
         """Note the socket of a new connection."""

@@ -12,7 +12,7 @@ Does not cover: secrecy. A question is what the coordinator wrote.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -93,13 +93,21 @@ class Inbox:
         write_private(self._path(delivery.notice, _WHOLE), pack(delivery))
         self._path(delivery.notice, _ANNOUNCED).unlink(missing_ok=True)
 
-    def announced(self) -> Iterator[Notice]:
-        """Give messages that are not here yet, the oldest first."""
-        return self._read(Notice, _ANNOUNCED)
+    def announced(self, *, besides: Collection[bytes] = ()) -> Iterator[Notice]:
+        """Give messages that are not here yet, the oldest first.
 
-    def deliveries(self) -> Iterator[Delivery]:
-        """Give messages that are, the oldest first."""
-        for delivery in self._read(Delivery, _WHOLE):
+        Args:
+            besides: messages that are left out, unread.
+        """
+        return self._read(Notice, _ANNOUNCED, besides)
+
+    def deliveries(self, *, besides: Collection[bytes] = ()) -> Iterator[Delivery]:
+        """Give messages that are, the oldest first.
+
+        Args:
+            besides: messages that are left out, unread.
+        """
+        for delivery in self._read(Delivery, _WHOLE, besides):
             try:
                 delivery.check()
             except WireError:
@@ -116,9 +124,12 @@ class Inbox:
     def _path(self, notice: Notice, suffix: str) -> Path:
         return self._folder / f"{notice.arrived_ms:016d}-{notice.message.hex()}{suffix}"
 
-    def _read(self, cls: type[T], suffix: str) -> Iterator[T]:
+    def _read(self, cls: type[T], suffix: str, besides: Collection[bytes]) -> Iterator[T]:
         """Give the whole ones and remove the others."""
+        names = frozenset(message.hex() for message in besides)
         for path in sorted(self._folder.glob(f"*{suffix}")):
+            if path.stem.rpartition("-")[2] in names:
+                continue
             try:
                 yield unpack(cls, path.read_bytes())
             except WireError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Outgoing:
 
 
 class Outbox:
-    """Answers as files of one folder, which no other process uses."""
+    """Answers as files of one folder, which no other process uses. Any thread may."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float]) -> None:
         """Use `folder`, made if there is none; records older than `MEMORY_S` are taken off.
@@ -68,20 +69,24 @@ class Outbox:
         """
         own_folder(folder)
         self._folder, self._clock = folder, clock
+        self._lock = threading.RLock()
         self._answered = self._recall()
 
     def answered(self, question: bytes) -> bool:
         """Whether this question was answered, or given up."""
-        return question in self._answered or self._find(question) is not None
+        with self._lock:
+            return question in self._answered or self._find(question) is not None
 
     def keep(self, answer: Outgoing) -> None:
         """Take an answer; durable when this returns. The bytes of older answers of its run are erased."""
-        write_private(self._folder / f"{answer.run:020d}-{answer.question.hex()}{_WAITING}", pack(answer))
-        for older in self._folder.glob(f"{answer.run:020d}-*{_SENT}"):
-            older.unlink()
+        data = pack(answer)
+        with self._lock:
+            write_private(self._folder / f"{answer.run:020d}-{answer.question.hex()}{_WAITING}", data)
+            for older in self._folder.glob(f"{answer.run:020d}-*{_SENT}"):
+                older.unlink()
 
     def waiting(self) -> Iterator[Outgoing]:
-        """Give the answers that are not all sent."""
+        """Give the answers that are not all sent. Only while no other thread sends."""
         for path in sorted(self._folder.glob(f"*{_WAITING}")):
             answer = _read(path)
             if answer is None:  # damaged on the disk: it cannot be sent, and must not be made a second time
@@ -91,29 +96,33 @@ class Outbox:
 
     def find(self, question: bytes) -> Outgoing | None:
         """Give the answer to a question, sent or not, if its bytes are still here."""
-        path = self._find(question)
-        return None if path is None else _read(path)
+        with self._lock:
+            path = self._find(question)
+            return None if path is None else _read(path)
 
     def sent(self, question: bytes) -> None:
         """Note that an answer went out."""
-        self._remember(question)
-        if (path := self._find(question)) is not None:
-            path.replace(path.with_suffix(_SENT))
-            sync_folder(self._folder)
+        with self._lock:
+            self._remember(question)
+            if (path := self._find(question)) is not None:
+                path.replace(path.with_suffix(_SENT))
+                sync_folder(self._folder)
 
     def drop(self, question: bytes) -> None:
         """Note that a question gets no answer (any more), and erase what was to go out."""
-        self._remember(question)
-        if (path := self._find(question)) is not None:
-            path.unlink()
-            sync_folder(self._folder)
+        with self._lock:
+            self._remember(question)
+            if (path := self._find(question)) is not None:
+                path.unlink()
+                sync_folder(self._folder)
 
     def tidy(self) -> None:
         """Erase bytes of answers that nobody can ask for any longer."""
-        for path in self._folder.glob(f"*{_SENT}"):
-            answer = _read(path)
-            if answer is None or answer.expires_ms < self._clock() * 1000:
-                path.unlink()
+        with self._lock:
+            for path in self._folder.glob(f"*{_SENT}"):
+                answer = _read(path)
+                if answer is None or answer.expires_ms < self._clock() * 1000:
+                    path.unlink()
 
     def _remember(self, question: bytes) -> None:
         if question not in self._answered:

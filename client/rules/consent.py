@@ -9,6 +9,7 @@ Pure: facts and rules come in, a refusal or nothing comes out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -62,6 +63,9 @@ class Rules:
 
     max_epsilon: float = 8.0
     """Most that one plan may spend."""
+    max_epsilon_alone: float | None = None
+    """Most that one plan with noise on the sum may spend if this site's own share of it is all that is left. None: no
+    plan with noise on the sum."""
     allow_without_privacy: bool = False
     """Whether a plan without differential privacy is acceptable at all."""
     minimum_cohort: int = 3
@@ -275,7 +279,7 @@ def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
             f"noise multiplier {least:g}, at least {rules.least_noise:g} here",
             rule="privacy.min_noise_multiplier",
         )
-    events = dp.events(steps=plan.steps, size=plan.layout.size(trained=True))
+    events = plan.events(steps=plan.steps)
     try:
         spent = epsilon([events.at_site(records=units)], delta=dp.delta).epsilon
     except Refused as err:
@@ -285,6 +289,23 @@ def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
             "policy",
             f"the plan's noise gives epsilon {spent:.4f} here, more than its {dp.epsilon}",
             rule="accounting",
+        )
+    if dp.on_sum is not None:
+        _check_alone(plan, dp, rules, units=units)
+
+
+def _check_alone(plan: Plan, dp: DpPlan, rules: Rules, *, units: int) -> None:
+    """Refuse noise on the sum that this site has not allowed, or that leaves it with too little of its own."""
+    most, rule = rules.max_epsilon_alone, "privacy.max_epsilon_alone"
+    if most is None:
+        raise NotAgreed("policy", "noise on the sum, which has to be allowed here by a ceiling", rule=rule)
+    try:
+        alone = epsilon([plan.events_alone(steps=plan.steps).at_site(records=units)], delta=dp.delta).epsilon
+    except Refused:
+        alone = math.inf
+    if alone > most:
+        raise NotAgreed(
+            "policy", f"epsilon {alone:.4g} by this site's own share of the noise, at most {most:g} here", rule=rule
         )
 
 

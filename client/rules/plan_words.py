@@ -88,7 +88,10 @@ def size(count: int) -> str:
 def _privacy(dp: DpPlan | None) -> str:
     if dp is None:
         return "NO differential privacy"
-    return f"epsilon {dp.epsilon:g} at delta {dp.delta:g} for one {dp.unit}, noise multiplier {dp.noise_multiplier:g}"
+    words = f"epsilon {dp.epsilon:g} at delta {dp.delta:g} for one {dp.unit}, noise multiplier {dp.noise_multiplier:g}"
+    if dp.on_sum is None:
+        return words
+    return f"{words} ON THE SUM of {dp.on_sum.minimum_sum} sites or more, {dp.on_sum.colluders} of which may collude"
 
 
 def _masking_changes(plan: Plan, last: Plan) -> list[str]:

@@ -86,6 +86,9 @@ class PrivacyFloor:
     """Least noise of one step; below 0.3 a few steps on one record cost tens of epsilon."""
     units: tuple[Unit, ...] = ("patient", "record")
     """Whose presence a plan may hide. `[patient]` where a patient has several records."""
+    max_epsilon_alone: float | None = None
+    """Most that one plan with noise on the sum may spend if all other sites work with the coordinator, so that this
+    site's own share of the noise is all that is left. null: no plan with noise on the sum."""
     allow_without_privacy: bool = False
     """Plans without differential privacy. Their first query ends the budget of the holding."""
     allow_secure_sum_off: bool = False
@@ -94,6 +97,8 @@ class PrivacyFloor:
     def __post_init__(self) -> None:
         if not 0 < self.max_epsilon <= 1000:
             raise ValueError(f"max_epsilon above 0 and at most 1000, not {self.max_epsilon}")
+        if self.max_epsilon_alone is not None and not 0 < self.max_epsilon_alone <= 1e6:
+            raise ValueError(f"max_epsilon_alone above 0 and at most 1e6, not {self.max_epsilon_alone}")
         if not 0 < self.max_delta < 1:
             raise ValueError(f"max_delta above 0 and below 1, not {self.max_delta}")
         if not LOWEST_NOISE <= self.min_noise_multiplier <= 1e6:
@@ -162,6 +167,7 @@ class Policy:
         """What a plan is checked against."""
         return Rules(
             max_epsilon=self.privacy.max_epsilon,
+            max_epsilon_alone=self.privacy.max_epsilon_alone,
             max_delta=self.privacy.max_delta,
             allow_without_privacy=self.privacy.allow_without_privacy,
             minimum_cohort=self.data.minimum_cohort,

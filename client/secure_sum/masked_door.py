@@ -95,7 +95,13 @@ class MaskedDoor:
         return charter.share(charter.number_of(self._name))
 
     def agree(self, plan: Plan, start_P: FloatVec) -> None:
-        """Follow a plan; keys that were set up for it are taken up again."""
+        """Follow a plan; keys that were set up for it are taken up again.
+
+        Raises:
+            NotAgreed: noise on the sum that counts on more honest shares than this site does, or on equal ones under
+                a charter with weights; nothing was changed.
+        """
+        self._require_shares(plan)
         self._follower.start(plan, start_P)
         self._plan, self._setup, self._sum = plan, None, None
         if self._member.vault.read(_PLAN_RECORD) == bytes.fromhex(plan.sha256):
@@ -209,6 +215,21 @@ class MaskedDoor:
             last = unpack(Header, unpack(Result, packed).header.body)
             self._follower.require_next(round_=last.round, previous=last.previous_round)
 
+    def _require_shares(self, plan: Plan) -> None:
+        """Refuse noise on the sum that is short where as many sites are corrupt as this site reckons with."""
+        noise, charter = plan.on_sum, self._member.charter
+        if noise is None:
+            return
+        corrupt = max(1, charter.floors.stricter(self._member.floors).corrupt_tolerance)
+        if noise.colluders < corrupt:
+            raise NotAgreed(
+                "policy",
+                f"noise on the sum that {noise.colluders} colluding sites know in part, {corrupt} reckoned with here",
+                rule="privacy.placement",
+            )
+        if charter.weights:
+            raise NotAgreed("policy", "noise on the sum, and a charter that weighs its sites", rule="privacy.placement")
+
     def _begin(self, note: bytes) -> bytes:
         run = bytes.fromhex(self._required_plan().sha256)
         in_use = self._sum is not None and self._sum.stage is not Stage.IDLE
@@ -281,6 +302,7 @@ def _require_header(header: Header, plan: Plan, query: wire.Open) -> None:
         "query": query_hash(plan, number=query.round),
         "encoding": encoding_hash(plan, number=query.round),
         "words": plan.encoding_of(query.round).words(),
+        "minimum_sum": plan.minimum_sum,
         "noised": int(plan.survives_differences),
     }
     wrong = [name for name, value in expected.items() if getattr(header, name) != value]

@@ -20,6 +20,7 @@ from partsong.client.data.batch import by_length, pad
 from partsong.client.data.encode import Record
 from partsong.client.dp.engine import DpSettings, Stepper, plain_stepper, private_stepper
 from partsong.client.dp.sampler import PatientSampler, PoissonSampler, Randomness, require_unpredictable
+from partsong.client.dp.settings import Accumulator
 from partsong.client.encoders import optimizer_state
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, Halfway, NoBookmark, SoFar
@@ -70,13 +71,13 @@ def train_round(
             terms hide patients; nothing was trained.
     """
     before_P = host.take_selected()
-    sampler = _sampler(records, sampling_rate, dp, randomness)
+    sampler = sampler_of(records, sampling_rate, dp, randomness)
     optimizer, bookmark = _optimizer(host, training), bookmark or NoBookmark()
     if training.prox_mu:
         _pull_back(optimizer, mu=training.prox_mu)
     halfway = bookmark.read()
     sums = SoFar() if halfway is None else _go_on(halfway, host, optimizer, sampler)
-    steps = _Steps(host, records, training, sampler)
+    steps = Steps(host, records, training, sampler)
     done = () if halfway is None else halfway.events
     with host.training(), closing(_stepper(host, optimizer, dp, steps.expected_batch, done)) as stepper:
         while sums.step < training.steps_per_round:
@@ -100,7 +101,7 @@ def train_round(
     )
 
 
-class _Steps:
+class Steps:
     """The steps of a round, one after the other."""
 
     def __init__(
@@ -110,15 +111,14 @@ class _Steps:
         training: TrainingConfig,
         sampler: PoissonSampler | PatientSampler,
     ) -> None:
+        """Prepare; nothing is drawn yet."""
         self._host, self._records, self._training, self._sampler = host, records, training, sampler
         self._length_R = np.array([len(r.input_ids) for r in records])
         self.expected_batch = sampler.rate * sampler.size
 
     def take(self, stepper: Stepper, before: SoFar, *, private: bool) -> tuple[SoFar, float]:
         """Take the next one: the sums with it, and its exact loss, for the site alone."""
-        most = min(self._training.per_device_train_batch_size, self._host.largest_pass)
-        passes = draw(self._sampler, self._length_R, records=most, grouped=self._training.group_by_length)
-        _accumulate(self._host, self._records, passes, stepper)
+        passes = self.add(stepper)
         result = stepper.step()
         # Under privacy every step counts the same: which samples were empty must not show.
         weight = 1 if private else result.local.units
@@ -127,10 +127,21 @@ class _Steps:
             loss_sum=before.loss_sum + result.noisy_loss_mean * weight,
             weight_sum=before.weight_sum + weight,
             visits=before.visits + sum(map(len, passes)),
-            tokens=before.tokens + sum(int(self._length_R[p.record_B].sum()) for p in passes),
+            tokens=before.tokens + self.tokens(passes),
             nonfinite=before.nonfinite + result.local.nonfinite_units,
         )
         return sums, result.local.loss_mean
+
+    def add(self, stepper: Accumulator) -> list[Pass]:
+        """Draw a sample and let the stepper have it."""
+        most = min(self._training.per_device_train_batch_size, self._host.largest_pass)
+        passes = draw(self._sampler, self._length_R, records=most, grouped=self._training.group_by_length)
+        _accumulate(self._host, self._records, passes, stepper)
+        return passes
+
+    def tokens(self, passes: Sequence[Pass]) -> int:
+        """Count the tokens of a sample."""
+        return sum(int(self._length_R[p.record_B].sum()) for p in passes)
 
 
 def _go_on(
@@ -166,9 +177,14 @@ def score(
     return Scores(loss_N=loss_N, hit_N=hit_N)
 
 
-def _sampler(
+def sampler_of(
     records: Sequence[Record], rate: float, dp: DpPlan | None, randomness: Randomness
 ) -> PoissonSampler | PatientSampler:
+    """Give the sampler that the terms ask for.
+
+    Raises:
+        Refused: a repeatable one under differential privacy, or records that do not say whose they are.
+    """
     if dp is None:
         return PoissonSampler(len(records), rate, randomness=randomness)
     sampler: PoissonSampler | PatientSampler
@@ -187,7 +203,7 @@ def _sampler(
     return sampler
 
 
-def _accumulate(host: ModelHost, records: Sequence[Record], passes: list[Pass], stepper: Stepper) -> None:
+def _accumulate(host: ModelHost, records: Sequence[Record], passes: list[Pass], stepper: Accumulator) -> None:
     """Run the passes of one sample, each in halves where memory does not suffice."""
     todo = list(reversed(passes))
     while todo:
@@ -206,7 +222,7 @@ def _accumulate(host: ModelHost, records: Sequence[Record], passes: list[Pass], 
         todo += reversed(chosen.halves())
 
 
-def _one_pass(host: ModelHost, records: Sequence[Record], chosen: Pass, stepper: Stepper) -> bool:
+def _one_pass(host: ModelHost, records: Sequence[Record], chosen: Pass, stepper: Accumulator) -> bool:
     """Forward and backward; False if memory ran out, in which case nothing was accumulated."""
     try:
         loss_B = host.loss_B(pad([records[i] for i in chosen.record_B], pad_id=host.pad_id))
@@ -243,7 +259,12 @@ def _stepper(
 ) -> Stepper:
     if dp is None:
         return plain_stepper(host.model, optimizer, expected_batch=expected_batch)
-    settings = DpSettings(
+    return private_stepper(host.model, optimizer, settings_of(dp, expected_batch=expected_batch), events=done)
+
+
+def settings_of(dp: DpPlan, *, expected_batch: float) -> DpSettings:
+    """Give the engine's settings of a plan's terms."""
+    return DpSettings(
         clip_norm=dp.clip_norm,
         clipping=dp.clipping,
         noise_multiplier=dp.noise_multiplier,
@@ -255,7 +276,6 @@ def _stepper(
         noise=dp.noise,
         unit=dp.unit,
     )
-    return private_stepper(host.model, optimizer, settings, events=done)
 
 
 def _optimizer(host: ModelHost, training: TrainingConfig) -> torch.optim.Optimizer:

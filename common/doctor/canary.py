@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from partsong.common.doctor.finding import Seen, fail, ok, skipped, warn
 
@@ -35,10 +36,47 @@ AskCanary = Callable[[], CanaryResult]
 """Has the running daemon carry out a canary run, and waits for its end."""
 
 
-def check_canary(ask: AskCanary | None) -> Seen:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastCanary:
+    """The newest canary that this side knows of."""
+
+    run: str
+    state: Literal["right", "wrong", "open"]
+    """`open`: it has not ended, or the other side did not say how."""
+    at_ms: int
+    """When it began, since 1970."""
+    reason: str = ""
+
+
+def check_last(last: LastCanary | None, *, now_ms: int, have_one: str, more: str) -> Seen:
+    """Judge the newest canary, where none is carried out now.
+
+    Args:
+        last: None: there was none.
+        now_ms: since 1970.
+        have_one: how to have one carried out.
+        more: where more stands about one that did not end well.
+    """
+    if last is None:
+        return skipped(f"none was carried out yet: {have_one}")
+    found = f"run {last.run}, {_ago(now_ms - last.at_ms)} ago"
+    if last.state == "right":
+        return ok(f"{found}: the sum was right")
+    if last.state == "wrong":
+        return fail(
+            f"{found}: {last.reason or 'no sum opened'}",
+            cause="the path that updates will go did not work from end to end",
+            remedy=f"{more}; once the cause is gone: {have_one}",
+        )
+    return warn(
+        f"{found}: it has not ended here",
+        cause="it is still under way, or this side or the line broke off before its end",
+        remedy=f"{more}; then: {have_one}",
+    )
+
+
+def check_canary(ask: AskCanary) -> Seen:
     """Ask for a canary run and judge it."""
-    if ask is None:
-        return skipped("name the folder of a canary job with --canary to have one carried out")
     result = ask()
     if not result.finished:
         return fail(
@@ -54,3 +92,11 @@ def check_canary(ask: AskCanary | None) -> Seen:
             remedy=f"`partsong explain runs/{result.run}` says why",
         )
     return ok(found)
+
+
+def _ago(passed_ms: int) -> str:
+    minutes = max(0, passed_ms) // 60_000
+    for unit, length in (("days", 1440), ("hours", 60)):
+        if minutes >= 2 * length:
+            return f"{minutes // length} {unit}"
+    return f"{minutes} minutes"

@@ -11,9 +11,11 @@ PKCS#8's own passphrase encryption is not used: the library writes it with 2048 
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -115,6 +117,10 @@ def signature_fits(public_key: bytes, signature: bytes, message: bytes) -> bool:
 
     The key's length decides how it is checked. The keys come from the charter, so a signature has no say in that.
     """
+    return _checks[-1](public_key, signature, message)
+
+
+def _fits(public_key: bytes, signature: bytes, message: bytes) -> bool:
     if suite_of_key(public_key) == "F":
         return p384.signature_fits(public_key, signature, message)
     try:
@@ -122,6 +128,25 @@ def signature_fits(public_key: bytes, signature: bytes, message: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+_checks: list[Callable[[bytes, bytes, bytes], bool]] = [_fits]
+"""The last one is in use."""
+
+
+@contextlib.contextmanager
+def verified_once(*, most: int = 16_384) -> Iterator[None]:
+    """Let this process compute the check of an identical signature once, for simulations of many sites.
+
+    Guarantees: `signature_fits` says the same as without; key, signature and message all have to be equal.
+    Args:
+        most: checks whose result is remembered.
+    """
+    _checks.append(functools.lru_cache(maxsize=most)(_fits))
+    try:
+        yield
+    finally:
+        _checks.pop()
 
 
 def fingerprint(public_key: bytes) -> str:

@@ -91,8 +91,12 @@ class StepEvents:
     site."""
     unit: Unit = "record"
     """What was sampled and clipped as a whole."""
+    slack: float = 0.0
+    """Chance, for each step, that what is released is not what the rest says; counts in delta. [0, 1)"""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.slack < 1:
+            raise ValueError(f"slack in [0, 1), not {self.slack}")
         if not 0 < self.sampling_rate <= 1:
             raise ValueError(f"sampling_rate in (0, 1], not {self.sampling_rate}")
         if not (self.noise_multiplier > 0 and math.isfinite(self.noise_multiplier)):
@@ -210,7 +214,7 @@ def epsilon_bound(events: Sequence[StepEvents], *, delta: float) -> Spend | None
     """
     check_delta(delta)
     unit = unit_of(events)
-    bound = _pld_epsilon(_merged(events), delta=delta, grid=COARSE_GRID)
+    bound = _coarse_epsilon(_merged(events), delta)
     return None if bound is None else Spend(epsilon=bound, delta=delta, accountant="pld", unit=unit)
 
 
@@ -243,6 +247,12 @@ def _spend_of(merged: tuple[StepEvents, ...], delta: float) -> Spend:
     return Spend(epsilon=_rdp_epsilon(merged, delta=delta), delta=delta, accountant="rdp", unit=unit)
 
 
+@functools.lru_cache(maxsize=256)
+def _coarse_epsilon(merged: tuple[StepEvents, ...], delta: float) -> float | None:
+    """Compose distinct segments on the coarse grid; pure, and the sites of a simulation all ask for the same."""
+    return _pld_epsilon(merged, delta=delta, grid=COARSE_GRID)
+
+
 @functools.lru_cache(maxsize=64)
 def patient_epsilon(events: StepEvents, *, delta: float, records: int) -> float:
     """Give what record-level steps mean for a patient with several records.
@@ -273,7 +283,10 @@ def patient_epsilon(events: StepEvents, *, delta: float, records: int) -> float:
         sampling_probs=[math.comb(records, k) * q**k * (1 - q) ** (records - k) for k in range(records + 1)],
         value_discretization_interval=PATIENT_GRID,
     )
-    return float(one.self_compose(events.steps).get_epsilon_for_delta(delta))
+    whole = one.self_compose(events.steps)
+    if events.slack:
+        whole = whole.compose(_pld_of_slack(events, PATIENT_GRID))
+    return float(whole.get_epsilon_for_delta(delta))
 
 
 def composed(events: Sequence[StepEvents], *, grid: float) -> Any:
@@ -309,7 +322,16 @@ def _pld(events: Sequence[StepEvents], *, grid: float) -> Any:
 @functools.lru_cache(maxsize=32)
 def _pld_of(event: StepEvents, grid: float) -> Any:
     """Build the distribution of one segment; pure, so that a ledger of known segments answers at once."""
-    return _pld_of_step(dataclasses.replace(event, steps=1), grid).self_compose(event.steps)
+    whole = _pld_of_step(dataclasses.replace(event, steps=1, slack=0.0), grid).self_compose(event.steps)
+    return whole if event.slack == 0 else whole.compose(_pld_of_slack(event, grid))
+
+
+def _pld_of_slack(event: StepEvents, grid: float) -> Any:
+    """Build the distribution of a mechanism that tells everything with the chance of all slack together."""
+    from dp_accounting.pld import common, privacy_loss_distribution
+
+    lost = common.DifferentialPrivacyParameters(0.0, min(1.0, event.slack * event.steps))
+    return privacy_loss_distribution.from_privacy_parameters(lost, grid)
 
 
 @functools.lru_cache(maxsize=64)
@@ -333,6 +355,9 @@ def _pld_of_step(event: StepEvents, grid: float) -> Any:
 def _rdp_epsilon(events: Sequence[StepEvents], *, delta: float) -> float:
     if any(e.max_batch is not None for e in events):
         raise _unaccountable("a cut sample is beyond the accountant that is left")
+    delta -= sum(e.slack * e.steps for e in events)
+    if delta <= 0:
+        raise _unaccountable("what may go wrong by itself uses up delta")
     import dp_accounting
     from dp_accounting.rdp import rdp_privacy_accountant
 

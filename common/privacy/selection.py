@@ -135,6 +135,8 @@ def _sampled(event: StepEvents) -> dp_accounting.DpEvent:
     """Give the accountant's event. It knows Poisson samples whole, and not those that are cut."""
     if event.max_batch is not None and event.records is not None and event.max_batch < event.records:
         raise _unaccountable("a choice among candidates whose samples were cut is not accounted")
+    if event.slack:
+        raise _unaccountable("a choice among candidates with noise on the sum is not accounted")
     import dp_accounting
 
     gaussian = dp_accounting.GaussianDpEvent(event.noise_multiplier)

@@ -189,10 +189,10 @@ def encode(
         NotFinite: a value is NaN or infinite; nothing was encoded.
         EncodingError: names, sizes or types are not those of `encoding`; nothing was encoded.
     """
-    _check_seed(rotation_seed)
+    check_seed(rotation_seed)
     if set(values) != {block.name for block in encoding.blocks}:
         raise EncodingError(f"values: found blocks {sorted(values)}, expected {[b.name for b in encoding.blocks]}")
-    peaks = {block.name: _peak(values[block.name], block) for block in encoding.blocks}
+    peaks = {block.name: peak_of(values[block.name], block) for block in encoding.blocks}
     kind = np.dtype(np.float32 if encoding.value_bits <= _FLOAT32_VALUE_BITS else np.float64)
     # Coordinates are turned into words where they stand: a word takes no more room than its fields' coordinates,
     # and what lies behind the words of one block is free for the coordinates of the next.
@@ -200,9 +200,9 @@ def encode(
     words_W = np.zeros(-(-max(8 * encoding.words(), *ends) // 8), np.uint64)
     for block, place in encoding.slices():
         ready_D = words_W[place.start :].view(kind)[: block.coordinates]
-        _clip_into(ready_D, values[block.name], block, peak=peaks[block.name])
+        clip_into(ready_D, values[block.name], block, peak=peaks[block.name])
         if block.rotate:
-            rotate(ready_D, shape=padded_shape(block.size), seed=_block_seed(rotation_seed, block))
+            rotate(ready_D, shape=padded_shape(block.size), seed=block_seed(rotation_seed, block))
         _round_and_pack(ready_D, words_W[place], block, encoding, rng)
     del ready_D
     # No view is left, so the room behind the last word can be given back without a copy.
@@ -241,31 +241,38 @@ def decode_sum(
             nothing was decoded.
         EncodingError: `words` or `sites` do not fit `encoding`; nothing was decoded.
     """
-    _check_seed(rotation_seed)
-    if not 1 <= sites <= encoding.max_sites:
-        raise EncodingError(f"sites: found {sites}, expected 1 to {encoding.max_sites}")
-    if words.dtype != np.uint64 or words.shape != (encoding.words(),):
-        raise EncodingError(f"words: found {words.dtype} {words.shape}, expected {encoding.words()} of uint64")
+    check_seed(rotation_seed)
+    check_words(words, encoding, sites=sites)
     sums: dict[str, npt.NDArray[np.float64]] = {}
     for block, place in encoding.slices():
-        sum_D = _unpack(words[place], block, encoding, sites=sites)
+        sum_D = unpack(words[place], block, encoding, sites=sites)
         sum_D *= encoding.step(block)
         if block.rotate:
-            rotate_back(sum_D, shape=padded_shape(block.size), seed=_block_seed(rotation_seed, block))
+            rotate_back(sum_D, shape=padded_shape(block.size), seed=block_seed(rotation_seed, block))
         sums[block.name] = sum_D[: block.size]
     return sums
 
 
-def _check_seed(seed: bytes) -> None:
+def check_words(words: WordVec, encoding: Encoding, *, sites: int) -> None:
+    """Refuse words of another length or type, and a number of sites that no sum has."""
+    if not 1 <= sites <= encoding.max_sites:
+        raise EncodingError(f"sites: found {sites}, expected 1 to {encoding.max_sites}")
+    if words.dtype != np.uint64 or words.shape != (encoding.words(),):
+        raise EncodingError(f"words: found {words.dtype} {words.shape}, expected {encoding.words()} of uint64")
+
+
+def check_seed(seed: bytes) -> None:
+    """Refuse a rotation seed of another length."""
     if len(seed) != SEED_BYTES:
         raise EncodingError(f"rotation_seed: found {len(seed)} bytes, expected {SEED_BYTES}")
 
 
-def _block_seed(seed: bytes, block: Block) -> bytes:
+def block_seed(seed: bytes, block: Block) -> bytes:
+    """Give the seed of one block's own rotation."""
     return hashlib.sha256(b"partsong/1 rotation of block" + seed + block.name.encode()).digest()
 
 
-def _peak(values_P: FloatVec, block: Block) -> float:
+def peak_of(values_P: FloatVec, block: Block) -> float:
     """Largest magnitude, after all checks of one block."""
     if values_P.dtype not in (np.float32, np.float64) or values_P.shape != (block.size,):
         raise EncodingError(
@@ -278,7 +285,7 @@ def _peak(values_P: FloatVec, block: Block) -> float:
     return peak
 
 
-def _clip_into(ready_D: FloatVec, values_P: FloatVec, block: Block, *, peak: float) -> None:
+def clip_into(ready_D: FloatVec, values_P: FloatVec, block: Block, *, peak: float) -> None:
     """Copy the values into their padded place, scaled or cut to the bound."""
     shrink = _power_of_two_below(peak)
     length = _length(values_P, shrink=shrink) if block.norm == "l2" else 0.0
@@ -337,7 +344,7 @@ def _round_and_pack(
             part_W |= by_field[:, field] << np.uint64(field * encoding.field_bits)
 
 
-def _unpack(words_W: WordVec, block: Block, encoding: Encoding, *, sites: int) -> npt.NDArray[np.float64]:
+def unpack(words_W: WordVec, block: Block, encoding: Encoding, *, sites: int) -> npt.NDArray[np.float64]:
     """Read the fields, check their range and take off the offset of `sites` vectors."""
     fields, bits = encoding.fields_per_word, encoding.field_bits
     sum_D = np.empty(block.coordinates, np.float64)

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partsong.common.build import sha256_of
+from partsong.common.errors import Refused
 from partsong.common.identity.charter import Charter
-from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.plan import LOSS, UPDATE, Plan, SumNoise, rotation_seed, step_rate
+from partsong.common.secure_sum import noised
 from partsong.common.secure_sum.fixed_point import WordVec, decode_sum
 from partsong.common.secure_sum.result import OpenedSum
 
@@ -44,6 +46,8 @@ def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int, shares: S
         SumOutOfRange: the words are no sum of that many encoded vectors.
     """
     seed = rotation_seed(plan.sha256, number=number)
+    if plan.on_sum is not None:
+        return _read_gradient(total_W, plan, plan.on_sum, number=number, sites=sites)
     sums = decode_sum(total_W, plan.encoding_of(number), sites=sites, rotation_seed=seed)
     weight = sites if shares is None else math.fsum(shares)
     mean_P = sums[UPDATE]
@@ -51,12 +55,31 @@ def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int, shares: S
     return Opened(mean_P=mean_P, loss=float(sums[LOSS][0]) / sites, sites=sites)
 
 
+def _read_gradient(total_W: WordVec, plan: Plan, noise: SumNoise, *, number: int, sites: int) -> Opened:
+    """Turn a noisy sum of clipped gradients into the step that the mean over the expected batch asks for.
+
+    The batch is a public number: how many units were drawn, and how many there are, nobody knows.
+    """
+    seed = rotation_seed(plan.sha256, number=number)
+    sums = noised.decode_sum(total_W, plan.noised(number), sites=sites, rotation_seed=seed)
+    mean_P = sums[UPDATE]
+    mean_P *= -step_rate(plan, number=number) / noise.expected_batch
+    return Opened(mean_P=mean_P, loss=float(sums[LOSS][0]) / noise.expected_batch, sites=sites)
+
+
 def read_opened(result: OpenedSum, plan: Plan, charter: Charter, *, number: int) -> Opened:
     """Decode an opened sum of a consortium, with the weights of its charter.
 
     Raises:
         SumOutOfRange: the words are no sum of encoded vectors.
+        Refused: `noise_floor`, a sum of fewer sites than the plan's noise needs; nothing was decoded.
     """
+    if len(result.sites) < plan.minimum_sum:
+        raise Refused(
+            "noise_floor",
+            reason=f"a sum over {len(result.sites)} sites, whose noise needs {plan.minimum_sum}",
+            remedy="throw it away; no site that keeps to the plan has confirmed it",
+        )
     shares = tuple(map(charter.share, result.sites))
     return read_sum(result.words, plan, number=number, sites=len(result.sites), shares=shares)
 

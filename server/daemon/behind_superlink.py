@@ -98,7 +98,7 @@ def carry_job_out(
         daemon.take_up()
         waiting = next((run for run in all_runs(home.runs) if run.told().state == "waiting"), None)
         run = waiting or daemon.submit(job)
-        daemon.step()
+        daemon.step("canaries" if run.is_canary else "runs")
     told = find_run(home.runs, run.name).told()
     if told.state != "finished":
         raise RunFailed(f"run {run.name}: {told.state}, {told.reason}")

@@ -9,18 +9,19 @@ from typing import Protocol
 
 from partsong.common import events
 from partsong.common.control.feed import Feed
-from partsong.common.deployment import JobConfig
-from partsong.common.errors import DataError, PartsongError
+from partsong.common.errors import DataError, PartsongError, RoundAborted
 from partsong.common.facts import word
+from partsong.common.files import read_lines
 from partsong.common.identity.charter import SignedCharter
 from partsong.common.identity.charter import read as read_charter
 from partsong.common.identity.keys import Signer
 from partsong.server.adapter_file import read_adapter
 from partsong.server.coordinator import RunNotStarted
+from partsong.server.daemon.canary_job import CanaryJob, require_right
 from partsong.server.daemon.delivery import deliver
-from partsong.server.daemon.deployed_run import DeployedRun
+from partsong.server.daemon.deployed_run import DeployedRun, read_asked
 from partsong.server.daemon.gathering import SitesMissing, Wanted, gather, wanted_by
-from partsong.server.daemon.job import BaseFacts, read_job
+from partsong.server.daemon.job import BaseFacts
 from partsong.server.daemon.progress import tell_progress
 from partsong.server.event_log import RunLog
 from partsong.server.exchange import Exchange
@@ -79,17 +80,22 @@ class Means:
 class _Asked:
     """What a job asks for; the adapter's start lies in the run's directory."""
 
-    config: JobConfig
-    base: BaseFacts
+    base: BaseFacts | None
+    """None: a canary has no model."""
+    expected_sites: tuple[str, ...]
+    start_timeout_s: float
+    report_timeout_s: float
+    check_window: int
 
 
 def carry_out(run: DeployedRun, means: Means) -> Result:
-    """Carry a run out to its published adapter, new or from where it is.
+    """Carry a run out to its published adapter, new or from where it is; a canary to its sum, which has to be right.
 
     Raises:
         RunStopped: it was told to; it can be resumed.
         SitesMissing: the deadline passed before enough sites were there.
         TryAgain: the disk is full; it can be resumed.
+        CanaryWrong: a canary's sum is not what it had to be.
         PartsongError: it cannot go on.
     """
     job, signed = _asked_for(run), _charter_of(run, means)
@@ -109,18 +115,34 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
     engine = Run(terms, run, listen=listen, stopping=lambda: means.stopping(run.name))
     engine.begin()
     wanted = wanted_by(terms.plan, signed.charter, expected=terms.expected)
-    result, exchange = _played(run, engine, wanted, refused, means, timeout_s=job.config.start_timeout_s)
+    try:
+        result, exchange = _played(run, engine, wanted, refused, means, timeout_s=job.start_timeout_s)
+    except RoundAborted as err:
+        raise RoundAborted(_why_no_sum(run) or str(err)) from err
+    if job.base is None:
+        require_right(result)
+    else:
+        _publish(run, job.base, result, means)
+        hand_over(exchange, [run], means.feed, timeout_s=terms.report_timeout_s)
+    return result
+
+
+def _why_no_sum(run: DeployedRun) -> str:
+    """Say why the last round of a run had no sum."""
+    lines = read_lines(run.metrics)
+    return f"run {run.name}: no round ended with a sum; the last: {lines[-1]['reason']}" if lines else ""
+
+
+def _publish(run: DeployedRun, base: BaseFacts, result: Result, means: Means) -> None:
     publish_run(
         run,
         result,
-        base_name=job.base.name,
-        peft=job.base.peft,
+        base_name=base.name,
+        peft=base.peft,
         config_sha256=run.about().config_sha256,
         marks=run.about().marks,
         signer=means.signer,
     )
-    hand_over(exchange, [run], means.feed, timeout_s=terms.report_timeout_s)
-    return result
 
 
 def hand_over(exchange: Exchange, runs: list[DeployedRun], feed: Feed, *, timeout_s: float) -> None:
@@ -216,8 +238,14 @@ def _asked_for(run: DeployedRun) -> _Asked:
     Raises:
         DataError: it cannot be read.
     """
-    job = read_job(run.job)
-    return _Asked(config=job.config, base=job.base)
+    job = read_asked(run.job)
+    return _Asked(
+        base=None if isinstance(job, CanaryJob) else job.base,
+        expected_sites=job.expected_sites,
+        start_timeout_s=job.start_timeout_s,
+        report_timeout_s=job.report_timeout_s,
+        check_window=job.check_window,
+    )
 
 
 def _terms(run: DeployedRun, job: _Asked, trust: Trust) -> Terms:
@@ -226,9 +254,9 @@ def _terms(run: DeployedRun, job: _Asked, trust: Trust) -> Terms:
         plan=plan,
         adapter=lambda: read_adapter(run.start, plan.layout),
         trust=trust,
-        report_timeout_s=job.config.cohort.report_timeout_s,
-        check_window=job.config.secure_sum.check_window,
-        expected=job.config.expected_sites,
+        report_timeout_s=job.report_timeout_s,
+        check_window=job.check_window,
+        expected=job.expected_sites,
     )
 
 

@@ -1,5 +1,7 @@
 """The coordinator's daemon: takes jobs, carries them out one after the other, and goes on after a crash.
 
+Canaries have a lane of their own: the way is tried while a run waits for its sites, or for days of training.
+
 Covers: what it was asked for and how far it came lies on disk before it is acted on, so after `kill -9` in any phase
 the next start goes on: the plan is the same, checkpoints and sums decide where. A run that stopped, failed or finished
 is left alone until somebody resumes it by name.
@@ -15,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal, get_args
 
 from partsong.common.control.feed import Feed
 from partsong.common.errors import ConfigError, InputError, PartsongError, TryAgain
@@ -27,6 +30,8 @@ from partsong.server.daemon.explain import incomplete
 from partsong.server.membership.home import CoordinatorHome
 from partsong.server.run import RunStopped
 
+Lane = Literal["runs", "canaries"]
+"""Where a run waits for those that were asked for before it."""
 _IDLE_S = 1.0
 _STORE_S = 600.0
 """How long a site that connects again may take to fetch and store an adapter."""
@@ -64,27 +69,31 @@ class CoordinatorDaemon:
             stopping=self._is_to_stop,
             pause=self._pause,
         )
-        self._lock, self._wake = threading.Lock(), threading.Event()
+        self._lock = threading.Lock()
+        self._wakes: dict[Lane, threading.Event] = {lane: threading.Event() for lane in get_args(Lane)}
         self._ending = threading.Event()
         self._to_stop: set[str] = set()
         self._held: set[str] = set()
         """Runs whose end could not be written down: not taken up again before a restart."""
-        self._current = ""
+        self._current: dict[Lane, str] = {}
         self._served: set[str] = set()
         """Sites that were offered the published adapters since they connected."""
-        self._thread = threading.Thread(target=self._work, name="runs", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._work, args=(lane,), name=lane, daemon=True) for lane in get_args(Lane)
+        ]
 
     def start(self) -> None:
-        """Take up what is there, and wait for jobs in a thread.
+        """Take up what is there, and wait for jobs in a thread for each lane.
 
         Raises:
             DataError: a run's files are damaged; nothing was begun.
         """
         self.take_up()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def take_up(self) -> None:
-        """Let the run that was under way when the daemon ended wait for its turn again; it is the first.
+        """Let what was under way when the daemon ended wait for its turn again; it is the first.
 
         Raises:
             DataError: a run's files are damaged; nothing was begun.
@@ -96,15 +105,17 @@ class CoordinatorDaemon:
     def close(self, *, timeout_s: float = 3.0) -> None:
         """End. A run that is under way goes on at the next start; everything that it needs is on the disk already."""
         self._ending.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
+        self._ring()
+        end_s = time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, end_s - time.monotonic()))
         self.feed.close()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that carries runs out is there."""
-        return self._thread.is_alive()
+        """Whether the threads that carry runs out are there."""
+        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def ending(self) -> bool:
@@ -113,8 +124,8 @@ class CoordinatorDaemon:
 
     @property
     def current(self) -> str:
-        """Name of the run that is carried out; empty for none."""
-        return self._current
+        """Name of the run that is carried out; empty for none, and for a canary."""
+        return self._current.get("runs", "")
 
     def submit(self, job: Path) -> DeployedRun:
         """Make the job in a folder a run; it waits its turn.
@@ -125,7 +136,7 @@ class CoordinatorDaemon:
         with self._lock:
             run = submit(self._home.runs, job, self._newest(), now=dt.datetime.now(dt.UTC))
         self._told(run, "waiting")
-        self._wake.set()
+        self._ring()
         return run
 
     def stop(self, name: str) -> DeployedRun:
@@ -137,11 +148,11 @@ class CoordinatorDaemon:
         run = find_run(self._home.runs, name)
         with self._lock:
             _require(run, *OPEN_STATES)
-            if name == self._current:
+            if name in self._current.values():
                 self._to_stop.add(name)
             else:
                 run.tell("stopped", reason="stopped while it waited for its turn")
-        self._wake.set()
+        self._ring()
         return run
 
     def resume(self, name: str) -> DeployedRun:
@@ -156,44 +167,51 @@ class CoordinatorDaemon:
             self._held.discard(name)
             run.tell("waiting")
         self._told(run, "waiting")
-        self._wake.set()
+        self._ring()
         return run
 
-    def _work(self) -> None:
+    def _ring(self) -> None:
+        """Have both lanes look again."""
+        for wake in self._wakes.values():
+            wake.set()
+
+    def _work(self, lane: Lane) -> None:
         """Carry out one run after the other; between them, offer what is published."""
+        wake = self._wakes[lane]
         while not self._ending.is_set():
             try:
-                if self.step():
+                if self.step(lane):
                     continue
             except PartsongError as err:  # a damaged file; `status` says which
                 self.feed.tell("runs_not_readable", error=type(err).__name__)
-            self._wake.wait(_IDLE_S)
-            self._wake.clear()
+            wake.wait(_IDLE_S)
+            wake.clear()
 
-    def step(self) -> bool:
-        """Carry out the run that waits longest; where none waits, offer what is published.
+    def step(self, lane: Lane = "runs") -> bool:
+        """Carry out the run that waits longest in a lane; where none waits among the runs, offer what is published.
 
         Returns:
             whether there was a run.
         Raises:
             DataError: a run's files are damaged.
         """
-        run = self._next()
-        if run is None:
+        run = self._next(lane)
+        if run is not None:
+            self._carry(run, lane)
+        elif lane == "runs":
             self._offer()
-        else:
-            self._carry(run)
         return run is not None
 
-    def _next(self) -> DeployedRun | None:
+    def _next(self, lane: Lane) -> DeployedRun | None:
         """Take the run that waits longest."""
         with self._lock:
-            waiting = (r for r in all_runs(self._home.runs) if r.name not in self._held and r.told().state == "waiting")
+            own = (run for run in all_runs(self._home.runs) if run.is_canary == (lane == "canaries"))
+            waiting = (run for run in own if run.name not in self._held and run.told().state == "waiting")
             run = next(waiting, None)
-            self._current = "" if run is None else run.name
+            self._current[lane] = "" if run is None else run.name
         return run
 
-    def _carry(self, run: DeployedRun) -> None:
+    def _carry(self, run: DeployedRun, lane: Lane) -> None:
         """Carry a run out and write down how it ended."""
         state: State = "failed"
         try:
@@ -209,7 +227,7 @@ class CoordinatorDaemon:
             reason = f"an error that nobody foresaw ({type(err).__name__}); please report it"
         with self._lock:
             self._to_stop.discard(run.name)
-            self._current = ""
+            self._current[lane] = ""
             if not self._ending.is_set():
                 self._end(run, state, reason)
 
@@ -227,11 +245,12 @@ class CoordinatorDaemon:
             RunStopped: the run was told to stop meanwhile.
         """
         end_s = time.monotonic() + seconds
+        wake = self._wakes["canaries" if name == self._current.get("canaries") else "runs"]
         while (left_s := end_s - time.monotonic()) > 0:
             if self._is_to_stop(name):
                 raise RunStopped(f"run {name}: stopped while it waited for its sites")
-            self._wake.wait(min(left_s, _IDLE_S))
-            self._wake.clear()
+            wake.wait(min(left_s, _IDLE_S))
+            wake.clear()
         return False
 
     def _is_to_stop(self, name: str) -> bool:
@@ -243,7 +262,7 @@ class CoordinatorDaemon:
         new, self._served = there - self._served, there
         if not new:
             return
-        finished = [run for run in all_runs(self._home.runs) if run.told().state == "finished"]
+        finished = [run for run in all_runs(self._home.runs) if not run.is_canary and run.told().state == "finished"]
         if finished:
             hand_over(exchange_for(finished[-1], self._means), finished, self.feed, timeout_s=_STORE_S)
 

@@ -27,7 +27,8 @@ from partsong.common.errors import ConfigError, DataError, InputError
 from partsong.common.files import make_folder, sync_folder, write_bytes, write_json
 from partsong.common.identity.charter import SignedCharter
 from partsong.server.adapter_file import keep_start
-from partsong.server.daemon.job import Job, plan_of, read_job, write_job
+from partsong.server.daemon.canary_job import CanaryJob, is_canary, read_canary
+from partsong.server.daemon.job import Job, read_job
 from partsong.server.marks import marks_of
 from partsong.server.run_files import RunFiles
 
@@ -79,6 +80,11 @@ class DeployedRun(RunFiles):
         """Name of the folder, which the plan has too."""
         return self.path.name
 
+    @property
+    def is_canary(self) -> bool:
+        """Whether it only tries the way; it has no adapter then."""
+        return is_canary(self.job)
+
     def about(self) -> About:
         """Read `run.json`.
 
@@ -100,6 +106,15 @@ class DeployedRun(RunFiles):
         write_json(self._state, {"state": state, "reason": reason})
 
 
+def read_asked(folder: Path) -> Job | CanaryJob:
+    """Read what was asked for.
+
+    Raises:
+        DataError: as `read_job`.
+    """
+    return read_canary(folder) if is_canary(folder) else read_job(folder)
+
+
 def submit(runs: Path, job_folder: Path, signed: SignedCharter, *, now: dt.datetime) -> DeployedRun:
     """Make a job a run that waits.
 
@@ -112,7 +127,7 @@ def submit(runs: Path, job_folder: Path, signed: SignedCharter, *, now: dt.datet
         InputError: the job cannot be read, or there is no run of it under this charter; there is no new run.
         TryAgain: the disk is full; there is no new run.
     """
-    job = read_job(job_folder)
+    job = read_asked(job_folder)
     make_folder(runs)
     path = _free_path(runs, job, now)
     part = runs / f".{path.name}.part"
@@ -145,27 +160,27 @@ def find_run(runs: Path, name: str) -> DeployedRun:
     return run
 
 
-def _fill(run: DeployedRun, job: Job, signed: SignedCharter, *, name: str, now: dt.datetime) -> None:
-    plan = plan_of(job, signed.charter, run=name)
-    write_job(run.job, job)
+def _fill(run: DeployedRun, job: Job | CanaryJob, signed: SignedCharter, *, name: str, now: dt.datetime) -> None:
+    plan = job.plan_under(signed.charter, run=name)
+    job.write(run.job)
     run.keep_plan(plan)
     write_bytes(run.charter, signed.to_bytes())
     keep_start(run.start, plan.layout, trained_P=job.start_P, frozen_F=job.frozen_F)
     versions = {"partsong": partsong.__version__, "python": platform.python_version()}
     about = {
         "name": name,
-        "study": job.config.study,
+        "study": job.study,
         "asked_ms": int(now.timestamp() * 1000),
         "config_sha256": sha256_of(job.config),
-        "marks": list(marks_of(plan)),
+        "marks": [] if isinstance(job, CanaryJob) else list(marks_of(plan)),
         "versions": versions | {package: version(package) for package in _PACKAGES},
     }
     write_json(run.path / "run.json", about)
     run.tell("waiting")
 
 
-def _free_path(runs: Path, job: Job, now: dt.datetime) -> Path:
-    study = re.sub(r"[^\w-]+", "-", job.config.study, flags=re.ASCII).strip("-_")[:64] or "study"
+def _free_path(runs: Path, job: Job | CanaryJob, now: dt.datetime) -> Path:
+    study = re.sub(r"[^\w-]+", "-", job.study, flags=re.ASCII).strip("-_")[:64] or "study"
     stem = f"{study}-{now.astimezone(dt.UTC):%Y%m%d-%H%M%S}"
     for number in range(1, _MOST_IN_A_SECOND):
         path = runs / (stem if number == 1 else f"{stem}-{number}")

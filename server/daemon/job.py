@@ -57,6 +57,39 @@ class Job:
     """Trained part before the first round."""
     frozen_F: FloatVec
 
+    @property
+    def study(self) -> str:
+        """Name of its study."""
+        return self.config.study
+
+    @property
+    def expected_sites(self) -> tuple[str, ...]:
+        """Sites that it does not begin without."""
+        return self.config.expected_sites
+
+    @property
+    def start_timeout_s(self) -> float:
+        """How long it waits for them."""
+        return self.config.start_timeout_s
+
+    @property
+    def report_timeout_s(self) -> float:
+        """How long each phase waits."""
+        return self.config.cohort.report_timeout_s
+
+    @property
+    def check_window(self) -> int:
+        """Newest rounds whose masked vectors are kept."""
+        return self.config.secure_sum.check_window
+
+    def write(self, folder: Path) -> None:
+        """See `write_job`."""
+        write_job(folder, self)
+
+    def plan_under(self, charter: Charter, *, run: str) -> Plan:
+        """See `plan_of`."""
+        return plan_of(self, charter, run=run)
+
 
 def write_job(folder: Path, job: Job) -> None:
     """Write a job into a new folder.
@@ -126,6 +159,7 @@ def plan_of(job: Job, charter: Charter, *, run: str) -> Plan:
             labels=config.labels,
             frozen_F=job.frozen_F,
             start_P=job.start_P,
+            floors=charter.floors,
         )
     except ValueError as err:
         raise ConfigError("job", found="settings of which no plan can be made", expected=str(err)) from err

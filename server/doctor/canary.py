@@ -1,16 +1,18 @@
-"""Has the running coordinator carry out a canary job, over its control socket."""
+"""The coordinator's canaries: has the running daemon carry one out, or finds how the newest one ended."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from partsong.common.control.surfaces import CoordinatorStatus, RunStatus
-from partsong.common.doctor.canary import CanaryResult
+from partsong.common.doctor.canary import CanaryResult, LastCanary
+from partsong.server.daemon.deployed_run import all_runs
 
 _ENDED = ("finished", "failed", "stopped")
 _PAUSE_S = 0.5
+_STATES: Mapping[str, Literal["right", "wrong"]] = {"finished": "right", "failed": "wrong", "stopped": "wrong"}
 
 
 class Jobs(Protocol):
@@ -48,4 +50,25 @@ def ask_canary(control: Jobs, job: Path, *, clock: Callable[[], float], pause: C
         answered=answered,
         missing=tuple(site for site in members if site not in answered),
         seconds=clock() - start,
+    )
+
+
+def last_canary(runs: Path) -> LastCanary | None:
+    """Find how the newest canary of a coordinator ended.
+
+    Args:
+        runs: folder of all runs.
+    Raises:
+        DataError: a run's files are damaged.
+    """
+    canaries = [run for run in all_runs(runs) if run.is_canary]
+    if not canaries:
+        return None
+    newest = canaries[-1]
+    told = newest.told()
+    return LastCanary(
+        run=newest.name,
+        state=_STATES.get(told.state, "open"),
+        at_ms=newest.about().asked_ms,
+        reason=told.reason,
     )

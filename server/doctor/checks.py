@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import resource
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,14 +17,15 @@ from cryptography import x509
 from partsong import __version__
 from partsong.common.control.client import CoordinatorClient
 from partsong.common.control.surfaces import CoordinatorStatus
-from partsong.common.deployment import CoordinatorConfig
+from partsong.common.deployment import CanaryConfig, CoordinatorConfig
 from partsong.common.doctor import machine, network, tls, trust
-from partsong.common.doctor.canary import CANARY_LIMIT_S, AskCanary, CanaryResult, check_canary
+from partsong.common.doctor.canary import CANARY_LIMIT_S, CanaryResult, check_canary, check_last
 from partsong.common.doctor.finding import Check, Seen, fail, ok
 from partsong.common.doctor.handshake import Credentials, Handshake, meet
 from partsong.common.doctor.route import TIMEOUT_S, Route
 from partsong.common.doctor.running import check_daemon
-from partsong.server.doctor.canary import ask_canary
+from partsong.server.daemon.canary_job import CanaryJob
+from partsong.server.doctor.canary import ask_canary, last_canary
 from partsong.server.membership.home import CoordinatorHome
 
 MESSAGES_KEPT = 3
@@ -42,8 +44,8 @@ class Around:
     """Variables that have to be set so that libraries report and fetch nothing."""
     passphrase: Callable[[], bytes] | None
     """Gives the identity's passphrase; None: nobody is there to ask."""
-    canary_job: Path | None = None
-    """Folder of a canary job to carry out; None: none is."""
+    asks_canary: bool = False
+    """Have a canary carried out now; else the newest one is reported."""
     timeout_s: float = TIMEOUT_S
     """Of one connection."""
 
@@ -55,12 +57,7 @@ def coordinator_checks(home: CoordinatorHome, config: CoordinatorConfig, around:
         *_port(home, config, around),
         *_machine(home, config, around),
         Check(name="daemon", look=lambda: check_daemon(lambda: _status(home), version=__version__)),
-        Check(
-            name="canary run",
-            look=lambda: check_canary(_asking(home, around.canary_job)),
-            needs=("daemon", "charter"),
-            limit_s=CANARY_LIMIT_S,
-        ),
+        _canary(home, around),
     )
 
 
@@ -177,12 +174,27 @@ def _status(home: CoordinatorHome) -> CoordinatorStatus:
         return daemon.status()
 
 
-def _asking(home: CoordinatorHome, job: Path | None) -> AskCanary | None:
-    if job is None:
-        return None
+def _canary(home: CoordinatorHome, around: Around) -> Check:
+    if around.asks_canary:
+        ask = functools.partial(_asked_canary, home)
+        return Check(
+            name="canary run", look=lambda: check_canary(ask), needs=("daemon", "charter"), limit_s=CANARY_LIMIT_S
+        )
+    return Check(
+        name="canary run",
+        look=lambda: check_last(
+            last_canary(home.runs),
+            now_ms=int(time.time() * 1000),
+            have_one="`partsong doctor --canary` here has one carried out",
+            more="`partsong explain` of that run says how each site fared",
+        ),
+    )
 
-    def ask() -> CanaryResult:
+
+def _asked_canary(home: CoordinatorHome) -> CanaryResult:
+    """Have the running daemon carry out a canary of the usual size."""
+    with tempfile.TemporaryDirectory(prefix="partsong-canary-") as scratch:
+        job = Path(scratch) / "job"
+        CanaryJob(config=CanaryConfig()).write(job)
         with CoordinatorClient(home.socket) as daemon:
-            return ask_canary(daemon, job.absolute(), clock=time.monotonic, pause=time.sleep)
-
-    return ask
+            return ask_canary(daemon, job, clock=time.monotonic, pause=time.sleep)

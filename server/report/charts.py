@@ -88,7 +88,7 @@ def _chart(
         return None
     first, last = values[0], values[-1]
     levels = [value for _, value in values] + ([] if limit is None else [limit[0]])
-    steps = _steps(max(*levels, 0.0))
+    steps = round_levels(max(*levels, 0.0))
     top = steps[-1]
 
     def x(number: float) -> float:
@@ -113,7 +113,7 @@ def _chart(
     )
 
 
-def _steps(highest: float) -> list[float]:
+def round_levels(highest: float) -> list[float]:
     """Give round levels from 0 to at least the highest value."""
     if highest < _LOWEST:
         return [0.0, 1.0]

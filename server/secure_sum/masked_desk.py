@@ -49,7 +49,7 @@ def header_of(plan: Plan, query: Query, run: RunFacts, *, round_: int, last: Las
         query=query_hash(plan, number=query.round),
         encoding=encoding_hash(plan, number=query.round),
         words=plan.encoding_of(query.round).words(),
-        minimum_sum=0,
+        minimum_sum=plan.minimum_sum,
         noised=int(plan.survives_differences),
         deadline=deadline,
         previous_round=last.header.round if last else 0,
@@ -122,10 +122,10 @@ class MaskedDesk:
         """Give what the charter's floors and the protocol ask for."""
         floors = self._run.charter.floors
         if phase is Phase.READY:
-            return smallest_roster(floors, plan_minimum=self._plan.minimum_cohort, members=len(self._run.members))
+            return smallest_roster(floors, plan_minimum=self._fewest(), members=len(self._run.members))
         size = len(self._desk.roster)
         if phase is Phase.REPORT:
-            return max(smallest_sum(roster=size, floors=floors), self._plan.minimum_cohort)
+            return max(smallest_sum(roster=size, floors=floors), self._fewest())
         if phase is Phase.CONFIRM:
             return quorum(roster=size, corrupt=floors.corrupt_tolerance)
         return 1  # which shares suffice shows when the seeds are rebuilt
@@ -189,6 +189,10 @@ class MaskedDesk:
         if not pairs:
             return None
         return SharesDisputed(round=self._query.round, disputes=pairs, liars=self._names(self._desk.liars))
+
+    def _fewest(self) -> int:
+        """Fewest summands that the plan asks for."""
+        return max(self._plan.minimum_cohort, self._plan.minimum_sum)
 
     def _blocks(self, sites: Sequence[str]) -> dict[str, bytes]:
         """Give each site the block of the last sum that it wants to see, unless there is none or it is gone."""

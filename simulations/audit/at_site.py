@@ -116,7 +116,7 @@ def _charge(home: SiteHome, site: SiteConfig, policy: Policy, prepared: Prepared
     if plan.dp is None:
         raise AssertionError("a configuration without privacy was refused before")
     encoded = prepared.sites[site.name]
-    events = plan.dp.events(steps=times * plan.steps, size=plan.layout.size(trained=True))
+    events = plan.events(steps=times * plan.steps)
     name = f"audit-{os.urandom(8).hex()}"
     ledger = Ledger(home.ledger, remembered=RememberedHead(home.ledger_head))
     try:

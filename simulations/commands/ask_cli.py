@@ -30,7 +30,7 @@ def register(coordinator: typer.Typer) -> None:
 
 
 def run(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study; left out with --canary.")] = "",
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides, such as rounds=10 privacy.epsilon=4."),
@@ -42,6 +42,10 @@ def run(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write the job here and stop, for a coordinator elsewhere.")
     ] = None,  # one line of help
+    canary: Annotated[
+        bool,
+        typer.Option("--canary", help="Try the way: one masked round of known numbers, without model and records."),
+    ] = False,  # one line of help
     wait: Annotated[bool, typer.Option("--wait", help="Until it ends; exit code 1 unless all went as asked.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
@@ -49,10 +53,16 @@ def run(
     from partsong.common.control.client import CoordinatorClient
     from partsong.server.membership.home import CoordinatorHome
 
-    if job is not None and (overrides or out is not None):
+    if job is not None and (overrides or canary or out is not None):
         raise typer.BadParameter("a job that was made has its settings: give --job alone", param_hint="--job")
+    if not (study or canary):
+        raise typer.BadParameter("name the study, or try the way with --canary", param_hint="STUDY")
     with tempfile.TemporaryDirectory(prefix="partsong-job-") as scratch:
-        made = job or _made(study, overrides or [], folder, out or Path(scratch) / "job")
+        place = out or Path(scratch) / "job"
+        if canary:
+            made = _canary([study, *(overrides or [])] if study else [], place)
+        else:
+            made = job or _made(study, overrides or [], folder, place)
         if out is not None:
             typer.echo(str(out))
             return
@@ -77,6 +87,15 @@ def _made(study: str, overrides: list[str], folder: Path, out: Path) -> Path:
         config, charter=charter_of(folder), say=lambda text: console.print(text, highlight=False, markup=False)
     )
     write_job(out, said)
+    return out
+
+
+def _canary(overrides: list[str], out: Path) -> Path:
+    """Write a canary; where STUDY would stand is the first of its settings."""
+    from partsong.server.daemon.canary_job import CanaryJob
+    from partsong.simulations.configure import compose_canary
+
+    CanaryJob(config=compose_canary(overrides)).write(out)
     return out
 
 

@@ -31,8 +31,8 @@ def doctor(
         Path | None, typer.Option(metavar="FILE", help="Passphrase of the identity; asked for on a terminal.")
     ] = None,
     canary: Annotated[
-        Path | None, typer.Option(metavar="JOB", help="At a coordinator: have this canary job carried out, too.")
-    ] = None,
+        bool, typer.Option("--canary", help="At a coordinator: have a canary carried out over the daemons, too.")
+    ] = False,  # one line of help
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON object.")] = False,
 ) -> None:
     """Check this machine, its way to the coordinator and the files in DIR; exit code 1 where anything failed."""
@@ -40,7 +40,7 @@ def doctor(
     from partsong.simulations.commands import doctor_table
 
     passphrase = _passphrase(passphrase_file)
-    findings = run(checks_of(folder, passphrase=passphrase, environment=os.environ, canary_job=canary))
+    findings = run(checks_of(folder, passphrase=passphrase, environment=os.environ, asks_canary=canary))
     console = Console()
     if as_json:
         done = list(findings)
@@ -56,7 +56,7 @@ def checks_of(
     *,
     passphrase: Callable[[], bytes] | None,
     environment: Mapping[str, str],
-    canary_job: Path | None = None,
+    asks_canary: bool = False,
 ) -> tuple[Check, ...]:
     """List the checks of the side that a directory belongs to.
 
@@ -72,8 +72,8 @@ def checks_of(
             remedy="name it with --dir",
         )
     if found == [COORDINATOR_FILE]:
-        return _coordinator_checks(folder, passphrase, environment, canary_job)
-    if canary_job is not None:
+        return _coordinator_checks(folder, passphrase, environment, asks_canary=asks_canary)
+    if asks_canary:
         raise InputError("--canary", found="a site's directory", expected="a coordinator's: it asks for runs")
     return _site_checks(folder, passphrase, environment)
 
@@ -95,14 +95,15 @@ def _coordinator_checks(
     folder: Path,
     passphrase: Callable[[], bytes] | None,
     environment: Mapping[str, str],
-    canary_job: Path | None,
+    *,
+    asks_canary: bool,
 ) -> tuple[Check, ...]:
     from partsong.server.doctor.checks import Around, coordinator_checks
     from partsong.server.membership.home import CoordinatorHome
     from partsong.server.membership.opened import read_config
 
     home = CoordinatorHome(folder)
-    around = Around(environment=environment, switches=_switches(), passphrase=passphrase, canary_job=canary_job)
+    around = Around(environment=environment, switches=_switches(), passphrase=passphrase, asks_canary=asks_canary)
     return coordinator_checks(home, read_config(home), around)
 
 

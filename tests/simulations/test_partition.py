@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partsong.common.config import PartitionConfig
 from partsong.common.errors import ConfigError, DataError
+from partsong.common.simulated import PartitionConfig
 from partsong.simulations.partition import Indices, manifest, partition
 
 LABELS = [f"c{i % 5}" for i in range(1000)]

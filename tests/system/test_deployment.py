@@ -17,6 +17,8 @@ from rehearsed import PAGE, loopback_deploy
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
+from partsong.client.doctor.canary import last_canary
+from partsong.client.home.layout import SiteHome
 from partsong.client.home.site_files import open_ledger
 from partsong.common.errors import Refused
 
@@ -176,6 +178,31 @@ def test_torch_is_loaded_for_training_and_at_sites_alone(played: Played) -> None
     """Neither by a daemon that waits for a plan, nor ever by the coordinator's."""
     assert played.torch_before == dict.fromkeys(("hub", *FIVE), False)
     assert {name: has_torch(played.pid(name)) for name in ("hub", *FIVE)} == {"hub": False} | dict.fromkeys(FIVE, True)
+
+
+def test_doctor_has_a_canary_carried_out_by_the_running_daemons(played: Played, call: Callable[..., Any]) -> None:
+    """Five processes over TLS: the sum is right; both sides report it; no ledger has paid for it."""
+    hub = played.home("hub")
+
+    ran = call("coordinator", "run", "--canary", "numbers=5000", "--wait", "--json", "--dir", str(hub))
+    asked = call("doctor", "--canary", "--json", "--dir", str(hub))
+    told = call("doctor", "--json", "--dir", str(hub))
+
+    done = json.loads(ran.out)
+    assert (ran.code, done["state"], done["study"]) == (0, "finished", "canary")
+    assert done["contributions"] == [f"round 1: {', '.join(sorted(FIVE))} contributed"]
+    found, newest = (
+        next(finding for finding in json.loads(out)["findings"] if finding["name"] == "canary run")
+        for out in (asked.out, told.out)
+    )
+    assert (found["state"], newest["state"]) == ("ok", "ok")
+    assert found["found"].startswith("5 sites in ")
+    assert newest["found"].endswith("the sum was right")
+    last = last_canary(SiteHome(played.home("north")).plans)
+    assert last is not None
+    assert (last.run, last.state) == (newest["found"].removeprefix("run ").partition(",")[0], "right")
+    with contextlib.closing(open_ledger(played.home("north"))) as ledger:
+        assert [entry.kind for entry in ledger.entries()].count("committed") == 2
 
 
 def test_a_page_that_leaves_a_step_out_is_found_wrong(tmp_path: Path) -> None:

@@ -377,7 +377,7 @@ def test_a_thread_carries_runs_out_and_ends_when_it_is_told_to(office: Make) -> 
         assert next(e.facts["state"] for e in events if e.facts.get("state") in ends) == "finished"
     daemon.close()
 
-    assert not daemon._thread.is_alive()
+    assert not daemon.alive
     assert run.told().state == "finished"
 
 

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from partsong.common.control.client import NoDaemon
 from partsong.common.control.surfaces import Charter, Check, CoordinatorStatus, RunState, RunStatus, SiteInRun, Standing
-from partsong.common.doctor.canary import CanaryResult, check_canary
+from partsong.common.doctor.canary import CanaryResult, LastCanary, check_canary, check_last
 from partsong.common.doctor.running import check_daemon
 from partsong.server.doctor.canary import ask_canary
 
@@ -74,12 +75,30 @@ def test_a_run_that_failed_is_a_failure_with_its_reason() -> None:
     assert "partsong explain runs/canary-1" in seen.remedy
 
 
-def test_all_sites_in_the_sum_is_fine_and_nobody_to_ask_a_skip() -> None:
-    """The two other ends."""
+def test_all_sites_in_the_sum_is_fine() -> None:
+    """The other end."""
     whole = CanaryResult(run="r", finished=True, reason="", answered=("a", "b"), missing=(), seconds=1.5)
 
     assert check_canary(lambda: whole).found == "2 sites in 1.5 s: a, b"
-    assert check_canary(None).state == "skipped"
+
+
+HINTS: dict[str, Any] = {"have_one": "ask for one", "more": "look there"}
+
+
+def test_the_newest_canary_is_reported_where_none_is_carried_out() -> None:
+    """None yet, right, wrong with its reason, and one without an end: each with what to do."""
+    right = LastCanary(run="c-1", state="right", at_ms=0)
+
+    none = check_last(None, now_ms=0, **HINTS)
+    fine = check_last(right, now_ms=3 * 3_600_000, **HINTS)
+    wrong = check_last(replace(right, state="wrong", reason="sites missing: b"), now_ms=119_000, **HINTS)
+    open_ = check_last(replace(right, state="open"), now_ms=3 * 86_400_000, **HINTS)
+
+    assert (none.state, none.found) == ("skipped", "none was carried out yet: ask for one")
+    assert (fine.state, fine.found) == ("ok", "run c-1, 3 hours ago: the sum was right")
+    assert (wrong.state, wrong.found) == ("fail", "run c-1, 1 minutes ago: sites missing: b")
+    assert (open_.state, open_.found) == ("warn", "run c-1, 3 days ago: it has not ended here")
+    assert all("look there" in seen.remedy for seen in (wrong, open_))
 
 
 def silent() -> CoordinatorStatus:

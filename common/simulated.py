@@ -1,0 +1,57 @@
+"""Settings that only a simulation has: how its data are divided, and where its sites are played."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+_MOST_WORKERS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PartitionConfig:
+    """How one dataset becomes several sites, in a simulation."""
+
+    kind: Literal["natural", "iid", "dirichlet", "quantity", "column"] = "natural"
+    """natural: as the data comes (one file or one built-in site each). dirichlet: skewed labels. quantity: skewed
+    sizes."""
+    alpha: float = 0.5
+    """dirichlet, quantity: small is skewed."""
+    column: str | None = None
+    """column: one site per value of this field."""
+    seed: int = 0
+    """Public seed of the split."""
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 0:
+            raise ValueError(f"alpha above 0, not {self.alpha}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineConfig:
+    """Where the sites of a simulation are played. No setting changes a result: seeded runs end with the same bytes."""
+
+    name: Literal["local", "ray"] = "local"
+    """local: this machine. ray: actors of a Ray cluster (docs/simulation.md), with partsong[ray]."""
+    workers: int = 0
+    """Processes that play the sites, each with a base model of its own and `model.threads` CPU threads, 1 where that is
+    left out. 0: this process plays them all."""
+    address: str | None = None
+    """ray: cluster to join, as `ray.init` takes it; None starts one on this machine for as long as the run takes."""
+    cpus: float = 1.0
+    """ray: CPUs that a worker asks the cluster for."""
+    gpus: float = 0.0
+    """ray: GPUs of a worker; a fraction lets several share one."""
+    verify_once: bool = False
+    """Verify an identical signature once in a process, not once at every site that it plays. For simulations of many
+    sites; every output of the run says so."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= _MOST_WORKERS:
+            raise ValueError(f"workers between 0 and {_MOST_WORKERS}, not {self.workers}")
+        if self.name == "ray" and self.workers == 0:
+            raise ValueError("workers of at least 1 with name=ray")
+        if self.name == "local" and (self.address is not None or self.gpus or self.cpus != 1.0):
+            raise ValueError("address, cpus and gpus only with name=ray")
+        if self.cpus < 0 or self.gpus < 0:
+            raise ValueError("cpus and gpus of 0 or more")

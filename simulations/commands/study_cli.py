@@ -1,0 +1,38 @@
+"""`partsong study` on the command line; what it does is in `partsong.simulations.studies.command`."""
+
+# ruff: noqa: FBT002, PLC0415  # switches are how typer spells options; a command imports what it needs
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from partsong.simulations.studies.settings import compose_study
+
+Name = Literal["banking77", "medquad", "privacy", "bytes"]
+
+
+def study(
+    name: Annotated[Name, typer.Argument(help="What to compare; docs/studies.md says what each one asks.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="data_dir=FOLDER, grid=full|cpu|smoke, hours=..., only=[...], ..."
+        ),
+    ] = None,  # one line of help
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Compare methods on public data and write a dated page; the same command goes on after a stop."""
+    # Before torch is imported, so that a typing error is answered at once.
+    config = compose_study(overrides or [])
+    from partsong.simulations.studies import command
+
+    facts = command.study(name, config, console=Console(stderr=True))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    typer.echo(f"{facts['cells'] - facts['empty']} of {facts['cells']} cells done, {facts['failed']} failed")
+    typer.echo(facts["page"])

@@ -1,0 +1,1 @@
+"""What carries a simulated run: one process, worker processes, or a Ray cluster."""

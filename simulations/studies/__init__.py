@@ -1,0 +1,1 @@
+"""Published comparisons: does joining pay, with which method, and at what price of privacy."""

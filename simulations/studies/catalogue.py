@@ -1,0 +1,183 @@
+"""The studies, and the grids in which they are run.
+
+full is for a GPU. cpu takes at most three hours on two idle cores. smoke takes seconds and has made-up records: it
+shows that the program works and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from partsong.common.errors import ConfigError
+from partsong.simulations.studies import banking77, made_up, medquad
+from partsong.simulations.studies.corpus import Corpus
+from partsong.simulations.studies.declare import Axes, Budget, Grid, Method, Split, Study
+from partsong.simulations.studies.sources import Source
+
+_RATES = (3e-3, 1e-2, 3e-2)
+"""Half a decade apart. The head starts at random and has few steps: after two rounds of FFA on MedQuAD the training
+loss is 2.19 at 3e-3 and 1.71 at 1e-2."""
+FEDIT = Method(name="fedit", adapter={"method": "fedit", "a_init": "kaiming"}, rates=_RATES)
+FFA = Method(name="ffa", adapter={"method": "ffa", "a_init": "orthonormal"}, rates=_RATES)
+FFA_KAIMING = Method(name="ffa-kaiming", adapter={"method": "ffa", "a_init": "kaiming"}, rates=_RATES)
+FFA_SVD = Method(name="ffa-svd", adapter={"method": "ffa", "a_init": "public_svd"}, rates=_RATES)
+FFA_REFRESH = Method(
+    name="ffa-refresh4", adapter={"method": "ffa", "a_init": "orthonormal", "refresh": 4}, rates=_RATES
+)
+ROLORA = Method(name="rolora", adapter={"method": "rolora", "a_init": "orthonormal"}, rates=_RATES)
+FEDROT = Method(name="fedrot", adapter={"method": "fedrot", "a_init": "orthonormal"}, rates=_RATES)
+FEDSB = Method(name="fedsb", adapter={"method": "fedsb", "a_init": "public_svd"}, rates=_RATES)
+
+_SHORT = (FEDIT, FFA, ROLORA, FEDROT)
+_ALL = (FEDIT, FFA, FFA_KAIMING, FFA_SVD, FFA_REFRESH, ROLORA, FEDROT, FEDSB)
+
+BANKING = Split(
+    corpus="banking77",
+    alpha=0.1,
+    sites=10,
+    max_length=32,
+    plain=Budget(rounds=20, steps_per_round=6, sampling_rate=0.0178),
+    private=Budget(rounds=10, steps_per_round=3, sampling_rate=0.0712),
+    test_limit=1540,
+)
+"""About 19,000 visits of its 9,000 training records."""
+MEDQUAD = Split(
+    corpus="medquad",
+    alpha=None,
+    sites=None,
+    max_length=64,
+    plain=Budget(rounds=16, steps_per_round=5, sampling_rate=0.012),
+    private=Budget(rounds=8, steps_per_round=3, sampling_rate=0.04),
+)
+"""About 10,000 visits of its 10,306 training records."""
+MADE_UP = Split(
+    corpus="made-up",
+    alpha=1.0,
+    sites=3,
+    max_length=16,
+    plain=Budget(rounds=2, steps_per_round=1, sampling_rate=0.2),
+    private=Budget(rounds=2, steps_per_round=1, sampling_rate=0.2),
+)
+
+
+def _larger(split: Split, *, alpha: float | None = None, times: int = 3) -> Split:
+    """Visit more records, keep more tokens, and score every test record, as a GPU allows."""
+    return dataclasses.replace(
+        split,
+        alpha=split.alpha if alpha is None else alpha,
+        max_length=2 * split.max_length,
+        plain=dataclasses.replace(split.plain, rounds=times * split.plain.rounds),
+        private=dataclasses.replace(split.private, rounds=times * split.private.rounds),
+        test_limit=None,
+    )
+
+
+def _smoke(*methods: Method) -> Axes:
+    return Axes(splits=(MADE_UP,), methods=methods, ranks=(2,), seeds=(0,), baseline=FEDIT)
+
+
+_BANKING77 = Study(
+    name="banking77",
+    title="BANKING77 at ten sites with skewed intents",
+    question="Which method loses least where sites see different intents?",
+    grids={
+        "full": Axes(
+            splits=tuple(_larger(BANKING, alpha=alpha) for alpha in (0.1, 0.01, 0.5)),
+            methods=_ALL,
+            ranks=(2, 8),
+            seeds=(0, 1, 2),
+            baseline=FEDIT,
+        ),
+        "cpu": Axes(
+            splits=(BANKING, dataclasses.replace(BANKING, alpha=0.01)),
+            methods=_SHORT,
+            ranks=(2,),
+            seeds=(0, 1, 2),
+            baseline=FEDIT,
+        ),
+        "smoke": _smoke(FFA),
+    },
+)
+_MEDQUAD = Study(
+    name="medquad",
+    title="MedQuAD at its six publishers",
+    question="Does joining pay for publishers that differ in labels and in style?",
+    grids={
+        "full": Axes(splits=(_larger(MEDQUAD),), methods=_ALL, ranks=(8, 2), seeds=(0, 1, 2), baseline=FEDIT),
+        "cpu": Axes(splits=(MEDQUAD,), methods=_SHORT, ranks=(8,), seeds=(0, 1, 2), baseline=FEDIT),
+        "smoke": _smoke(ROLORA),
+    },
+)
+_PRIVACY = Study(
+    name="privacy",
+    title="Differential privacy: noise at each site and noise on the sum",
+    question="What does record-level privacy cost at equal visits, and what does placing its noise on the sum save?",
+    grids={
+        "full": Axes(
+            splits=(_larger(BANKING), _larger(MEDQUAD)),
+            methods=(FFA, ROLORA, FEDIT, FEDSB),
+            ranks=(8,),
+            seeds=(0, 1, 2),
+            privacy=tuple((epsilon, place) for epsilon in (8.0, 3.0, 1.0) for place in ("site", "sum")),
+            baseline=FEDIT,
+        ),
+        "cpu": Axes(
+            splits=(BANKING, MEDQUAD),
+            methods=(FFA,),
+            ranks=(8,),
+            seeds=(0, 1, 2),
+            privacy=((8.0, "site"), (8.0, "sum"), (1.0, "site"), (1.0, "sum")),
+            baseline=FEDIT,
+        ),
+        "smoke": dataclasses.replace(_smoke(FFA), privacy=((8.0, "site"),)),
+    },
+)
+_BYTES = Study(
+    name="bytes",
+    title="Bytes to accuracy",
+    question="How few bytes does a site have to send for an accuracy?",
+    scored_often=True,
+    grids={
+        "full": Axes(
+            splits=(_larger(BANKING),),
+            methods=(FFA, ROLORA, FEDSB),
+            ranks=(8, 32),
+            seeds=(0, 1, 2),
+            field_bits=(21, 16, 12),
+        ),
+        "cpu": Axes(
+            splits=(BANKING,), methods=(FFA, ROLORA, FEDSB), ranks=(8,), seeds=(0, 1, 2), field_bits=(21, 16, 12)
+        ),
+        "smoke": dataclasses.replace(_smoke(FEDSB), field_bits=(21, 16)),
+    },
+)
+STUDIES: Mapping[str, Study] = {study.name: study for study in (_BANKING77, _MEDQUAD, _PRIVACY, _BYTES)}
+SOURCES: Mapping[str, tuple[Source, ...]] = {
+    "banking77": banking77.SOURCES,
+    "medquad": medquad.SOURCES,
+    "made-up": (),
+}
+
+
+def read_corpora(study: Study, grid: Grid, data_dir: Path | None) -> dict[str, Corpus]:
+    """Read every corpus of a grid, each file checked.
+
+    Raises:
+        DataError: a file is absent or has other bytes.
+        ConfigError: no folder was named although the grid needs one, or one although it needs none.
+    """
+    names = {split.corpus for split in study.grids[grid].splits}
+    if names == {"made-up"}:
+        if data_dir is not None:
+            raise ConfigError("data_dir", found="a folder with grid=smoke", expected="nothing: its records are made up")
+        return {"made-up": made_up.make()}
+    if data_dir is None:
+        raise ConfigError(
+            "data_dir",
+            found="nothing",
+            expected="the folder that holds " + ", ".join(f"{name}/" for name in sorted(names)),
+        )
+    readers = {"banking77": banking77.read, "medquad": medquad.read}
+    return {name: readers[name](data_dir) for name in sorted(names)}

@@ -1,0 +1,112 @@
+"""From a cell to the configuration of the simulator that plays it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from partsong.common.build import build, sha256_of, to_tree
+from partsong.common.config import ModelConfig, PrivacyConfig, SimulationConfig
+from partsong.simulations.studies.declare import Cell, Study
+
+_TARGETS = ("query", "value")
+_LORA_ALPHA_PER_RANK = 2.0
+_DELTA = 1e-5
+_TAU = 1e-6
+"""Far below a mean of clipped gradients, as Adam's epsilon is."""
+_ON_SUM = {"placement", "expected_batch"}
+
+
+def is_available(cell: Cell) -> bool:
+    """Whether this version can play a cell; noise on the sum needs settings of its own."""
+    return cell.placement != "sum" or {field.name for field in dataclasses.fields(PrivacyConfig)} >= _ON_SUM
+
+
+def configuration(
+    cell: Cell, study: Study, *, model: ModelConfig, rate: float | None, records: int
+) -> SimulationConfig:
+    """Spell out the run of a cell.
+
+    Args:
+        cell: to be played. Pooled and local cells are runs of one site each, which a sum cannot hide.
+        study: that it belongs to.
+        model: base model.
+        rate: learning rate; None where nothing is trained.
+        records: that are trained on, over all sites; public here.
+    """
+    alone = cell.arm != "federated"
+    tree: dict[str, Any] = {
+        "model": to_tree(model),
+        "data": {"max_length": cell.split.max_length},
+        "adapter": _adapter(cell),
+        "privacy": _privacy(cell, records=records),
+        **({} if rate is None else _steps(cell, rate)),
+        "secure_sum": {"mode": _sum_mode(cell, study), "field_bits": cell.field_bits},
+        "cohort": {"minimum": 1} if alone else {},
+        "partition": {"kind": "natural", "seed": cell.seed}
+        if cell.split.alpha is None
+        else {"kind": "dirichlet", "alpha": cell.split.alpha, "seed": cell.seed},
+        "study": study.name,
+        "rounds": _rounds(cell),
+        "evaluate_every": max(1, _rounds(cell) // 4) if study.scored_often else 0,
+        # Under differential privacy the samples and the noise are the operating system's.
+        "seed": cell.seed if cell.epsilon is None else None,
+    }
+    return build(SimulationConfig, tree)
+
+
+def digest_of(cell: Cell, config: SimulationConfig, *, data: Mapping[str, str]) -> str:
+    """Name everything that a cell's result depends on: SHA-256 in hex.
+
+    Args:
+        cell: for what is no setting of a run: its arm, what it is scored on.
+        config: of its run. Folder and threads do not count: they change no result.
+        data: SHA-256 of each file, by its path below the data directory.
+    """
+    tree = to_tree(config)
+    tree["model"]["threads"] = tree["run_dir"] = None
+    limit = cell.split.test_limit
+    return sha256_of({"key": cell.key, "config": tree, "data": dict(data), "test_limit": limit})
+
+
+def _rounds(cell: Cell) -> int:
+    """A round of noise on the sum is a single step."""
+    budget = cell.split.budget(cell.epsilon)
+    return budget.rounds * (budget.steps_per_round if cell.placement == "sum" else 1)
+
+
+def _steps(cell: Cell, rate: float) -> dict[str, Any]:
+    """Who takes the steps. With noise on the sum it is the coordinator, with as much memory as a site would have."""
+    if cell.placement == "sum":
+        training = {"steps_per_round": 1, "optim": "sgd", "learning_rate": 1.0}
+        return {"training": training, "optimizer": {"name": "fedadam", "learning_rate": rate, "tau": _TAU}}
+    steps = cell.split.budget(cell.epsilon).steps_per_round
+    return {"training": {"steps_per_round": steps, "optim": "adamw", "learning_rate": rate}}
+
+
+def _adapter(cell: Cell) -> dict[str, Any]:
+    if cell.method is None or cell.rank is None:
+        return {"target_modules": list(_TARGETS)}
+    return {
+        **cell.method.adapter,
+        "r": cell.rank,
+        "lora_alpha": _LORA_ALPHA_PER_RANK * cell.rank,
+        "target_modules": list(_TARGETS),
+        "seed": cell.seed,
+    }
+
+
+def _privacy(cell: Cell, *, records: int) -> dict[str, Any]:
+    rate = cell.split.budget(cell.epsilon).sampling_rate
+    if cell.epsilon is None:
+        return {"mode": "none", "sampling_rate": rate}
+    noise = {"mode": "dp", "epsilon": cell.epsilon, "delta": _DELTA, "sampling_rate": rate}
+    return noise | ({"placement": "sum", "expected_batch": rate * records} if cell.placement == "sum" else {})
+
+
+def _sum_mode(cell: Cell, study: Study) -> str:
+    """Bytes are those of the real protocol; elsewhere its arithmetic is enough."""
+    if cell.arm != "federated":
+        return "off"
+    return "full" if study.scored_often or cell.placement == "sum" else "sum-only"

@@ -1,0 +1,224 @@
+"""The dated page of a study: what was asked, run and found, and what was not."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from partsong.common.files import write_bytes
+from partsong.server.report.render import escape
+from partsong.simulations.studies import tables, verdicts
+from partsong.simulations.studies.corpus import Corpus
+from partsong.simulations.studies.declare import Budget
+from partsong.simulations.studies.plots import Curve, Dots, dot_plot, line_plot
+from partsong.simulations.studies.runner import Entry, Terms
+from partsong.simulations.studies.settings import StudyConfig
+from partsong.simulations.studies.sources import Source
+from partsong.simulations.studies.summary import Line, lines
+
+_GRIDS = {
+    "full": "the full grid",
+    "cpu": "the CPU edition",
+    "smoke": "a smoke test: its records are made up, and its numbers say nothing about learning",
+}
+
+_READING = (
+    "Accuracy and macro recall are of all held-out records (of models that belong to a site: the mean over the sites); "
+    "the own tests are of each site's own kind of records: those of its publisher, or the common test weighed by its "
+    "mix of labels. Mean ± standard deviation over seeds."
+)
+_UNCHARGED = (
+    "The sweep is not charged to any privacy budget; a federation that sweeps on private records would have to pay for "
+    "it."
+)
+_SETTING = (
+    "LoRA on query and value, and a classification head in the update; AdamW, whose state begins anew in each round; "
+    "uniform mean over sites. Pooled and alone take the same rounds, steps and sampling rate."
+)
+
+
+def write_page(
+    terms: Terms,
+    entries: Sequence[Entry],
+    *,
+    config: StudyConfig,
+    sources: Sequence[Source],
+    corpora: Mapping[str, Corpus],
+    machine: Mapping[str, Any],
+    day: dt.date,
+) -> Path:
+    """Write page and figures; those of the same day, study and grid are replaced.
+
+    Args:
+        terms: of the study.
+        entries: every cell of its grid.
+        config: its settings.
+        sources: its files.
+        corpora: what was read from them.
+        machine: that it ran on.
+        day: of the page.
+    Returns:
+        where the page is.
+    """
+    stem = f"{day.isoformat()}-{terms.study.name}" + ("" if config.grid == "cpu" else f"-{config.grid}")
+    folder, found = Path(config.out), lines(entries)
+    figures = {f"{stem}-{name}.svg": drawn for name, drawn in _figures(found)}
+    text = _text(
+        terms,
+        entries,
+        found,
+        config=config,
+        sources=sources,
+        corpora=corpora,
+        machine=machine,
+        day=day,
+        figures=tuple(figures),
+    )
+    for name, drawn in figures.items():
+        write_bytes(folder / name, drawn.encode())
+    write_bytes(folder / f"{stem}.md", text.encode())
+    return folder / f"{stem}.md"
+
+
+def _text(
+    terms: Terms,
+    entries: Sequence[Entry],
+    found: Sequence[Line],
+    *,
+    config: StudyConfig,
+    sources: Sequence[Source],
+    corpora: Mapping[str, Corpus],
+    machine: Mapping[str, Any],
+    day: dt.date,
+    figures: Sequence[str],
+) -> str:
+    parts = [
+        f"# {terms.study.title}, {day.isoformat()}",
+        terms.study.question,
+        _state(entries, config),
+        "## Results",
+        *_results(found, figures),
+        "## Learning rates",
+        _rates(entries, config),
+        "## What did not work",
+        _listed(verdicts.shortfalls(found), none="Nothing that these cells show."),
+        "## Empty cells",
+        _listed(verdicts.empty(entries), none="None."),
+        "## How",
+        _how(terms, entries, config, machine),
+        "## Data",
+        _data(sources, corpora),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _state(entries: Sequence[Entry], config: StudyConfig) -> str:
+    done = sum(entry.outcome is not None for entry in entries)
+    cut = "" if done == len(entries) else " **The grid is not complete: empty cells were not run.**"
+    return f"This is {_GRIDS[config.grid]}. {done} of {len(entries)} cells were run.{cut}"
+
+
+def _results(found: Sequence[Line], figures: Sequence[str]) -> list[str]:
+    parts = [_READING]
+    for split in dict.fromkeys(line.cell.split.name for line in found):
+        mine = [line for line in found if line.cell.split.name == split]
+        parts += [f"### {split}", tables.results(mine)]
+        if {site for line in mine for site in line.own_by_site} and mine[0].cell.split.alpha is None:
+            parts += ["Site by site:", tables.by_site(mine)]
+        parts += ["\n".join(_spaced(verdicts.gains(mine)))]
+    return [*parts, *(f"![{name}]({name})" for name in figures)]
+
+
+def _spaced(sentences: Sequence[str]) -> list[str]:
+    """Part a list from the paragraph before and after it, as Markdown wants."""
+    spaced: list[str] = []
+    for sentence in sentences:
+        if spaced and not (sentence.startswith("- ") and spaced[-1].startswith("- ")):
+            spaced.append("")
+        spaced.append(sentence)
+    return spaced
+
+
+def _rates(entries: Sequence[Entry], config: StudyConfig) -> str:
+    if not any(entry.cell.swept_rate is not None for entry in entries):
+        return "Nothing is trained here."
+    how = (
+        "Each line takes the rate with the best accuracy on validation records, which nobody trains on, with one seed."
+        if config.sweep == "run"
+        else "**Not swept:** each line has the middle one of the three rates that its sweep would try."
+    )
+    return f"{how} {_UNCHARGED}\n\n{tables.sweep(entries)}"
+
+
+def _listed(sentences: Sequence[str], *, none: str) -> str:
+    return "\n".join(f"- {escape(sentence)}" for sentence in sentences) if sentences else none
+
+
+def _how(terms: Terms, entries: Sequence[Entry], config: StudyConfig, machine: Mapping[str, Any]) -> str:
+    words = [f"partsong study {terms.study.name}", f"grid={config.grid}"]
+    words += [] if config.data_dir is None else ["data_dir=DATA"]
+    words += [] if config.sweep == "run" else ["sweep=declared"]
+    splits = dict.fromkeys(entry.cell.split for entry in entries)
+    budgets = [
+        f"{split.name}: {_budget(split.plain)}; under differential privacy {_budget(split.private)}; "
+        f"texts cut at {split.max_length} tokens; "
+        f"{'all' if split.test_limit is None else f'at most {split.test_limit:,}'} test records."
+        for split in splits
+    ]
+    spent = sum(entry.outcome.seconds for entry in entries if entry.outcome is not None)
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    return "\n".join(
+        [
+            f"```sh\n{' '.join(words)}\n```",
+            "",
+            f"Base model: {escape(Path(config.base).name)}, frozen. {_SETTING}",
+            "",
+            *(f"- {budget}" for budget in budgets),
+            f"- Machine: {machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}; {versions}.",
+            f"- The cells shown took {spent / 3600:.2f} hours in all, on a machine that may have had other work.",
+        ]
+    )
+
+
+def _budget(budget: Budget) -> str:
+    steps = f"{budget.rounds} rounds of {budget.steps_per_round} steps"
+    return f"{steps}, each on {budget.sampling_rate:g} of a site's records"
+
+
+def _data(sources: Sequence[Source], corpora: Mapping[str, Corpus]) -> str:
+    sizes = [
+        f"{corpus.name}: {len(corpus.train):,} training, {len(corpus.validation):,} validation and "
+        f"{len(corpus.test):,} test records, {len(corpus.labels)} labels."
+        for corpus in corpora.values()
+    ]
+    rows = [[f"`{s.path}`", s.origin, s.licence, f"`{s.sha256}`"] for s in sources]
+    listed = tables.table(("file below `data_dir`", "from", "licence", "SHA-256"), rows) if rows else "Made up."
+    return "\n".join([*(f"- {size}" for size in sizes), "", listed])
+
+
+def _figures(found: Sequence[Line]) -> list[tuple[str, str]]:
+    drawn = []
+    for split in dict.fromkeys(line.cell.split.name for line in found):
+        mine = [line for line in found if line.cell.split.name == split and line.done]
+        rows = [
+            Dots(
+                name=tables.name_of(line.cell),
+                values=tuple(outcome.accuracy for outcome in line.done if outcome.accuracy is not None),
+            )
+            for line in mine
+        ]
+        if rows:
+            drawn.append((split, dot_plot(f"Accuracy on {split}, a dot for each seed", rows)))
+        curves = [
+            Curve(
+                name=tables.name_of(line.cell),
+                points=tuple((point.bytes_per_site / 1e6, point.accuracy) for point in line.done[0].curve),
+            )
+            for line in mine
+            if line.done[0].curve
+        ]
+        if curves:
+            drawn.append((f"{split}-bytes", line_plot(f"Accuracy on {split} over bytes", "MB sent by a site", curves)))
+    return drawn

