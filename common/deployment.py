@@ -19,9 +19,11 @@ from partsong.common.config import (
     ServerOptimizerConfig,
     TrainingConfig,
 )
+from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig
 
 _WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):([0-9]{1,5})")
+_LOCAL_TRACES = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[0-9]{1,5}/[A-Za-z0-9/._-]*")
 PUBLIC_PORT = 7443
 MOST_CANARY_NUMBERS = 1 << 25
 """Largest vector of a canary: 90 MB sealed, more than an adapter of rank 64 on a model of 8 billion parameters."""
@@ -32,6 +34,18 @@ def check_address(name: str, value: str) -> None:
     found = _HOST_PORT.fullmatch(value)
     if found is None or not 0 < int(found[1]) < 1 << 16:
         raise ValueError(f"{name} as host:port, not {value!r}")
+
+
+def _check_watching(*, health_port: int | None, metrics: bool, trace_endpoint: str | None) -> None:
+    if metrics and health_port is None:
+        raise ValueError("metrics only with a health_port to answer them on")
+    if trace_endpoint is not None and not _LOCAL_TRACES.fullmatch(trace_endpoint):
+        raise ValueError("trace_endpoint as http://127.0.0.1:PORT/PATH: a collector on this machine")
+
+
+def _check_dashboard(port: int | None) -> None:
+    if port is not None and not 0 <= port < 1 << 16:
+        raise ValueError(f"dashboard_port between 0 and 65535, not {port}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +72,20 @@ class SiteConfig:
     """Whether the scrubbed cause of a failure may be told to the coordinator; see docs/operations.md."""
     health_port: int | None = None
     """Loopback port of /healthz and /readyz; None: no port is opened."""
+    metrics: bool = False
+    """Answer /metrics on `health_port`, for Prometheus; see docs/integrations.md. Needs the extra `metrics`."""
+    trace_endpoint: str | None = None
+    """Where OpenTelemetry spans go, a collector on this machine: `http://127.0.0.1:4318/v1/traces`. None: there are
+    none. Needs the extra `tracing`."""
+    dashboard_port: int | None = None
+    """Loopback port of the dashboard (docs/dashboard.md); 0: any that is free; None: there is no dashboard."""
 
     def __post_init__(self) -> None:
         check_address("coordinator", self.coordinator)
+        _check_watching(health_port=self.health_port, metrics=self.metrics, trace_endpoint=self.trace_endpoint)
         if bad := [w for w in self.training_windows if not _WINDOW.fullmatch(w)]:
             raise ValueError(f"training_windows as HH:MM-HH:MM, not {bad[0]!r}")
+        _check_dashboard(self.dashboard_port)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,8 +107,16 @@ class CoordinatorConfig:
     come again in a few seconds; have room for the updates of a round, or its sites bring them one after the other."""
     health_port: int | None = None
     """Loopback port of /healthz and /readyz; None: no port is opened."""
+    metrics: bool = False
+    """Answer /metrics on `health_port`, for Prometheus; see docs/integrations.md. Needs the extra `metrics`."""
+    trace_endpoint: str | None = None
+    """Where OpenTelemetry spans go, a collector on this machine: `http://127.0.0.1:4318/v1/traces`. None: there are
+    none. Needs the extra `tracing`."""
+    dashboard_port: int | None = None
+    """Loopback port of the dashboard (docs/dashboard.md); 0: any that is free; None: there is no dashboard."""
 
     def __post_init__(self) -> None:
+        _check_watching(health_port=self.health_port, metrics=self.metrics, trace_endpoint=self.trace_endpoint)
         if not 0 <= self.port < 1 << 16:
             raise ValueError(f"port between 0 and 65535, not {self.port}")
         if not self.names:
@@ -94,6 +125,7 @@ class CoordinatorConfig:
             raise ValueError(f"max_message_mb above 0, not {self.max_message_mb}")
         if self.max_waiting_mb < self.max_message_mb:
             raise ValueError(f"max_waiting_mb of at least max_message_mb, not {self.max_waiting_mb}")
+        _check_dashboard(self.dashboard_port)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +139,10 @@ class JobConfig:
     optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
     cohort: CohortConfig = field(default_factory=CohortConfig)
     secure_sum: SecureSumConfig = field(default_factory=SecureSumConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    survey: SurveyConfig = field(default_factory=SurveyConfig)
+    purpose: Purpose = "train"
+    """train an adapter, evaluate one on the sites' test records, or survey their records beforehand."""
     study: str = "study"
     """Name of the study; the run's name is this with the time appended."""
     labels: tuple[str, ...] = ()

@@ -27,9 +27,10 @@ class Opened:
     """What a round's sum says."""
 
     mean_P: NDArray[np.float64]
-    """Mean update over the sites of the sum, weighted as their charter says; of what the round trains."""
+    """Mean update over the sites of the sum, weighted as their charter says; of what the round trains. Of a question
+    the mean answer, which has no weights."""
     loss: float
-    """Mean released loss."""
+    """Mean released loss; of a question the mean of the sites' sums."""
     sites: int
 
 
@@ -49,7 +50,7 @@ def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int, shares: S
     if plan.on_sum is not None:
         return _read_gradient(total_W, plan, plan.on_sum, number=number, sites=sites)
     sums = decode_sum(total_W, plan.encoding_of(number), sites=sites, rotation_seed=seed)
-    weight = sites if shares is None else math.fsum(shares)
+    weight = sites if shares is None or plan.question is not None else math.fsum(shares)
     mean_P = sums[UPDATE]
     mean_P /= weight
     return Opened(mean_P=mean_P, loss=float(sums[LOSS][0]) / sites, sites=sites)

@@ -123,6 +123,7 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
         require_right(result)
     else:
         _publish(run, job.base, result, means)
+    if job.base is not None and terms.plan.question is None:
         hand_over(exchange, [run], means.feed, timeout_s=terms.report_timeout_s)
     return result
 

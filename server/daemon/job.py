@@ -27,7 +27,8 @@ from partsong.common.identity.charter import Charter
 from partsong.common.plan import Plan
 from partsong.common.thresholds import smallest_roster
 from partsong.server.adapter_file import keep_start, read_adapter
-from partsong.server.planning import Base, make_plan
+from partsong.server.planning import Base
+from partsong.server.questions.planning import plan_of_purpose
 
 JOB, BASE, START = "job.yaml", "base.json", "start.safetensors"
 _LARGEST_TEXT = 1 << 24
@@ -127,6 +128,18 @@ def read_job(folder: Path) -> Job:
     return Job(config=config, base=base, start_P=start_P, frozen_F=frozen_F)
 
 
+def read_config(folder: Path) -> JobConfig:
+    """Read the settings of a job alone, for whoever only looks.
+
+    Raises:
+        DataError: the file is missing, damaged, or says something that no job says.
+    """
+    try:
+        return build(JobConfig, yaml.safe_load(_text(folder / JOB)), where="job")
+    except (yaml.YAMLError, ConfigError) as err:
+        raise DataError(JOB, found="a job that cannot be read", expected="it as it was asked for") from err
+
+
 def plan_of(job: Job, charter: Charter, *, run: str) -> Plan:
     """Turn a job into the plan of one run under a charter; writes nothing.
 
@@ -151,7 +164,7 @@ def plan_of(job: Job, charter: Charter, *, run: str) -> Plan:
         )
     asked = dataclasses.replace(config, cohort=dataclasses.replace(config.cohort, minimum=minimum))
     try:
-        return make_plan(
+        return plan_of_purpose(
             asked,
             run=run,
             max_sites=members,
