@@ -167,8 +167,9 @@ class Presence:
                 self._require_going_on()
                 if until_ms is not None and self._timing.now_ms > until_ms:
                     raise Gone("its time is over") from err
-                self._tell_down(line, str(err), wait_s=delay_s)
-                self.pause(delay_s)
+                wait_s = err.after_s + delay_s
+                self._tell_down(line, str(err), wait_s=wait_s)
+                self.pause(wait_s)
             except Declined as no:
                 if no.is_stranger or node is None:
                     self.report(line, lost=asked_as)
