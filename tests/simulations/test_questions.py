@@ -198,3 +198,16 @@ def test_what_sites_get_alone_stays_with_them(asked: Callable[..., SimulationCon
     assert {str(file) for file in told - known} == {f"sites/site-{n}/comparison.json" for n in (1, 2, 3)}
     arms = json.loads((compared.run.site_folder("site-1") / "comparison.json").read_text())
     assert [arm["name"] for arm in arms] == ["base", "joint", "alone"]
+
+
+def test_a_survey_counts_what_would_be_trained_on(asked: Callable[..., SimulationConfig]) -> None:
+    """Thirty-six records of four labels without noise; each site sees its own exact findings, which are not sent."""
+    done = simulate(asked("purpose=survey", "survey.lengths=[8,16]", "survey.groups=[w0]"), console=Console(quiet=True))
+
+    found = figures(json.loads((done.run.path / ANSWER).read_text()))
+    assert found["units"]["value"] == pytest.approx(36, abs=1e-3)
+    assert [found[f"label[{name}]"]["value"] for name in CLASSES] == pytest.approx([9] * 4, abs=0.05)
+    assert found["group[w0]"]["value"] == pytest.approx(36, abs=0.05)
+    assert found["duplicates"]["value"] == pytest.approx(0, abs=1e-2)
+    told = json.loads((done.run.site_folder("site-1") / "findings.json").read_text())
+    assert (told["records"], told["duplicates"], told["missing"]) == (12, 0, 0)
