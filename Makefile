@@ -1,11 +1,13 @@
 # make demo   set up and play a whole federation           make test   set up and run the tests
 # make check  what CI runs beside the tests                make clean  remove what make made
+# make site   the documentation, into build/site           make lock   hash-locked requirement sets
+# make wheel  the same bytes from the same source          make sbom   bill of materials, into build
 PYTHON ?= python3
 MODEL  ?= smollm2
 ARGS   ?=
 BIN    := .venv/bin
 
-.PHONY: demo test check lint types contracts docs nightly clean setup-demo setup-dev
+.PHONY: demo test check lint types contracts docs site lock sbom wheel nightly clean setup-demo setup-dev
 
 demo: setup-demo
 	$(BIN)/partsong demo --model $(MODEL) $(ARGS)
@@ -16,6 +18,7 @@ test: setup-dev
 check: lint types contracts
 	$(BIN)/python scripts/settings_page.py --check
 	$(BIN)/python scripts/generate_control.py --check
+	$(BIN)/python scripts/lock.py --check
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -30,6 +33,19 @@ contracts: setup-dev
 
 docs: setup-dev
 	$(BIN)/python scripts/doc_commands.py README.md docs/*.md
+
+site: setup-dev
+	rm -rf build/site
+	$(BIN)/python -P -m sphinx -c docs -d build/site-cache --fail-on-warning --keep-going -q . build/site
+
+lock: setup-dev
+	$(BIN)/python scripts/lock.py $(ARGS)
+
+wheel: setup-dev
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist
+
+sbom: setup-dev
+	$(BIN)/python scripts/sbom.py build/sbom.cdx.json
 
 nightly: setup-dev
 	$(BIN)/python -P -m pytest -n 2 -m "nightly or not nightly" $(ARGS)

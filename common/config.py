@@ -11,20 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from partsong.common.bounds import positive as _positive
+from partsong.common.bounds import within as _within
 from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig
 from partsong.common.simulated import EngineConfig, PartitionConfig
-
-
-def _positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} above 0, not {value}")
-
-
-def _within(low: float, high: float, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"{name} between {low} and {high}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,11 +170,9 @@ class PrivacyConfig:
     """gaussian: float64, from the operating system's randomness, rounded once. discrete: integers on a grid, exactly
     distributed, some ten times slower to draw; always so with placement=sum."""
     placement: Literal["site", "sum"] = "site"
-    """site: each site's noise is enough by itself. sum: the sites of a sum bring enough noise together, so that each
-    adds less; with steps_per_round=1 and the secure sum only (docs/noise_on_the_sum.md)."""
+    """site: each adds enough noise by itself. sum: sites bring it together and add less (docs/noise_on_the_sum.md)."""
     expected_batch: float | None = None
-    """placement=sum: public number of units, over all sites, that a step's sum is divided by. It only scales the
-    step; no count of records is needed or told."""
+    """placement=sum: public number of units, over all sites, that a sum is divided by. It only scales the step."""
     loss_clip: float = 8.0
     """One unit's loss counts as at most this in the released loss."""
     loss_noise_ratio: float = 4.0
@@ -194,9 +182,8 @@ class PrivacyConfig:
     slower and know more kinds of layers."""
 
     def __post_init__(self) -> None:
-        _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
-        _positive(noise_multiplier=self.noise_multiplier, loss_noise_ratio=self.loss_noise_ratio)
-        _positive(expected_batch=self.expected_batch)
+        _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_noise_ratio=self.loss_noise_ratio)
+        _positive(loss_clip=self.loss_clip, noise_multiplier=self.noise_multiplier, expected_batch=self.expected_batch)
         if (self.placement == "sum") != (self.expected_batch is not None):
             raise ValueError("expected_batch with placement=sum, and only there")
         _within(1e-12, 1 - 1e-12, delta=self.delta)

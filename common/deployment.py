@@ -23,6 +23,7 @@ from partsong.common.questions.settings import EvaluationConfig, Purpose, Survey
 
 _WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):([0-9]{1,5})")
+_LOCAL_TRACES = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]|localhost):[0-9]{1,5}/[A-Za-z0-9/._-]*")
 PUBLIC_PORT = 7443
 MOST_CANARY_NUMBERS = 1 << 25
 """Largest vector of a canary: 90 MB sealed, more than an adapter of rank 64 on a model of 8 billion parameters."""
@@ -33,6 +34,18 @@ def check_address(name: str, value: str) -> None:
     found = _HOST_PORT.fullmatch(value)
     if found is None or not 0 < int(found[1]) < 1 << 16:
         raise ValueError(f"{name} as host:port, not {value!r}")
+
+
+def _check_watching(*, health_port: int | None, metrics: bool, trace_endpoint: str | None) -> None:
+    if metrics and health_port is None:
+        raise ValueError("metrics only with a health_port to answer them on")
+    if trace_endpoint is not None and not _LOCAL_TRACES.fullmatch(trace_endpoint):
+        raise ValueError("trace_endpoint as http://127.0.0.1:PORT/PATH: a collector on this machine")
+
+
+def _check_dashboard(port: int | None) -> None:
+    if port is not None and not 0 <= port < 1 << 16:
+        raise ValueError(f"dashboard_port between 0 and 65535, not {port}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +72,20 @@ class SiteConfig:
     """Whether the scrubbed cause of a failure may be told to the coordinator; see docs/operations.md."""
     health_port: int | None = None
     """Loopback port of /healthz and /readyz; None: no port is opened."""
+    metrics: bool = False
+    """Answer /metrics on `health_port`, for Prometheus; see docs/integrations.md. Needs the extra `metrics`."""
+    trace_endpoint: str | None = None
+    """Where OpenTelemetry spans go, a collector on this machine: `http://127.0.0.1:4318/v1/traces`. None: there are
+    none. Needs the extra `tracing`."""
+    dashboard_port: int | None = None
+    """Loopback port of the dashboard (docs/dashboard.md); 0: any that is free; None: there is no dashboard."""
 
     def __post_init__(self) -> None:
         check_address("coordinator", self.coordinator)
+        _check_watching(health_port=self.health_port, metrics=self.metrics, trace_endpoint=self.trace_endpoint)
         if bad := [w for w in self.training_windows if not _WINDOW.fullmatch(w)]:
             raise ValueError(f"training_windows as HH:MM-HH:MM, not {bad[0]!r}")
+        _check_dashboard(self.dashboard_port)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,14 +104,23 @@ class CoordinatorConfig:
     """Largest message that is taken from a site."""
     health_port: int | None = None
     """Loopback port of /healthz and /readyz; None: no port is opened."""
+    metrics: bool = False
+    """Answer /metrics on `health_port`, for Prometheus; see docs/integrations.md. Needs the extra `metrics`."""
+    trace_endpoint: str | None = None
+    """Where OpenTelemetry spans go, a collector on this machine: `http://127.0.0.1:4318/v1/traces`. None: there are
+    none. Needs the extra `tracing`."""
+    dashboard_port: int | None = None
+    """Loopback port of the dashboard (docs/dashboard.md); 0: any that is free; None: there is no dashboard."""
 
     def __post_init__(self) -> None:
+        _check_watching(health_port=self.health_port, metrics=self.metrics, trace_endpoint=self.trace_endpoint)
         if not 0 <= self.port < 1 << 16:
             raise ValueError(f"port between 0 and 65535, not {self.port}")
         if not self.names:
             raise ValueError("names with at least one host name or address")
         if self.max_message_mb <= 0:
             raise ValueError(f"max_message_mb above 0, not {self.max_message_mb}")
+        _check_dashboard(self.dashboard_port)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,13 +17,17 @@ from rich.console import Console
 
 from partsong import __version__
 from partsong.client.cli import site
+from partsong.common.blame import blame
 from partsong.common.errors import PartsongError
 from partsong.server.daemon import cli as run_cli
 from partsong.server.membership.cli import coordinator
 from partsong.simulations.commands import ask_cli
 from partsong.simulations.commands.deploy_cli import deploy
 from partsong.simulations.commands.doctor_cli import doctor
+from partsong.simulations.commands.forecast_cli import forecast
+from partsong.simulations.commands.manual import command_tree
 from partsong.simulations.commands.study_cli import study
+from partsong.simulations.commands.sweep_cli import sweep
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -31,9 +35,12 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 """No telemetry, no update checks, no downloads: set before the libraries that read them are imported."""
 
+TRACEBACK = "PARTSONG_TRACEBACK"
+"""Variable that lets an unexpected error print its traceback. Its text may quote what was being read."""
 _INTERRUPTED = 130
 """What typer makes of Ctrl-C: 128 and the number of the signal, as shells count."""
 
@@ -45,15 +52,17 @@ app = typer.Typer(
     help="Federated fine-tuning of language models: LoRA under differential privacy, updates that open only as a sum.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(site, rich_help_panel="Sites")
+EVERYONE, READERS = "Everyone", "Who reads or uses a result"
+SITES, COORDINATORS, RESEARCH = "Sites", "Coordinators", "Researchers"
 run_cli.register(coordinator)
 ask_cli.register(coordinator)
-app.add_typer(coordinator, rich_help_panel="Coordinators")
-app.add_typer(deploy, rich_help_panel="Everyone")
-
-RESEARCH, EVERYONE = "Researchers", "Everyone"
+app.add_typer(site, rich_help_panel=SITES)
+app.add_typer(coordinator, rich_help_panel=COORDINATORS)
+app.add_typer(deploy, rich_help_panel=EVERYONE)
 app.command(rich_help_panel=EVERYONE)(doctor)
 app.command(rich_help_panel=RESEARCH)(study)
+app.command(rich_help_panel=RESEARCH)(forecast)
+app.command(rich_help_panel=RESEARCH)(sweep)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
@@ -63,17 +72,36 @@ def main() -> None:
     # It announces, on machines without a GPU, that it could have fetched a kernel from the network.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        app(standalone_mode=True)
+        command_tree(app)(prog_name="partsong", standalone_mode=True)
     except PartsongError as err:
-        Console(stderr=True).print(f"error: {err}", highlight=False, soft_wrap=True, markup=False)
+        _say(f"error: {err}")
         sys.exit(err.exit_code)
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            Console(stderr=True).print("interrupted; `partsong simulate --resume RUN` continues a run")
+            _say("interrupted; `partsong simulate --resume RUN` continues a run")
         raise
+    except Exception as err:  # what it says may quote a record, so its text is not shown unless somebody asks
+        if os.environ.get(TRACEBACK):
+            raise
+        _say(_unforeseen(err))
+        sys.exit(1)
 
 
-app.command(rich_help_panel="Coordinators")(run_cli.explain)
+def _unforeseen(error: Exception) -> str:
+    """Tell type and place of an error that is no `PartsongError`."""
+    found = blame(error)
+    place = found.places[-1] if found.places else "a library"
+    return (
+        f"error: {place}: found {' from '.join(found.errors)}, expected no such case; this is a mistake in partsong, "
+        f"please report it; {TRACEBACK}=1 shows all of it, also what it may quote"
+    )
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+app.command(rich_help_panel=COORDINATORS)(run_cli.explain)
 
 
 @app.callback(invoke_without_command=True)
@@ -134,7 +162,7 @@ def demo(
         typer.echo(json.dumps(facts, indent=2))
 
 
-@app.command(rich_help_panel=EVERYONE)
+@app.command(rich_help_panel=READERS)
 def report(
     run: Annotated[Path, typer.Argument(help="Directory of a run, or its facts.json.")],
     form: Annotated[
@@ -170,7 +198,7 @@ def report(
         typer.echo(str(out))
 
 
-@app.command(rich_help_panel=EVERYONE)
+@app.command(rich_help_panel=READERS)
 def verify(
     run: Annotated[Path, typer.Argument(help="Directory of a run, or a copy of its public files.")],
     charter: Annotated[
@@ -258,7 +286,7 @@ def audit(
         attack_adapter(adapter, declared=declared, out=out, as_json=as_json, console=console)
 
 
-@app.command(rich_help_panel=EVERYONE)
+@app.command(rich_help_panel=READERS)
 def export(
     run: Annotated[Path, typer.Argument(help="Directory of a run.")],
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
@@ -268,6 +296,24 @@ def export(
     from partsong.simulations.commands.export import export_adapter, export_merged
 
     typer.echo(str((export_merged if merge else export_adapter)(run, out)))
+
+
+@app.command(rich_help_panel=READERS)
+def mlflow(
+    run: Annotated[Path, typer.Argument(help="Directory of a run.")],
+    name: Annotated[str, typer.Option(metavar="MODEL", help="Registered model that gets a new version.")],
+    uri: Annotated[
+        str, typer.Option("--to", metavar="URI", help="Tracking server and registry; a file of this folder else.")
+    ] = "sqlite:///mlflow.db",  # one line of help
+    alias: Annotated[str, typer.Option(help="Alias of the new version.")] = "candidate",
+    as_json: Json = False,
+) -> None:
+    """Log a verified run in MLflow, and register its adapter. Needs the extra `mlflow`."""
+    from partsong.common.build import to_tree
+    from partsong.simulations.commands.mlflow_registry import register
+
+    made = register(run, name=name, uri=uri, alias=alias)
+    typer.echo(json.dumps(to_tree(made)) if as_json else f"{made.name} version {made.version}, alias {made.alias}")
 
 
 def _configuration(overrides: list[str], resume: Path | None) -> str:

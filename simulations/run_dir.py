@@ -13,6 +13,7 @@ sites/NAME/        what would be on a site's own disk: keys, vault, ledger, jour
 adapter/           the PEFT directory
 facts.json         what the run did, signed by the coordinator
 report.txt         for people
+resources.json     time and memory that the run took, where it was never resumed
 """
 
 from __future__ import annotations

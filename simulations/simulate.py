@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from partsong.simulations.in_the_clear import aggregation_lines
 from partsong.simulations.marks import marks
 from partsong.simulations.own_tests import budget_of, own_test
 from partsong.simulations.prepare import Prepared, prepare
+from partsong.simulations.resources import Resources, keep_resources, peak_mb
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.verify.kept_ledgers import ledger_heads
 
@@ -47,10 +49,13 @@ def simulate(config: SimulationConfig, *, console: Console) -> Finished:
         InputError: configuration, data or model is wrong; no run directory was made.
         PartsongError: the run stopped; its directory says how far it came, and `--resume` goes on from there.
     """
+    begun_s = time.perf_counter()
     prepared = prepare(config, say=lambda text: _say(console, text))
     draft(prepared, tuple(sorted(prepared.sites)), run="draft")
     run = RunDir.create(config, marks=marks(config))
-    return finish(prepared, run, console=console, title=config.study)
+    done = finish(prepared, run, console=console, title=config.study)
+    keep_resources(run.path, Resources(wall_s=time.perf_counter() - begun_s, peak_mb=peak_mb()))
+    return done
 
 
 def resume(path: Path, *, console: Console) -> Finished:

@@ -79,7 +79,7 @@ def _plan(**changes: Any) -> Plan:
     return Plan(**values | changes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_dp() -> Callable[..., DpPlan]:
     """Privacy terms with these changes."""
     return _dp
@@ -113,6 +113,8 @@ _helper("ceremony")
 _helper("daemon_fleet")
 _helper("hostile")
 _helper("rehearsed")
+_helper("visitor")
+_helper("dashboards")
 
 
 def _masked_plan(**changes: Any) -> Plan:
@@ -120,7 +122,7 @@ def _masked_plan(**changes: Any) -> Plan:
     return _plan(**{"masked": True, "rounds": 20, "dp": _dp(), **zeros} | changes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_masked_plan() -> Callable[..., Plan]:
     """A plan whose sums are masked, from an adapter of zeros, with these changes."""
     return _masked_plan
@@ -153,6 +155,18 @@ def fleet(tmp_path: Path) -> Iterator[Any]:
     made.let_train = _helper("daemon_fleet").let_train
     yield made
     made.close()
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Callable[..., Any]:
+    """Open a coordinator's directory with five sites connected."""
+
+    def make(name: str = "office", **pace: float) -> Any:
+        folder = tmp_path / name
+        folder.mkdir()
+        return _helper("office").Office(folder, _masked_plan(), **pace)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The operator's commands about the daemon: `partsong site up|status|pause|resume|capsules`."""
+"""The operator's commands about the daemon: `partsong site up|status|pause|resume|capsules|dashboard`."""
 
 # ruff: noqa: FBT002, PLC0415  # switches are how typer spells options; a command imports what it needs: --help is quick
 
@@ -31,7 +31,7 @@ HERE = Path()
 
 def register(site: typer.Typer) -> None:
     """Add the commands to `partsong site`."""
-    for command in (up, status, pause, resume, capsules):
+    for command in (up, status, pause, resume, capsules, dashboard):
         site.command()(command)
 
 
@@ -127,6 +127,18 @@ def capsules(
     if out is not None:
         _write_released(home, found, out)
     _print(_plain(found) | {"remedy": found.remedy}, capsule_words(found), as_json=as_json)
+
+
+def dashboard(folder: Dir = HERE, as_json: Json = False) -> None:
+    """Print the address of the running daemon's dashboard. It opens everything: tell it to nobody."""
+    from partsong.client.home.layout import SiteHome
+    from partsong.common.dashboard.keys import read_key
+    from partsong.common.dashboard.serving import key_file
+
+    with _daemon(folder) as daemon:
+        daemon.status()  # a key that a killed daemon has left opens nothing
+    key = read_key(key_file(SiteHome(folder).socket))
+    _print({"url": key.url, "port": key.port}, key.url, as_json=as_json)
 
 
 def _write_released(home: SiteHome, capsule: Capsule, out: Path) -> None:

@@ -11,12 +11,15 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from partsong.client.budget.ledger import Ledger
 from partsong.client.daemon.control import DaemonControl, Link
-from partsong.client.daemon.daemon import Stopping
+from partsong.client.daemon.daemon import SiteDaemon, Stopping
 from partsong.client.daemon.failure_book import FailureBook
 from partsong.client.daemon.start import at_work
+from partsong.client.dashboard.pages import Sources, board_of
 from partsong.client.home import site_files
 from partsong.client.home.layout import SiteHome
 from partsong.client.home.opened import OpenedSite
@@ -29,6 +32,7 @@ from partsong.client.link.transport import ClientTls, FleetConnection
 from partsong.common.control.feed import Feed
 from partsong.common.control.hosting import hosted, stopped_by_signals
 from partsong.common.control.server import site_server
+from partsong.common.dashboard.serving import serving_dashboard
 from partsong.common.identity.envelope import SiteEnvelope
 from partsong.common.logs import Level
 from partsong.common.memory import return_freed_memory
@@ -57,7 +61,7 @@ def serve(
         clock: seconds since 1970.
         behind_supernode: a stock SuperNode of this machine fetches the questions; nothing is sent from here.
     Raises:
-        TryAgain: another daemon runs on this directory, the health port is taken, or the disk is full.
+        TryAgain: another daemon runs on this directory, a local port is taken, or the disk is full.
         Refused: `control_folder`, `ledger_missing`, or the charter does not hold.
         InputError: no charter was pinned, or the settings do not fit the directory.
     """
@@ -82,12 +86,30 @@ def serve(
             log_folder=log_folder,
             level=level,
             health_port=config.health_port,
+            metrics=config.metrics,
+            trace_endpoint=config.trace_endpoint,
             environment=environment,
         )
         stack.enter_context(around)
+        stack.enter_context(_dashboard(home, opened, control, daemon, ledger))
         stack.enter_context(stopped_by_signals(daemon.stop))
         ready()
         _work(connection, signed(envelope, daemon.answer), daemon.stop, failures)
+
+
+def _dashboard(
+    home: SiteHome, opened: OpenedSite, control: DaemonControl, daemon: SiteDaemon, ledger: Ledger
+) -> AbstractContextManager[object]:
+    """Serve the operator's dashboard, where the settings name a port."""
+    sources = Sources(
+        control=control,
+        approvals=daemon.approvals,
+        ledger=ledger,
+        home=home,
+        release_capsules=opened.config.release_capsules,
+    )
+    board = board_of(sources, site=opened.config.name)
+    return serving_dashboard(board, port=opened.config.dashboard_port, socket=home.socket)
 
 
 def _work(

@@ -55,6 +55,16 @@ class Outgoing:
     """Children before parents."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Departure:
+    """One answer that went out."""
+
+    at_s: int
+    """Since 1970."""
+    bytes_out: int
+    """Of the answer as it was kept here: what was sent, and a few bytes about it."""
+
+
 class Outbox:
     """Answers as files of one folder, which no other process uses. Any thread may."""
 
@@ -101,10 +111,11 @@ class Outbox:
             return None if path is None else _read(path)
 
     def sent(self, question: bytes) -> None:
-        """Note that an answer went out."""
+        """Note that an answer went out, and how long it was."""
         with self._lock:
-            self._remember(question)
-            if (path := self._find(question)) is not None:
+            path = self._find(question)
+            self._remember(question, bytes_out=0 if path is None else path.stat().st_size)
+            if path is not None:
                 path.replace(path.with_suffix(_SENT))
                 sync_folder(self._folder)
 
@@ -124,9 +135,10 @@ class Outbox:
                 if answer is None or answer.expires_ms < self._clock() * 1000:
                     path.unlink()
 
-    def _remember(self, question: bytes) -> None:
+    def _remember(self, question: bytes, *, bytes_out: int = 0) -> None:
         if question not in self._answered:
-            append_line(self._folder / _RECORD, {"question": question.hex(), "at": int(self._clock())})
+            line = {"question": question.hex(), "at": int(self._clock()), "bytes": bytes_out}
+            append_line(self._folder / _RECORD, line)
             self._answered.add(question)
 
     def _recall(self) -> set[bytes]:
@@ -141,6 +153,16 @@ class Outbox:
         return next(
             (path for suffix in (_WAITING, _SENT) for path in self._folder.glob(f"*-{question.hex()}{suffix}")), None
         )
+
+
+def sent_lately(folder: Path) -> tuple[Departure, ...]:
+    """List the answers of the last `MEMORY_S`, the oldest first, without disturbing the outbox of `folder`.
+
+    Raises:
+        DataError: the record of answered questions is damaged.
+    """
+    lines = [line for line in read_lines(folder / _RECORD) if line.get("bytes")]
+    return tuple(Departure(at_s=line["at"], bytes_out=line["bytes"]) for line in lines)
 
 
 def _question_of(path: Path) -> bytes:

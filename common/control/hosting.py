@@ -19,7 +19,9 @@ from typing import Any
 
 from partsong.common.control.feed import Feed
 from partsong.common.control.http_health import serving_health
+from partsong.common.control.metrics import measuring
 from partsong.common.control.server import ControlServer
+from partsong.common.control.spans import tracing
 from partsong.common.control.surfaces import CoordinatorControl, SiteControl
 from partsong.common.logs import EventLog, Level, log_to_folder, log_to_stream
 from partsong.common.notify import notify, watchdog_interval_s
@@ -37,6 +39,8 @@ def hosted(
     log_folder: Path | None,
     level: Level = "info",
     health_port: int | None,
+    metrics: bool = False,
+    trace_endpoint: str | None = None,
     environment: Mapping[str, str],
 ) -> Iterator[None]:
     """Put everything around a daemon while this holds; inside, the daemon answers on its socket and works.
@@ -47,9 +51,12 @@ def hosted(
         log_folder: for `daemon.jsonl`; None: lines go to stderr.
         level: the lowest that is logged.
         health_port: of /healthz and /readyz; None: no port is opened.
+        metrics: whether that port answers /metrics too.
+        trace_endpoint: where spans go; None: there are none.
         environment: of the process; only systemd's variables are looked at.
     Raises:
         TryAgain: another daemon runs on this directory, or the health port is taken.
+        InputError: the extra of `metrics` or of `trace_endpoint` is not installed.
         Refused: `control_folder`.
     """
     with contextlib.ExitStack() as stack:
@@ -58,9 +65,31 @@ def hosted(
         )
         stack.enter_context(_logged(control.feed))
         stack.enter_context(server)
-        if health_port is not None:
-            stack.enter_context(serving_health(health_port, control.status))
+        stack.enter_context(
+            watched_from_outside(control, health_port=health_port, metrics=metrics, trace_endpoint=trace_endpoint)
+        )
         stack.enter_context(_supervised(control, environment))
+        yield
+
+
+@contextlib.contextmanager
+def watched_from_outside(
+    control: SiteControl | CoordinatorControl,
+    *,
+    health_port: int | None,
+    metrics: bool,
+    trace_endpoint: str | None,
+) -> Iterator[None]:
+    """Let programs of this machine watch a daemon while this holds: health, metrics and spans, as the settings say.
+
+    Args and Raises: those of `hosted`.
+    """
+    with contextlib.ExitStack() as stack:
+        if trace_endpoint is not None:
+            stack.enter_context(tracing(control.feed, endpoint=trace_endpoint, service="partsong"))
+        written = stack.enter_context(measuring(control)) if metrics else None
+        if health_port is not None:
+            stack.enter_context(serving_health(health_port, control.status, metrics=written))
         yield
 
 

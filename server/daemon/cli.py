@@ -1,5 +1,5 @@
-"""The coordinator's commands about its daemon and its runs: `partsong coordinator up|status|stop|resume`, and
-`partsong explain`.
+"""The coordinator's commands about its daemon and its runs: `partsong coordinator up|status|stop|resume|dashboard`,
+and `partsong explain`.
 """
 
 # ruff: noqa: FBT002, PLC0415  # switches are how typer spells options; a command imports what it needs: --help is quick
@@ -26,7 +26,7 @@ HERE = Path()
 
 def register(coordinator: typer.Typer) -> None:
     """Add the commands to `partsong coordinator`."""
-    for command in (up, status, stop, resume):
+    for command in (up, status, stop, resume, dashboard):
         coordinator.command()(command)
 
 
@@ -85,6 +85,18 @@ def resume(run: Name, folder: Dir = HERE, as_json: Json = False) -> None:
     """Go on with a run that was stopped or has failed."""
     with _daemon(folder) as client:
         _show(client.resume(run), as_json=as_json)
+
+
+def dashboard(folder: Dir = HERE, as_json: Json = False) -> None:
+    """Print the address of the running daemon's dashboard. It opens everything: tell it to nobody."""
+    from partsong.common.dashboard.keys import read_key
+    from partsong.common.dashboard.serving import key_file
+    from partsong.server.membership.home import CoordinatorHome
+
+    with _daemon(folder) as client:
+        client.status()  # a key that a killed daemon has left opens nothing
+    key = read_key(key_file(CoordinatorHome(folder).socket))
+    _print({"url": key.url, "port": key.port}, key.url, as_json=as_json)
 
 
 def explain(run: Annotated[Path, typer.Argument(help="Directory of a deployed run.")], as_json: Json = False) -> None:

@@ -128,6 +128,18 @@ def read_job(folder: Path) -> Job:
     return Job(config=config, base=base, start_P=start_P, frozen_F=frozen_F)
 
 
+def read_config(folder: Path) -> JobConfig:
+    """Read the settings of a job alone, for whoever only looks.
+
+    Raises:
+        DataError: the file is missing, damaged, or says something that no job says.
+    """
+    try:
+        return build(JobConfig, yaml.safe_load(_text(folder / JOB)), where="job")
+    except (yaml.YAMLError, ConfigError) as err:
+        raise DataError(JOB, found="a job that cannot be read", expected="it as it was asked for") from err
+
+
 def plan_of(job: Job, charter: Charter, *, run: str) -> Plan:
     """Turn a job into the plan of one run under a charter; writes nothing.
 

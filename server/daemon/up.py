@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from partsong.common.control.http_health import serving_health
+from partsong.common.control.hosting import watched_from_outside
 from partsong.common.control.server import coordinator_server
+from partsong.common.dashboard.serving import serving_dashboard
 from partsong.common.errors import PartsongError
 from partsong.common.facts import word
 from partsong.common.identity.charter import SignedCharter
@@ -24,6 +25,7 @@ from partsong.common.notify import notify, watchdog_interval_s
 from partsong.server.daemon.carry import Pace
 from partsong.server.daemon.control import CoordinatorControl
 from partsong.server.daemon.daemon import CoordinatorDaemon
+from partsong.server.dashboard.pages import board_of
 from partsong.server.link.transport import EmbeddedSuperlink, Listen
 from partsong.server.membership.home import CoordinatorHome
 from partsong.server.membership.opened import OpenedCoordinator, allowed_sites, newest_charter
@@ -52,8 +54,9 @@ def serve(home: CoordinatorHome, opened: OpenedCoordinator, watching: Watching) 
         opened: what it holds.
         watching: who is told, and when it ends.
     Raises:
-        TryAgain: another daemon runs on this directory, or the port is in use.
-        InputError: a certificate is wrong, or a run's files are damaged.
+        TryAgain: another daemon runs on this directory, or a port is in use.
+        InputError: a certificate is wrong, a run's files are damaged, or the settings ask for an extra that is not
+            installed.
     """
     return_freed_memory()
     log, disk = EventLog(consortium=word(opened.config.consortium)), _Disk(home, opened)
@@ -79,8 +82,16 @@ def serve(home: CoordinatorHome, opened: OpenedCoordinator, watching: Watching) 
         stack.enter_context(coordinator_server(home.socket, control))
         stack.enter_context(link)
         port = link.port
-        if opened.config.health_port is not None:
-            stack.enter_context(serving_health(opened.config.health_port, control.status))
+        stack.enter_context(
+            watched_from_outside(
+                control,
+                health_port=opened.config.health_port,
+                metrics=opened.config.metrics,
+                trace_endpoint=opened.config.trace_endpoint,
+            )
+        )
+        board = board_of(control, consortium=opened.config.consortium, runs=home.runs)
+        stack.enter_context(serving_dashboard(board, port=opened.config.dashboard_port, socket=home.socket))
         daemon.start()
         stack.callback(daemon.close)
         log.info("ready", port=port, pid=os.getpid())

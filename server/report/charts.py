@@ -43,6 +43,14 @@ class Chart:
     rows: tuple[Tick, ...]
     limit: Tick | None
     """A level that is drawn broken."""
+    band: tuple[tuple[float, float, float], ...] = ()
+    """Of an interval around each point: pixels from the left, and from the top to its upper and its lower end."""
+
+    @property
+    def outline(self) -> str:
+        """Corners of the band as SVG takes them."""
+        upper = [f"{x:.1f},{high:.1f}" for x, high, _ in self.band]
+        return " ".join([*upper, *(f"{x:.1f},{low:.1f}" for x, _, low in reversed(self.band))])
 
     @property
     def line(self) -> str:
@@ -56,7 +64,7 @@ def budget(facts: Facts) -> Chart | None:
         return None
     spent = [(entry.round, entry.epsilon) for entry in facts.rounds if entry.epsilon is not None]
     most = facts.privacy.planned_epsilon
-    return _chart(
+    return line_chart(
         "chart-budget", "Budget over the rounds", "epsilon", spent, limit=(most, f"plan {most:g}"), words="{:.3f}"
     )
 
@@ -64,7 +72,7 @@ def budget(facts: Facts) -> Chart | None:
 def loss(facts: Facts) -> Chart | None:
     """Released loss of each round that has a sum."""
     found = [(entry.round, entry.loss) for entry in facts.rounds if entry.loss is not None]
-    return _chart("chart-loss", "Released training loss", "loss", found, limit=None, words="{:.3f}")
+    return line_chart("chart-loss", "Released training loss", "loss", found, limit=None, words="{:.3f}")
 
 
 def contributions(facts: Facts) -> Chart | None:
@@ -72,10 +80,10 @@ def contributions(facts: Facts) -> Chart | None:
     found = [(entry.round, float(len(entry.sites))) for entry in facts.rounds]
     fewest = None if facts.secure_sum is None else facts.secure_sum.smallest_sum
     limit = None if fewest is None else (float(fewest), f"fewest {fewest}")
-    return _chart("chart-sites", "Sites in each sum", "sites", found, limit=limit, words="{:.0f}")
+    return line_chart("chart-sites", "Sites in each sum", "sites", found, limit=limit, words="{:.0f}")
 
 
-def _chart(
+def line_chart(
     name: str,
     title: str,
     unit: str,
@@ -83,11 +91,23 @@ def _chart(
     *,
     limit: tuple[float, str] | None,
     words: str,
+    margin: float = 0.0,
 ) -> Chart | None:
+    """Draw one line over the rounds; None without values.
+
+    Args:
+        name: of the chart among those of its page.
+        title: for people.
+        unit: of the vertical axis.
+        values: by round, in their order.
+        limit: a level with its label.
+        words: format of a value in the description.
+        margin: half the width of the band around the line [unit]; 0: none.
+    """
     if not values:
         return None
     first, last = values[0], values[-1]
-    levels = [value for _, value in values] + ([] if limit is None else [limit[0]])
+    levels = [value + margin for _, value in values] + ([] if limit is None else [limit[0]])
     steps = round_levels(max(*levels, 0.0))
     top = steps[-1]
 
@@ -110,6 +130,7 @@ def _chart(
         columns=tuple(Tick(at=x(number), label=str(number)) for number in _some([n for n, _ in values])),
         rows=tuple(Tick(at=y(step), label=f"{step:g}") for step in steps),
         limit=None if limit is None else Tick(at=y(limit[0]), label=limit[1]),
+        band=tuple((x(number), y(value + margin), y(value - margin)) for number, value in values if margin > 0),
     )
 
 

@@ -66,7 +66,7 @@ def read_sources(files: RunFiles, ending: Ending) -> Sources:
     return Sources(
         plan=plan,
         charter=read_charter(_bytes(files.charter)).charter if plan.masked else None,
-        rounds=_rounds(files.metrics),
+        rounds=read_rounds(files.metrics),
         opened_rounds=len(Checkpoints(files.path).attempts()),
         versions=_versions(files.path / "run.json"),
         refused=refused,
@@ -75,7 +75,12 @@ def read_sources(files: RunFiles, ending: Ending) -> Sources:
     )
 
 
-def _rounds(file: Path) -> tuple[RoundFacts, ...]:
+def read_rounds(file: Path) -> tuple[RoundFacts, ...]:
+    """Read the rounds that are finished; there may be none yet.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     try:
         return tuple(map(_round, read_lines(file)))
     except (KeyError, TypeError, ValueError, AttributeError) as err:

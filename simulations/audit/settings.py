@@ -75,6 +75,13 @@ def _composed(overrides: Sequence[str]) -> RehearsalConfig:
         raise ConfigError(
             "privacy.mode", found="none", expected="dp", remedy="without privacy there is no claim to audit"
         )
+    if config.privacy.placement != "site":
+        raise ConfigError(
+            "privacy.placement",
+            found=config.privacy.placement,
+            expected="site: a rehearsal has one site, and its noise has to be enough by itself",
+            remedy="audit the engine with placement=site and the noise multiplier of the plan",
+        )
     return config
 
 

@@ -17,10 +17,7 @@ from safetensors import SafetensorError
 
 from partsong.client.model.source import locate
 from partsong.common.errors import DataError, TryAgain
-from partsong.server.daemon.deployed_run import DeployedRun
-from partsong.server.daemon.job import read_job
-from partsong.server.run_files import RunFiles
-from partsong.simulations.run_dir import RunDir
+from partsong.simulations.commands.finished import finished_run
 
 
 def export_adapter(run_path: Path, out: Path) -> Path:
@@ -30,7 +27,8 @@ def export_adapter(run_path: Path, out: Path) -> Path:
         DataError: the run has no adapter, or `out` exists; nothing was written.
         TryAgain: `out` cannot be written; nothing is left of it.
     """
-    run, _ = _finished(run_path, out)
+    run, _ = finished_run(run_path)
+    _refuse_existing(out)
     with _whole(out) as part:
         shutil.copytree(run.adapter, part)
     return out
@@ -44,7 +42,8 @@ def export_merged(run_path: Path, out: Path) -> Path:
         ModelError: the base model is gone or another one.
         TryAgain: `out` cannot be written; nothing is left of it.
     """
-    run, source = _finished(run_path, out)
+    run, source = finished_run(run_path)
+    _refuse_existing(out)
     plan = json.loads(run.plan.read_text())
     files = locate(source, expected_sha256=plan["base_sha256"])
     with _quiet():
@@ -73,20 +72,9 @@ def _whole(out: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _finished(run_path: Path, out: Path) -> tuple[RunFiles, str]:
-    """Open a finished run, simulated or deployed; also give where its base model came from."""
-    deployed = DeployedRun(run_path)
-    if deployed.job.is_dir():
-        run: RunFiles = deployed
-        source, remedy = read_job(deployed.job).config.model.source, "`partsong coordinator status` says how it stands"
-    else:
-        run, config = RunDir.reopen(run_path)
-        source, remedy = config.model.source, f"partsong simulate --resume {run_path}"
-    if not run.adapter.is_dir():
-        raise DataError(str(run_path), found="no adapter in it", expected="a finished run", remedy=remedy)
+def _refuse_existing(out: Path) -> None:
     if out.exists():
         raise DataError(str(out), found="something there already", expected="a path that does not exist")
-    return run, source
 
 
 def _base(folder: Path, *, labels: list[str]) -> Any:

@@ -138,13 +138,13 @@ class Study:
 
 
 def sweep_of(cell: Cell, grid: tuple[Cell, ...]) -> tuple[Cell, ...]:
-    """List the cells that choose a cell's learning rate: same corpus, arm, method and privacy, first of the others."""
+    """List the cells that choose a cell's learning rate: its corpus, arm, method and placement, else the first."""
     return tuple(
         other
         for other in grid
         if other.swept_rate is not None
-        and (other.split.corpus, other.arm, other.method, other.epsilon, other.placement)
-        == (cell.split.corpus, cell.arm, cell.method, cell.epsilon, cell.placement)
+        and (other.split.corpus, other.arm, other.method, other.placement)
+        == (cell.split.corpus, cell.arm, cell.method, cell.placement)
     )
 
 
@@ -160,9 +160,12 @@ def _references(axes: Axes, seed: int) -> Iterator[Cell]:
 
 
 def _sweep(axes: Axes) -> Iterator[Cell]:
+    noised = [epsilon for epsilon, _ in axes.privacy if epsilon is not None][:1]
     for cell in _measured(axes, SWEEP_SEED):
         first = (_first_of(axes, cell.split), axes.ranks[0], axes.field_bits[0])
         if cell.method is None or (cell.split, cell.rank, cell.field_bits) != first:
+            continue
+        if cell.epsilon is not None and cell.epsilon not in noised:
             continue
         for rate in cell.method.rates:
             yield dataclasses.replace(cell, swept_rate=rate)

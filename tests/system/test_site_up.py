@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from ceremony import PASSPHRASE
+from visitor import Visitor, Words
 
 from partsong.client.home.layout import SiteHome
 from partsong.common.capsule import decode, look_around, make_capsule
 from partsong.common.capsule_shelf import CapsuleShelf
+from partsong.common.dashboard.keys import Key
 from partsong.common.logs import FILE
 
 Call = Callable[..., Any]
@@ -53,6 +55,26 @@ def _up(
             yield daemon
         finally:
             daemon.kill()
+
+
+def test_its_dashboard_opens_with_the_address_that_the_command_prints(
+    home: SiteHome, command: list[str], call: Call
+) -> None:
+    """Off without a port; with one, the page shows what the daemon says, and a button acts on it."""
+    with _up(command, home):
+        without = call("site", "dashboard", "--dir", str(home.path))
+    home.config.write_text(f"{home.config.read_text()}\ndashboard_port: 0\n")
+    with _up(command, home):
+        address = json.loads(call("site", "dashboard", "--dir", str(home.path), "--json").out)
+        visitor = Visitor(Key(port=address["port"], key=address["url"].partition("#")[2])).log_in()
+        words, paused = Words(visitor.page().text).text, visitor.act("pause")
+        status = json.loads(call("site", "status", "--dir", str(home.path), "--json").out)
+
+    assert (without.code, without.out) == (2, "")
+    assert "dashboard_port" in without.err
+    assert "NOT connected to 127.0.0.1" in words
+    assert paused.status == 303
+    assert status["state"] == "paused"
 
 
 def test_a_site_comes_up_answers_and_ends_in_order(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from partsong.client.link.outbox import MEMORY_S, Outbox, Outgoing, Sealed
+from partsong.client.link.outbox import MEMORY_S, Departure, Outbox, Outgoing, Sealed, sent_lately
 from partsong.common.errors import DataError
 
 NOW_S = 1_800_000_000.0
@@ -138,3 +138,22 @@ def test_only_the_site_can_read_an_answer(tmp_path: Path) -> None:
     (path,) = (tmp_path / "out").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_what_was_sent_is_known_in_bytes_and_what_was_given_up_is_not_counted(tmp_path: Path) -> None:
+    """As long as the question itself is known; looking disturbs nothing."""
+    box = opened(tmp_path)
+    for question, content in (("a", b"x" * 10), ("b", b"x" * 1010), ("c", b"given up")):
+        box.keep(answer(question, content=content))
+    box.sent(name("a"))
+    opened(tmp_path, later_s=60).sent(name("b"))
+    box.drop(name("c"))
+
+    first, second = sent_lately(tmp_path)
+
+    assert (first.at_s, second.at_s) == (int(NOW_S), int(NOW_S) + 60)
+    assert second.bytes_out - first.bytes_out == 1000
+    assert isinstance(first, Departure)
+    opened(tmp_path, later_s=MEMORY_S + 30)
+    assert sent_lately(tmp_path) == (second,)
+    assert sent_lately(tmp_path / "none") == ()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from quiet_daemons import COORDINATOR, SITE
 
-from partsong.common.control.http_health import LOOPBACK, serving_health
+from partsong.common.control.http_health import serving_health
+from partsong.common.control.loopback import LOOPBACK
 from partsong.common.control.surfaces import Check, SiteStatus
 from partsong.common.errors import TryAgain
 

@@ -1,5 +1,6 @@
 """The coordinator as a process: it says when it is ready, answers on its socket, and ends when it is told to."""
 
+import http.client
 import json
 import os
 import signal
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from visitor import Visitor, Words
 
 from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
 from partsong.common.config import ModelConfig
 from partsong.common.control.client import CoordinatorClient
+from partsong.common.control.loopback import LOOPBACK
+from partsong.common.dashboard.keys import Key
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
 from partsong.server.daemon.job import BaseFacts, Job, write_job
@@ -44,6 +48,8 @@ def home(tmp_path: Path) -> Path:
         home=folder,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
+    with (folder / "coordinator.yaml").open("a") as settings:
+        settings.write("dashboard_port: 0\n")
     return folder
 
 
@@ -108,6 +114,29 @@ def test_it_is_ready_alive_asked_and_ended(up: Up) -> None:
     assert "STOPPING=1" in iter(up.heard, "")
     lines = [json.loads(line) for line in (up.home / "log" / "daemon.jsonl").read_text().splitlines()]
     assert {"ready", "stopping"} <= {line["event"] for line in lines}
+
+
+def test_its_dashboard_opens_with_the_address_that_the_command_prints(up: Up) -> None:
+    """While a page listens, SIGTERM still ends the daemon in time; then the command says that none runs."""
+    address = json.loads(partsong("dashboard", "--json", home=up.home).stdout)
+    key = Key(port=address["port"], key=address["url"].partition("#")[2])
+    visitor = Visitor(key).log_in()
+    words = Words(visitor.page().text).text
+    events = http.client.HTTPConnection(LOOPBACK, key.port, timeout=30)
+    events.request("GET", f"{visitor.base}events", headers={"Cookie": visitor.cookie})
+    stream = events.getresponse()
+    first = stream.readline()
+
+    took_s = up.end(signal.SIGTERM)
+
+    stream.read()
+    events.close()
+    after = partsong("dashboard", home=up.home)
+    assert "no charter that all sites have signed" in words
+    assert first == b"retry: 2000\n"
+    assert took_s < MOST_S
+    assert (after.returncode, after.stdout) == (75, "")
+    assert not (up.home / "control" / "dashboard.json").exists()
 
 
 def test_without_a_daemon_status_reads_the_files(home: Path) -> None:

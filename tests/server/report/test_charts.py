@@ -49,3 +49,19 @@ def test_the_budget_has_the_plan_as_its_limit_and_no_chart_without_privacy(facts
     assert chart.limit.label == "plan 8"
     assert all(y > chart.limit.at for _, y in chart.points)
     assert charts.budget(not_private) is None
+
+
+def test_a_band_lies_around_its_line_and_inside_the_frame() -> None:
+    """Of 1 around 3 and 2: from 4 to 2 and from 3 to 1, with room above; without a margin there is none."""
+    chart = charts.line_chart("c", "c", "loss", [(1, 3.0), (2, 2.0)], limit=None, words="{:g}", margin=1.0)
+    plain = charts.line_chart("c", "c", "loss", [(1, 3.0), (2, 2.0)], limit=None, words="{:g}")
+
+    assert chart is not None
+    assert plain is not None
+    unit = (charts.HEIGHT - charts.TOP - charts.BOTTOM) / float(chart.rows[-1].label)
+    assert [
+        (point[1] - high, low - point[1]) for point, (_, high, low) in zip(chart.points, chart.band, strict=True)
+    ] == [(unit, unit)] * 2
+    assert all(high >= charts.TOP for _, high, _ in chart.band)
+    assert len(chart.outline.split()) == 4
+    assert plain.band == ()

@@ -105,3 +105,27 @@ def test_wrong_settings_are_refused(wrong: str) -> None:
     """Before anything is read."""
     with pytest.raises(ConfigError):
         compose_study([wrong])
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "figures"),
+    [
+        ("banking77", "ffa_r2_21bit_seed0", 1),
+        # Accounting at each site takes ten seconds.
+        pytest.param("privacy", "eps8_noise-site_21bit_seed0", 1, marks=pytest.mark.nightly),
+        ("bytes", "fedsb_r2_16bit_seed0", 2),
+    ],
+)
+def test_every_study_can_be_smoked(tmp_path: Path, name: str, cell: str, figures: int) -> None:
+    """One federated cell at the declared rate; a study of bytes draws accuracy over them."""
+    config = compose_study(settings(tmp_path, "grid=smoke", "sweep=declared", f"only=[{cell}]"))
+
+    facts = command.study(name, config, console=Console(file=io.StringIO()))
+
+    assert (facts["cells"], facts["failed"]) == (len(STUDIES[name].cells("smoke")), 0)
+    assert facts["empty"] == len(STUDIES[name].cells("smoke")) - 1
+    assert len(list((tmp_path / "pages").glob("*.svg"))) == figures
+    (kept,) = (json.loads(file.read_text())["outcome"] for file in (tmp_path / "work" / name / "smoke").glob("*.json"))
+    assert kept["bytes_per_site"] > 0
+    assert (kept["epsilon"] is not None) == (name == "privacy")
+    assert kept["epsilon"] is None or 0 < kept["epsilon"] <= 8

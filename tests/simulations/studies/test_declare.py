@@ -33,6 +33,7 @@ def test_every_trained_cell_has_three_swept_rates(name: str, grid: Grid) -> None
         elif cell.swept_rate is None:
             assert [other.swept_rate for other in swept] == list(cell.method.rates)
             assert {other.seed for other in swept} == {0}
+            assert {other.placement for other in swept} == {cell.placement}
             assert all(cells.index(other) < cells.index(cell) for other in swept)
 
 

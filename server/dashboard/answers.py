@@ -1,0 +1,47 @@
+"""What a run that asks a question was answered: figures with their intervals, from the run's `answer.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from partsong.common.build import build
+from partsong.common.errors import ConfigError, DataError
+
+FILE = "answer.json"
+HEAD = ("figure", "value", "interval", "what it is")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figure:
+    """One released number."""
+
+    name: str
+    value: float | None
+    low: float | None
+    """None: no interval is known for it."""
+    high: float | None
+    about: str
+
+
+def rows_of(run: Path) -> tuple[tuple[str, ...], ...]:
+    """Read the figures of a run's answer; none where it asked no question or has no answer yet.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    file = run / FILE
+    if not file.is_file():
+        return ()
+    try:
+        figures = json.loads(file.read_bytes())["figures"]
+        return tuple(_row(build(Figure, figure, where=FILE)) for figure in figures)
+    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as err:
+        raise DataError(FILE, found="figures that cannot be read", expected="what the run wrote") from err
+
+
+def _row(figure: Figure) -> tuple[str, ...]:
+    value = "?" if figure.value is None else f"{figure.value:.4g}"
+    is_bounded = figure.low is not None and figure.high is not None
+    return figure.name, value, f"{figure.low:.4g} to {figure.high:.4g}" if is_bounded else "", figure.about

@@ -1,0 +1,1 @@
+"""What a planned job will cost, from a short simulation."""
