@@ -23,6 +23,7 @@ from partsong.simulations.own_tests import Used, own_test
 from partsong.simulations.prepare import prepare
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.simulate import simulate
+from partsong.simulations.verify.run import verify
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CLASSES = ("injury", "skin", "ear", "spine")
@@ -73,6 +74,7 @@ def test_without_noise_the_answer_is_that_of_all_test_records_together(asked: Ca
     np.testing.assert_array_equal(done.result.trained_P, prepared.host.take())
     assert "accuracy" in done.run.report.read_text()
     assert not done.run.adapter.exists()
+    assert verify(done.run.path).wrong == ()
 
 
 def test_a_finished_run_is_evaluated_as_it_was_published(asked: Callable[..., SimulationConfig]) -> None:
