@@ -102,6 +102,9 @@ class CoordinatorConfig:
     """Host names and IP addresses that sites use; they stand in the certificate."""
     max_message_mb: int = 512
     """Largest message that is taken from a site."""
+    max_waiting_mb: int = 2048
+    """Memory that the answers of all sites may take together while they arrive. A site that finds no room is told to
+    come again in a few seconds; have room for the updates of a round, or its sites bring them one after the other."""
     health_port: int | None = None
     """Loopback port of /healthz and /readyz; None: no port is opened."""
     metrics: bool = False
@@ -120,6 +123,8 @@ class CoordinatorConfig:
             raise ValueError("names with at least one host name or address")
         if self.max_message_mb <= 0:
             raise ValueError(f"max_message_mb above 0, not {self.max_message_mb}")
+        if self.max_waiting_mb < self.max_message_mb:
+            raise ValueError(f"max_waiting_mb of at least max_message_mb, not {self.max_waiting_mb}")
         _check_dashboard(self.dashboard_port)
 
 

@@ -20,6 +20,7 @@ from partsong.client.cli import site
 from partsong.common.blame import blame
 from partsong.common.errors import PartsongError
 from partsong.server.daemon import cli as run_cli
+from partsong.server.membership import backup_cli
 from partsong.server.membership.cli import coordinator
 from partsong.simulations.commands import ask_cli
 from partsong.simulations.commands.deploy_cli import deploy
@@ -56,6 +57,7 @@ EVERYONE, READERS = "Everyone", "Who reads or uses a result"
 SITES, COORDINATORS, RESEARCH = "Sites", "Coordinators", "Researchers"
 run_cli.register(coordinator)
 ask_cli.register(coordinator)
+backup_cli.register(coordinator)
 app.add_typer(site, rich_help_panel=SITES)
 app.add_typer(coordinator, rich_help_panel=COORDINATORS)
 app.add_typer(deploy, rich_help_panel=EVERYONE)

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from partsong.client.budget.patients import patient_view
+from partsong.client.encoders.survey import findings
 from partsong.client.training.comparison import Contest, compare
 from partsong.common.build import sha256_of
 from partsong.common.config import SimulationConfig
@@ -86,6 +87,8 @@ def finish(
     budget = budget_of(config) if config.privacy.mode == "dp" else None
     with display_for(console, title=title, budget=budget, unit=config.privacy.unit) as show:
         federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
+        if config.purpose == "survey":
+            _show_findings(prepared, run, console=console)
         if federation.plan.question is None:
             _show_patients(prepared, run, federation.plan, console=console)
         result = federation.run()
@@ -95,6 +98,14 @@ def finish(
         _say(console, line)
     _publish(prepared, run, result, signer=federation.signer)
     return Finished(config=config, run=run, result=result)
+
+
+def _show_findings(prepared: Prepared, run: RunDir, *, console: Console) -> None:
+    """Tell each site what its own records look like, exactly, and keep it in the site's own folder."""
+    for name, encoded in sorted(prepared.sites.items()):
+        found = findings(encoded.records)
+        write_json(run.site_folder(name) / "findings.json", dataclasses.asdict(found))
+        _say(console, f"  {name} (shown at the site only): {found.words}")
 
 
 def _show_patients(prepared: Prepared, run: RunDir, plan: Plan, *, console: Console) -> None:

@@ -18,6 +18,7 @@ from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
 from partsong.client.encoders.encoder import Encoder
 from partsong.client.encoders.evaluation import Evaluation
 from partsong.client.encoders.lora import LoraTraining
+from partsong.client.encoders.survey import Survey
 from partsong.client.rules.agreement import ByPolicy, ByRules
 from partsong.client.rules.approval import Approvals
 from partsong.client.rules.consent import Rules
@@ -77,6 +78,7 @@ def make_site(
             fingerprint=fingerprint(used.encoded.records),
             units={"record": used.encoded.count("record"), "patient": used.encoded.count("patient")},
             coordinator=coordinator,
+            survey_first=rules.survey_first,
         ),
         chance=lambda plan, number: chance(name, plan, number),
         watch=watch,
@@ -89,7 +91,10 @@ def _encoder(prepared: Prepared, used: Used) -> Encoder:
     host, labels = prepared.host, labels_of(prepared)
     if prepared.config.purpose == "evaluate":
         return Evaluation(host=host, encoded=used.encoded, labels=labels, groups=used.groups)
-    return LoraTraining(host=host, encoded=used.encoded, labels=labels)
+    training = LoraTraining(host=host, encoded=used.encoded, labels=labels)
+    if prepared.config.purpose == "survey":
+        return Survey(facts=training.facts, records=lambda _: used.encoded, groups=used.groups)
+    return training
 
 
 def _rules(config: SimulationConfig) -> Rules:

@@ -14,13 +14,20 @@ from partsong.client.budget.spending import FreePurse, Purse
 from partsong.client.daemon.records import SiteRecords, Snapshot
 from partsong.client.encoders.canary import CanaryEncoder
 from partsong.client.encoders.encoder import Encoder
-from partsong.client.encoders.lazy import LazyEvaluation, LazyLora
+from partsong.client.encoders.lazy import LazyEvaluation, LazyLora, LazySurvey
 from partsong.client.encoders.resident import ResidentModel
 from partsong.client.rules.consent import NotAgreed, Rules
 from partsong.common import canary
 from partsong.common.deployment import SiteConfig
 from partsong.common.errors import InputError
 from partsong.common.plan import Plan
+
+_LAZY: dict[str, type[LazyLora | LazyEvaluation | LazySurvey]] = {
+    "train": LazyLora,
+    "evaluate": LazyEvaluation,
+    "survey": LazySurvey,
+}
+"""What answers the queries of each study that reads records."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,8 +107,7 @@ class Workshop:
             )
             return Work(encoder=CanaryEncoder(site=self._config.name), purse=free)
         records = self._snapshot(plan)
-        lazy = LazyEvaluation if plan.study == "evaluate" else LazyLora
-        encoder = lazy(
+        encoder = _LAZY[plan.study](
             model=self._config.model,
             data=self._config.data,
             rules=self._rules,
@@ -115,6 +121,7 @@ class Workshop:
             units=records.units,
             coordinator=self._coordinator,
             only=plan.sha256,
+            survey_first=self._rules.survey_first,
         )
         return Work(encoder=encoder, purse=purse)
 

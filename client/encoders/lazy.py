@@ -145,6 +145,28 @@ class LazyLora(LazyModel):
         return LoraTraining(host=host, encoded=encoded, labels=plan.labels)
 
 
+class LazySurvey(LazyModel):
+    """The encoder of survey queries at a site's daemon. The model is loaded for its tokenizer; it is not asked."""
+
+    def encode(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+    ) -> LocalUpdate:
+        """Answer a round's question; see `Survey.encode`."""
+        from partsong.client.encoders.survey import Survey  # noqa: PLC0415 - torch, on first need
+
+        groups = self.records.table.groups(self.data)
+        return Survey(facts=self.facts, records=lambda asked: self.ready(asked)[1], groups=groups).encode(
+            plan, number=number, frozen_F=frozen_F, adapter_P=adapter_P, randomness=randomness, on_step=on_step
+        )
+
+
 class LazyEvaluation(LazyModel):
     """The encoder of evaluation queries at a site's daemon; its records are those that the site keeps for testing."""
 

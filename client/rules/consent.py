@@ -31,6 +31,7 @@ _PUBLIC: Mapping[str, RefusalCode] = {
     "too_many_unfinished": "budget",
     "unaccountable_release": "policy",
     "unknown_holding": "policy",
+    "no_survey": "policy",
     "delta_too_large": "policy",
     "mixed_units": "policy",
     "context_used": "state",
@@ -90,6 +91,8 @@ class Rules:
     """Largest rank of any layer."""
     max_bytes_out: int | None = None
     """Most bytes of sealed vectors in all rounds together."""
+    survey_first: bool = False
+    """Whether training waits for a survey of the very records that are there."""
     masked_only: bool = False
     """Whether vectors may leave under the secure sum only."""
 

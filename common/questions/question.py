@@ -28,7 +28,6 @@ CONFIDENCE: Final = "confidence"
 GROUPS: Final = "groups"
 TABLE: Final = "table"
 DUPLICATES: Final = "duplicates"
-PERSONAL: Final = "personal"
 
 PartName = Literal[
     "units",
@@ -40,11 +39,10 @@ PartName = Literal[
     "groups",
     "table",
     "duplicates",
-    "personal",
 ]
 EVALUATION: frozenset[PartName] = frozenset({UNITS, HITS, TOKENS, TOKEN_LOSS, CONFUSION, CONFIDENCE, GROUPS})
 """Parts that a question about a model may have."""
-SURVEY: frozenset[PartName] = frozenset({UNITS, TABLE, DUPLICATES, PERSONAL})
+SURVEY: frozenset[PartName] = frozenset({UNITS, TABLE, DUPLICATES})
 """Parts that a question about records may have."""
 
 MOST_NUMBERS = 1 << 20
@@ -131,7 +129,6 @@ class Question:
             GROUPS: groups * (matrix or 2),
             TABLE: 2 * max(1, self.classes) * max(1, groups) * (len(self.lengths) + 1),
             DUPLICATES: 1,
-            PERSONAL: 1,
         }[name]
 
     def reach_of(self, name: PartName) -> float:

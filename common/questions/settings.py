@@ -33,7 +33,7 @@ class EvaluationConfig:
     """Whether a classifier's confidence is compared with its hits."""
     bins: int = 5
     """Bins of confidence. Every number that is asked for gets its own noise: few bins tell more."""
-    most_tokens: int = 128
+    most_tokens: int = 32
     """Language model: learned tokens of a record count as at most so many."""
     most_units: int = MOST_UNITS
     """Most records (or patients) of a site; one with more refuses."""

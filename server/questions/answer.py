@@ -10,6 +10,7 @@ from partsong.common.plan import Plan
 from partsong.server.planning import epsilon_after
 from partsong.server.questions.figures import Figure, evaluation_figures
 from partsong.server.questions.intervals import LEVEL
+from partsong.server.questions.survey import survey_figures
 from partsong.server.studies.train import Step
 
 
@@ -44,7 +45,8 @@ def answer_of(step: Step, plan: Plan) -> Answer:
     """
     if step.answer is None:
         raise ValueError("a round with a sum")
-    figures, tables, noise_sd = evaluation_figures(step.answer, plan)
+    read = evaluation_figures if plan.study == "evaluate" else survey_figures
+    figures, tables, noise_sd = read(step.answer, plan)
     return Answer(
         study=plan.study,
         adapter_sha256=plan.start_sha256,

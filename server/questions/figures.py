@@ -62,11 +62,11 @@ def evaluation_figures(opened: Opened, plan: Plan) -> tuple[tuple[Figure, ...], 
 
 def _whole(question: Question, sums: Sums) -> Iterator[Figure]:
     units, hits = sums.parts[UNITS].at(0), sums.parts[HITS].at(0)
-    yield _figure("units", count(units), "records, or patients where these are hidden, one record each")
+    yield figure_of("units", count(units), "records, or patients where these are hidden, one record each")
     name, about = ("accuracy", "class is right") if question.classes else ("exact_match", "every token is right")
-    yield _figure(name, proportion(hits, units), f"share of units whose {about}")
+    yield figure_of(name, proportion(hits, units), f"share of units whose {about}")
     loss = proportion(sums.loss, units, scale=question.loss_clip)
-    yield _figure("loss", loss, f"mean over units, each cut at {question.loss_clip:g} [nats]")
+    yield figure_of("loss", loss, f"mean over units, each cut at {question.loss_clip:g} [nats]")
     if TOKENS in sums.parts and TOKEN_LOSS in sums.parts:
         yield from _of_tokens(question, sums, units)
 
@@ -74,7 +74,7 @@ def _whole(question: Question, sums: Sums) -> Iterator[Figure]:
 def _of_tokens(question: Question, sums: Sums, units: Noised) -> Iterator[Figure]:
     tokens, lost = sums.parts[TOKENS].at(0), sums.parts[TOKEN_LOSS].at(0)
     most = question.most_tokens
-    yield _figure("tokens", _scaled(count(tokens), most), f"learned tokens, at most {most} of a unit")
+    yield figure_of("tokens", _scaled(count(tokens), most), f"learned tokens, at most {most} of a unit")
     # A ratio of two means of values between 0 and 1: each end takes half of the error.
     error = (1 - LEVEL) / 2
     above, below = proportion(lost, units, error=error), proportion(tokens, units, error=error)
@@ -83,9 +83,9 @@ def _of_tokens(question: Question, sums: Sums, units: Noised) -> Iterator[Figure
     known = tokens.value > max(tokens.sd, 0.5 / most)
     value = min(max(lost.value / tokens.value, 0.0), 1.0) * question.loss_clip if known else None
     mean = Estimate(value=value, low=low, high=high)
-    yield _figure("token_loss", mean, "mean over those tokens, loss of a unit cut as above [nats]")
+    yield figure_of("token_loss", mean, "mean over those tokens, loss of a unit cut as above [nats]")
     perplexity = Estimate(value=None if value is None else _exp(value), low=_exp(low), high=_exp(high))
-    yield _figure("perplexity", perplexity, "exp(token_loss)")
+    yield figure_of("perplexity", perplexity, "exp(token_loss)")
 
 
 def _exp(loss: float) -> float:
@@ -115,7 +115,7 @@ def _per_class(cells: Block, labels: tuple[str, ...]) -> list[Figure]:
         low=math.fsum(one.low for one in found) / classes,
         high=math.fsum(one.high for one in found) / classes,
     )
-    return [_figure("macro_f1", macro, "mean over classes of F1; a class too small for its noise counts as 0")]
+    return [figure_of("macro_f1", macro, "mean over classes of F1; a class too small for its noise counts as 0")]
 
 
 def _mapped(share: Estimate) -> Estimate:
@@ -151,7 +151,7 @@ def _calibration(sums: Sums) -> Iterator[Figure]:
     over = Estimate(
         value=None if share.value is None else 2 * share.value - 1, low=2 * share.low - 1, high=2 * share.high - 1
     )
-    yield _figure("overconfidence", over, "mean confidence minus accuracy")
+    yield figure_of("overconfidence", over, "mean confidence minus accuracy")
 
 
 def _per_group(question: Question, block: Block) -> Iterator[Figure]:
@@ -164,9 +164,9 @@ def _per_group(question: Question, block: Block) -> Iterator[Figure]:
             units, hits = cells.total(), cells.total(np.eye(question.classes, dtype=np.bool_).reshape(-1))
         else:
             units, hits = cells.at(0), cells.at(1)
-        yield _figure(f"units[{name}]", count(units), f"units of group {name}")
+        yield figure_of(f"units[{name}]", count(units), f"units of group {name}")
         word = "accuracy" if question.classes else "exact_match"
-        yield _figure(f"{word}[{name}]", proportion(hits, units), f"of group {name}")
+        yield figure_of(f"{word}[{name}]", proportion(hits, units), f"of group {name}")
 
 
 def _matrix(values: Any, labels: tuple[str, ...]) -> dict[str, dict[str, float]]:
@@ -193,5 +193,6 @@ def _scaled(found: Estimate, factor: float) -> Estimate:
     return Estimate(value=value, low=found.low * factor, high=found.high * factor)
 
 
-def _figure(name: str, found: Estimate, about: str) -> Figure:
+def figure_of(name: str, found: Estimate, about: str) -> Figure:
+    """Name an estimate."""
     return Figure(name=name, value=found.value, low=found.low, high=found.high, about=about)

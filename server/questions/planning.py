@@ -15,8 +15,10 @@ from partsong.common.privacy.calibration import calibrate
 from partsong.common.questions.question import (
     CONFIDENCE,
     CONFUSION,
+    DUPLICATES,
     GROUPS,
     HITS,
+    TABLE,
     TOKEN_LOSS,
     TOKENS,
     UNITS,
@@ -30,6 +32,8 @@ from partsong.server.planning import Base, make_plan
 
 FIELD_BITS = 32
 """The vector is small, so its numbers may be wide: one step is far below the noise."""
+_UNASKED = 1000.0
+"""Noise of a loss that nobody asks for / noise of what is asked for: a millionth of the privacy."""
 _NOISE_SDS = 10.0
 """Room for noise beside the largest count; more happens with a probability below 1e-22."""
 
@@ -47,7 +51,7 @@ def question_of(config: Config, *, labels: tuple[str, ...]) -> Question:
         ConfigError: more numbers than a question may have.
     """
     try:
-        return _evaluation(config, labels)
+        return _evaluation(config, labels) if config.purpose == "evaluate" else _survey(config, labels)
     except ValueError as err:
         raise ConfigError(config.purpose, found="a question that cannot be", expected=str(err)) from err
 
@@ -149,9 +153,25 @@ def _evaluation(config: Config, labels: tuple[str, ...]) -> Question:
     )
 
 
+def _survey(config: Config, labels: tuple[str, ...]) -> Question:
+    """No loss is asked for: its place in the vector holds a sum of zeros, with noise like any other."""
+    chosen = config.survey
+    return Question(
+        parts=equal_parts(UNITS, TABLE, DUPLICATES),
+        most_units=chosen.most_units,
+        loss_clip=config.privacy.loss_clip,
+        classes=len(labels),
+        groups=chosen.groups,
+        lengths=chosen.lengths,
+    )
+
+
 def _terms(privacy: PrivacyConfig, question: Question, asked: float) -> DpPlan:
-    """Give the loss the noise that every other part has, too: a part of k has sqrt(k) times the multiplier's."""
-    ratio = math.sqrt(len(question.parts))
+    """Give the loss the noise that every other part has, too: a part of k has sqrt(k) times the multiplier's.
+
+    A survey's loss says nothing, so it has so much noise that it takes nothing of the budget.
+    """
+    ratio = _UNASKED if TABLE in {part.name for part in question.parts} else math.sqrt(len(question.parts))
     sigma = calibrate(sampling_rate=1.0, steps=1, epsilon=asked, delta=privacy.delta, loss_noise_ratio=ratio)
     loss_sigma = sigma * ratio
     if privacy.noise == "discrete":

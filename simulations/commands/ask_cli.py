@@ -108,12 +108,13 @@ def _canary(overrides: list[str], out: Path) -> Path:
 
 
 def _ended(client: CoordinatorClient, begun: RunStatus, *, say: Callable[[str], None]) -> RunStatus:
-    """Look at a run until it is over, and say what it waits for whenever that changes."""
-    found, said = begun, ""
+    """Look at a run until it is over; say what it waits for, and where it is, whenever that changes."""
+    from partsong.simulations.commands.outlook import Outlook
+
+    found, outlook = begun, Outlook(clock=time.monotonic)
     while found.state in _OPEN:
-        if found.state == "waiting" and found.reason not in {"", said}:
-            said = found.reason
-            say(f"{found.run}: {said}")
+        if line := outlook.line(found):
+            say(line)
         time.sleep(_LOOK_S)
         found = next(run for run in client.runs() if run.run == begun.run)
     return found

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,7 +24,9 @@ def sweep(
             "'training.learning_rate=tag(log, interval(1e-3, 1e-1))', is swept.",
         ),
     ] = None,  # one line of help
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder to make for the sweep.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to make for the sweep; runs/sweep-TIME by default.")
+    ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the sweep in this folder.")] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Let Optuna draw so many instead of playing every combination.")
@@ -35,7 +38,7 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Simulate many settings one after the other: one table, and plots of it."""
-    if (out is None) == (resume is None):
+    if out is not None and resume is not None:
         raise typer.BadParameter("give one of them", param_hint="--out, --resume")
     if resume is not None and (overrides or trials is not None):
         raise typer.BadParameter("a sweep keeps its settings: give --resume alone", param_hint="KEY=VALUE, --trials")
@@ -52,7 +55,8 @@ def sweep(
     else:
         asked = Asked(overrides=tuple(overrides or ()), trials=trials, seed=seed)
         proposals_of(read_choices(asked.overrides), trials=trials, seed=seed)
-        folder = SweepFolder.create(out or Path(), asked)
+        now = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
+        folder = SweepFolder.create(out or Path("runs") / f"sweep-{now}", asked)
     from partsong.simulations.sweep.plots import can_plot, plot
     from partsong.simulations.sweep.sweep import sweep as play
     from partsong.simulations.sweep.table import read_table, write_table

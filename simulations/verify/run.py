@@ -118,6 +118,9 @@ def _unmasked(path: Path, plan: Plan, findings: Findings, *, pinned: str | None)
 
 def _published(path: Path, plan: Plan, sums: Sums | None, findings: Findings) -> None:
     """Compare the adapter directory with the sums; where nobody signed them, with the plan alone."""
+    if plan.question is not None:
+        findings.not_checked("answer.json", "only the sum behind it is; a question publishes no adapter")
+        return
     folder, recomputed = path / _ADAPTER, None if sums is None else sums.adapter_P
     by_round = None if sums is None else sums.sites
     checks = {

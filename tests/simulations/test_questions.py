@@ -23,6 +23,7 @@ from partsong.simulations.own_tests import Used, own_test
 from partsong.simulations.prepare import prepare
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.simulate import simulate
+from partsong.simulations.verify.run import verify
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CLASSES = ("injury", "skin", "ear", "spine")
@@ -73,6 +74,7 @@ def test_without_noise_the_answer_is_that_of_all_test_records_together(asked: Ca
     np.testing.assert_array_equal(done.result.trained_P, prepared.host.take())
     assert "accuracy" in done.run.report.read_text()
     assert not done.run.adapter.exists()
+    assert verify(done.run.path).wrong == ()
 
 
 def test_a_finished_run_is_evaluated_as_it_was_published(asked: Callable[..., SimulationConfig]) -> None:
@@ -198,3 +200,16 @@ def test_what_sites_get_alone_stays_with_them(asked: Callable[..., SimulationCon
     assert {str(file) for file in told - known} == {f"sites/site-{n}/comparison.json" for n in (1, 2, 3)}
     arms = json.loads((compared.run.site_folder("site-1") / "comparison.json").read_text())
     assert [arm["name"] for arm in arms] == ["base", "joint", "alone"]
+
+
+def test_a_survey_counts_what_would_be_trained_on(asked: Callable[..., SimulationConfig]) -> None:
+    """Thirty-six records of four labels without noise; each site sees its own exact findings, which are not sent."""
+    done = simulate(asked("purpose=survey", "survey.lengths=[8,16]", "survey.groups=[w0]"), console=Console(quiet=True))
+
+    found = figures(json.loads((done.run.path / ANSWER).read_text()))
+    assert found["units"]["value"] == pytest.approx(36, abs=1e-3)
+    assert [found[f"label[{name}]"]["value"] for name in CLASSES] == pytest.approx([9] * 4, abs=0.05)
+    assert found["group[w0]"]["value"] == pytest.approx(36, abs=0.05)
+    assert found["duplicates"]["value"] == pytest.approx(0, abs=1e-2)
+    told = json.loads((done.run.site_folder("site-1") / "findings.json").read_text())
+    assert (told["records"], told["duplicates"], told["missing"]) == (12, 0, 0)

@@ -1,6 +1,7 @@
 """Sweeps: which runs they are made of, that they go on where they stopped, and the table that they end with."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -107,15 +108,29 @@ def test_a_trial_that_fails_stands_in_the_table_and_the_others_are_played(tmp_pa
     assert {row["state"] for row in read_table(folder.table)} == {"failed", "done"}
 
 
-def test_the_command_needs_one_folder_and_prints_its_trials(tmp_path: Path, prompts: Path) -> None:
-    """A folder that exists is not written into."""
+def test_the_command_needs_one_folder(tmp_path: Path, prompts: Path) -> None:
+    """One that exists is not written into, and one that is no sweep is not gone on with."""
     (tmp_path / "taken").mkdir()
     one = [*usual(prompts), "seed=1,2"]
 
-    assert CliRunner().invoke(app, ["sweep", *one]).exit_code == 2
+    both = ["--out", str(tmp_path / "new"), "--resume", str(tmp_path)]
+
+    assert CliRunner().invoke(app, ["sweep", *one, *both]).exit_code == 2
     assert CliRunner().invoke(app, ["sweep", "--resume", str(tmp_path), "a=1"]).exit_code == 2
     assert isinstance(CliRunner().invoke(app, ["sweep", *one, "--out", str(tmp_path / "taken")]).exception, ConfigError)
     assert isinstance(CliRunner().invoke(app, ["sweep", "--resume", str(tmp_path)]).exception, DataError)
+
+
+def test_the_command_plays_every_trial_and_prints_the_table(tmp_path: Path, prompts: Path) -> None:
+    """As one JSON object; a sweep that is done is only printed again."""
+    asked = ["sweep", *usual(prompts), "seed=1,2", "--out", str(tmp_path / "new"), "--json"]
+
+    first = json.loads(CliRunner().invoke(app, asked).stdout)
+    again = json.loads(CliRunner().invoke(app, ["sweep", "--resume", str(tmp_path / "new"), "--json"]).stdout)
+
+    assert [trial["state"] for trial in first["trials"]] == ["done", "done"]
+    assert again == first
+    assert Path(first["table"]).is_file()
 
 
 def rows_of(trials: int) -> list[dict[str, object]]:
@@ -140,6 +155,7 @@ def test_each_swept_key_has_a_picture(tmp_path: Path) -> None:
     assert all(b"<svg" in file.read_bytes() for file in files)
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
 def test_a_tracker_gets_the_table_or_is_refused_by_name(tmp_path: Path, name: str) -> None:
     """Its files lie beside the table; nothing is sent."""
