@@ -13,6 +13,7 @@ import typer
 
 from partsong.client.adapters import cli as adapters_cli
 from partsong.client.daemon import cli as daemon_cli
+from partsong.client.membership import backup_cli
 from partsong.client.membership import cli as onboarding_cli
 
 site = typer.Typer(
@@ -25,6 +26,7 @@ site.add_typer(policy)
 onboarding_cli.register(site)
 daemon_cli.register(site)
 adapters_cli.register(site)
+backup_cli.register(site)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Dir = Annotated[

@@ -228,7 +228,9 @@ class Site:
         finally:
             if self._unfinished is not None:
                 self._unfinished.erase(plan.sha256)
-        update_P = waiting.update.update_P * np.float32(self._door.share)
+        # Counts have no weights: the answer is that of all units together, each as one.
+        share = 1.0 if plan.question is not None else self._door.share
+        update_P = waiting.update.update_P * np.float32(share)
         # An exact sum of losses is rounded once, by the seal.
         loss_1: AnyFloats = np.array([waiting.update.loss], np.float32 if plan.on_sum is None else np.float64)
         blocks = {UPDATE: update_P, LOSS: loss_1}

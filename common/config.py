@@ -11,19 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from partsong.common.bounds import positive as _positive
+from partsong.common.bounds import within as _within
+from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig
 from partsong.common.simulated import EngineConfig, PartitionConfig
-
-
-def _positive(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name} above 0, not {value}")
-
-
-def _within(low: float, high: float, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"{name} between {low} and {high}, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +69,8 @@ class DataConfig:
     opt_out: str | None = None
     """A file with a value of `unit_field` on each line: their records are dropped while the data are read, before
     anything is checked, counted, fingerprinted or learned."""
+    group_field: str | None = None
+    """Column of the group, for an evaluation or a survey that tells groups apart."""
     labels: tuple[str, ...] = ()
     """Closed, public list of classes. Never collected from private records."""
     max_length: int = 512
@@ -177,11 +170,9 @@ class PrivacyConfig:
     """gaussian: float64, from the operating system's randomness, rounded once. discrete: integers on a grid, exactly
     distributed, some ten times slower to draw; always so with placement=sum."""
     placement: Literal["site", "sum"] = "site"
-    """site: each site's noise is enough by itself. sum: the sites of a sum bring enough noise together, so that each
-    adds less; with steps_per_round=1 and the secure sum only (docs/noise_on_the_sum.md)."""
+    """site: each adds enough noise by itself. sum: sites bring it together and add less (docs/noise_on_the_sum.md)."""
     expected_batch: float | None = None
-    """placement=sum: public number of units, over all sites, that a step's sum is divided by. It only scales the
-    step; no count of records is needed or told."""
+    """placement=sum: public number of units, over all sites, that a sum is divided by. It only scales the step."""
     loss_clip: float = 8.0
     """One unit's loss counts as at most this in the released loss."""
     loss_noise_ratio: float = 4.0
@@ -191,9 +182,8 @@ class PrivacyConfig:
     slower and know more kinds of layers."""
 
     def __post_init__(self) -> None:
-        _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
-        _positive(noise_multiplier=self.noise_multiplier, loss_noise_ratio=self.loss_noise_ratio)
-        _positive(expected_batch=self.expected_batch)
+        _positive(epsilon=self.epsilon, clip_norm=self.clip_norm, loss_noise_ratio=self.loss_noise_ratio)
+        _positive(loss_clip=self.loss_clip, noise_multiplier=self.noise_multiplier, expected_batch=self.expected_batch)
         if (self.placement == "sum") != (self.expected_batch is not None):
             raise ValueError("expected_batch with placement=sum, and only there")
         _within(1e-12, 1 - 1e-12, delta=self.delta)
@@ -322,12 +312,18 @@ class SimulationConfig:
     cohort: CohortConfig = field(default_factory=CohortConfig)
     secure_sum: SecureSumConfig = field(default_factory=SecureSumConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    survey: SurveyConfig = field(default_factory=SurveyConfig)
+    purpose: Purpose = "train"
+    """train an adapter, evaluate one on records that it was not trained on, or survey the records beforehand."""
     site_policy: str | None = None
     """Policy file (docs/policy.md) that every simulated site enforces, its holding named `records`. None: each site
     allows what the run asks for, once."""
     measure_aggregation: bool = False
     """Write down, layer by layer, what each round's average lost. The simulator looks at every site's update for it;
     nobody could where sites are real."""
+    compare_alone: bool = False
+    """Let each site see what it would get alone, on its own test records; shown at the site only."""
     study: str = "simulation"
     """Name of the run's folder, with the time appended."""
     rounds: int = 5
@@ -384,10 +380,3 @@ class AuditConfig:
         if self.texts:
             _within(20, 100_000, texts=self.texts)
         _within(0.5, 1 - 1e-9, confidence=self.confidence)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RehearsalConfig(SimulationConfig):
-    """The configuration of a run, and what its audit needs."""
-
-    audit: AuditConfig = field(default_factory=AuditConfig)

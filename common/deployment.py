@@ -19,6 +19,7 @@ from partsong.common.config import (
     ServerOptimizerConfig,
     TrainingConfig,
 )
+from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig
 
 _WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):([0-9]{1,5})")
@@ -101,6 +102,9 @@ class CoordinatorConfig:
     """Host names and IP addresses that sites use; they stand in the certificate."""
     max_message_mb: int = 512
     """Largest message that is taken from a site."""
+    max_waiting_mb: int = 2048
+    """Memory that the answers of all sites may take together while they arrive. A site that finds no room is told to
+    come again in a few seconds; have room for the updates of a round, or its sites bring them one after the other."""
     health_port: int | None = None
     """Loopback port of /healthz and /readyz; None: no port is opened."""
     metrics: bool = False
@@ -119,6 +123,8 @@ class CoordinatorConfig:
             raise ValueError("names with at least one host name or address")
         if self.max_message_mb <= 0:
             raise ValueError(f"max_message_mb above 0, not {self.max_message_mb}")
+        if self.max_waiting_mb < self.max_message_mb:
+            raise ValueError(f"max_waiting_mb of at least max_message_mb, not {self.max_waiting_mb}")
         _check_dashboard(self.dashboard_port)
 
 
@@ -133,6 +139,10 @@ class JobConfig:
     optimizer: ServerOptimizerConfig = field(default_factory=ServerOptimizerConfig)
     cohort: CohortConfig = field(default_factory=CohortConfig)
     secure_sum: SecureSumConfig = field(default_factory=SecureSumConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    survey: SurveyConfig = field(default_factory=SurveyConfig)
+    purpose: Purpose = "train"
+    """train an adapter, evaluate one on the sites' test records, or survey their records beforehand."""
     study: str = "study"
     """Name of the study; the run's name is this with the time appended."""
     labels: tuple[str, ...] = ()

@@ -95,8 +95,8 @@ class RoundSummed:
 
     round: int
     sites: tuple[str, ...]
-    loss: float
-    """Mean over the sites of the released loss."""
+    loss: float | None
+    """Mean over the sites of the released loss; None of a round that asked a question."""
     epsilon: float | None
     """Spent at each site so far; None without differential privacy."""
     update_norm: float

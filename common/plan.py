@@ -17,6 +17,8 @@ from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.build import sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.privacy.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
+from partsong.common.questions.fit import check_question
+from partsong.common.questions.question import Question
 from partsong.common.secure_sum.fixed_point import Encoding
 from partsong.common.secure_sum.noised import LONG_ROUNDING, OVERFLOW, NoisedEncoding
 
@@ -126,7 +128,7 @@ class Plan:
 
     run: str
     """Name of the run; unique."""
-    study: Literal["train", "canary"]
+    study: Literal["train", "canary", "evaluate", "survey"]
     task: Literal["causal_lm", "classification"]
     rounds: int
     base_sha256: str
@@ -162,6 +164,8 @@ class Plan:
     """Consecutive rounds of one turn."""
     rotation: float = 0.0
     """fedrot: how far a site turns its factors towards the global ones before they are sealed, 0 to 1."""
+    question: Question | None = None
+    """What an evaluation or a survey asks for; None where a round trains, or is a canary's."""
 
     def __post_init__(self) -> None:
         if not is_name(self.run):
@@ -182,6 +186,7 @@ class Plan:
             raise ValueError(f"rotation between 0 and 1, not {self.rotation}")
         if any(not specs_of(self.layout, turn) for turn in self.turns):
             raise ValueError("turns that train at least one tensor")
+        check_question(self)
         if self.on_sum is not None:
             self._check_lockstep(self.on_sum)
 
@@ -224,12 +229,19 @@ class Plan:
         """Optimizer steps of the whole run at one site."""
         return self.rounds * self.training.steps_per_round
 
+    @property
+    def vector_size(self) -> int:
+        """Numbers of an update, or of the answer to the plan's question; of a turn: `update_size`."""
+        return self.layout.size(trained=True) if self.question is None else self.question.size
+
     def turn(self, number: int) -> Turn | None:
         """Give what round `number` trains; None: all."""
         return self.turns[(number - 1) // self.rounds_per_turn % len(self.turns)] if self.turns else None
 
     def update_size(self, number: int) -> int:
-        """Number of trained parameters of a round, Q."""
+        """Number of values that a round's update or answer has, Q."""
+        if self.question is not None:
+            return self.question.size
         return sum(spec.size for spec in specs_of(self.layout, self.turn(number)))
 
     def encoding_of(self, number: int) -> Encoding:
@@ -254,7 +266,7 @@ class Plan:
         if self.dp is None:
             raise ValueError("a plan with differential privacy")
         if self.dp.on_sum is None:
-            return self.dp.events(steps=steps, size=self.layout.size(trained=True))
+            return self.dp.events(steps=steps, size=self.vector_size)
         return self._sum_events(self.dp, steps=steps, shares=self.dp.on_sum.shares)
 
     def events_alone(self, *, steps: int) -> StepEvents:

@@ -16,6 +16,7 @@ include_patterns = [
     "docs/*.ipynb",
     "docs/studies/*.md",
     "common/PROTOCOL.md",
+    "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",

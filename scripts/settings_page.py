@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
-FILES = ("config.py", "simulated.py", "deployment.py")
+FILES = ("config.py", "simulated.py", "questions/settings.py", "deployment.py")
 HEAD = """# Configuration
 
 Every key of `partsong simulate`, with its default, then those of a deployment. Generated from `common/config.py`,

@@ -13,6 +13,7 @@ from partsong.common.adapters.adapter import FloatVec, digest
 from partsong.common.errors import PartsongError, Refused, RoundAborted, WireError
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.fixed_point import SumOutOfRange
+from partsong.common.secure_sum.length import SumTooLong
 from partsong.common.thresholds import Floors
 from partsong.server import rounds
 from partsong.server.cohort import cohort_of
@@ -127,6 +128,9 @@ class Coordinator:
                 if state.phase is Phase.ABORTED:
                     return self._abandoned(state)
             opened = desk.open()
+        except SumTooLong:
+            why = f"the sum is longer than the clips of its {len(state.survivors)} sites allow"
+            return self._abandoned(rounds.abort(state, why=why))
         except SumOutOfRange:
             why = f"the reports of {len(state.survivors)} sites are no sum"
             return self._abandoned(rounds.abort(state, why=why))

@@ -10,7 +10,7 @@ from partsong.common.adapters.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
-from partsong.common.errors import ConfigError
+from partsong.common.errors import ConfigError, Refused
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, SumNoise, largest_update
 from partsong.common.privacy.accounting import StepEvents, epsilon, for_grid
 from partsong.common.privacy.calibration import calibrate
@@ -188,6 +188,17 @@ def epsilon_after(plan: Plan, rounds: int, *, sites: int = 1) -> float | None:
     steps = sites * rounds * plan.training.steps_per_round
     events = plan.events(steps=steps)
     return epsilon([events], delta=plan.dp.delta).epsilon
+
+
+def epsilon_alone_after(plan: Plan, rounds: int) -> float | None:
+    """Give what they cost if a site's own share of the noise is all that is left of it; None: not bounded."""
+    if plan.dp is None or rounds == 0:
+        return None if plan.dp is None else 0.0
+    events = plan.events_alone(steps=rounds * plan.training.steps_per_round)
+    try:
+        return epsilon([events], delta=plan.dp.delta).epsilon
+    except Refused:
+        return None
 
 
 def _privacy_terms(privacy: PrivacyConfig, *, steps: int, size: int, on_sum: SumNoise | None) -> DpPlan:

@@ -12,6 +12,7 @@ from partsong.common.adapters.adapter import digest
 from partsong.common.files import write_bytes
 from partsong.common.identity.keys import Signer
 from partsong.server.adapter_file import keep_end
+from partsong.server.questions.publication import publish_answer
 from partsong.server.report.card import model_card
 from partsong.server.report.claims import privacy_tree, provenance_tree
 from partsong.server.report.gather import facts_of
@@ -36,7 +37,7 @@ def publish_run(
     signer: Signer | None,
     ledger_heads: Mapping[str, str] = _NO_HEADS,
 ) -> None:
-    """Write `adapter/`, `facts.json` and `report.txt`; what was there before is replaced.
+    """Write `adapter/`, `facts.json` and `report.txt`, or the answer to a question; what was there is replaced.
 
     Args:
         files: of the run.
@@ -51,6 +52,9 @@ def publish_run(
         TryAgain: the disk is full; the run can be published again.
     """
     plan = result.plan
+    if plan.question is not None:
+        publish_answer(files, result, base_name=base_name, marks=marks)
+        return
     keep_end(files, plan.layout, trained_P=result.trained_P, frozen_F=result.frozen_F)
     ending = Ending(
         base_name=base_name,

@@ -18,6 +18,7 @@ import numpy as np
 from partsong.common import events
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.methods import ServerState
+from partsong.common.build import to_tree
 from partsong.common.errors import PartsongError, RoundAborted
 from partsong.common.plan import Plan
 from partsong.common.thresholds import Floors
@@ -26,6 +27,7 @@ from partsong.server.coordinator import Coordinator, RunNotStarted
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Exchange
 from partsong.server.planning import epsilon_after
+from partsong.server.questions.answer import answer_of
 from partsong.server.report.facts import SumFacts, sum_facts
 from partsong.server.run_files import RunFiles
 from partsong.server.secure_sum.masked_sums import MaskedSums, Trust
@@ -84,7 +86,7 @@ class Result:
     trained_P: FloatVec
     frozen_F: FloatVec
     history: list[dict[str, Any]]
-    """One entry a round: who, loss, epsilon, bytes, and what was scored."""
+    """One entry a round: who, loss, epsilon, bytes, what was scored, and what a question was answered with."""
     epsilon: float | None
     secure_sum: SumFacts | None
     """None: the run was unmasked."""
@@ -256,6 +258,8 @@ class Run:
             "reason": step.ended.reason,
             "seconds": round(time.monotonic() - self._started, 3),
         }
+        if self._plan.question is not None:
+            entry |= {"loss": None, "answer": None if step.answer is None else to_tree(answer_of(step, self._plan))}
         self._tell(step, entry)
         entry |= self._score(step.round, _single(step))
         self._history.append(entry)
@@ -273,7 +277,7 @@ class Run:
                 events.RoundSummed(
                     round=step.round,
                     sites=step.ended.survivors,
-                    loss=step.loss,
+                    loss=entry["loss"],
                     epsilon=entry["epsilon"],
                     update_norm=step.update_norm,
                 )

@@ -20,6 +20,7 @@ from partsong.client.cli import site
 from partsong.common.blame import blame
 from partsong.common.errors import PartsongError
 from partsong.server.daemon import cli as run_cli
+from partsong.server.membership import backup_cli
 from partsong.server.membership.cli import coordinator
 from partsong.simulations.commands import ask_cli
 from partsong.simulations.commands.deploy_cli import deploy
@@ -56,6 +57,7 @@ EVERYONE, READERS = "Everyone", "Who reads or uses a result"
 SITES, COORDINATORS, RESEARCH = "Sites", "Coordinators", "Researchers"
 run_cli.register(coordinator)
 ask_cli.register(coordinator)
+backup_cli.register(coordinator)
 app.add_typer(site, rich_help_panel=SITES)
 app.add_typer(coordinator, rich_help_panel=COORDINATORS)
 app.add_typer(deploy, rich_help_panel=EVERYONE)
@@ -136,7 +138,8 @@ def simulate(
         typer.echo(json.dumps(_facts(done), indent=2))
         return
     typer.echo(done.run.report.read_text(), nl=False)
-    typer.echo(f"\nadapter: {done.run.adapter}\nreport:  {done.run.report}")
+    if done.config.purpose == "train":
+        typer.echo(f"\nadapter: {done.run.adapter}\nreport:  {done.run.report}")
 
 
 @app.command(rich_help_panel=EVERYONE)
@@ -344,9 +347,13 @@ def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
 
 def _facts(done: Any) -> dict[str, Any]:
     from partsong.common.build import to_tree
+    from partsong.server.questions.publication import ANSWER
     from partsong.server.report.claims import guarantee
     from partsong.simulations.marks import marks
 
+    if done.config.purpose != "train":
+        answer: dict[str, Any] = json.loads((done.run.path / ANSWER).read_text())
+        return answer | {"path": str(done.run.path)}
     return {
         "run": str(done.run.path),
         "adapter": str(done.run.adapter),

@@ -27,9 +27,12 @@ from partsong.common.errors import ConfigError, PartsongError
 from partsong.common.files import write_json
 from partsong.common.identity.keys import Signer, verified_once
 from partsong.common.plan import Plan
+from partsong.server.adapter_file import read_end
 from partsong.server.exchange import Exchange
-from partsong.server.planning import Base, make_plan
+from partsong.server.planning import Base
+from partsong.server.questions.planning import plan_of_purpose
 from partsong.server.run import Diverged, Result, Run, Terms
+from partsong.server.run_files import RunFiles
 from partsong.simulations.consortium import found, sum_floors
 from partsong.simulations.engine.choose import engine_of
 from partsong.simulations.engine.engine import Engine
@@ -37,6 +40,7 @@ from partsong.simulations.faults.clock import VirtualClock
 from partsong.simulations.faults.exchange import CoordinatorKilled, Director, FaultyExchange
 from partsong.simulations.faults.script import Script, draw, parse_drop, read_script, write_script
 from partsong.simulations.in_the_clear import InTheClear
+from partsong.simulations.own_tests import used_records
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.sites import make_site
@@ -178,7 +182,7 @@ class Federation:
     def _score(self, number: int, adapter_P: FloatVec) -> dict[str, Any]:
         """Score the held-out records in the rounds that ask for it."""
         every = self._prepared.config.evaluate_every
-        due = every and (number % every == 0 or number == self.plan.rounds)
+        due = self.plan.question is None and every and (number % every == 0 or number == self.plan.rounds)
         found: dict[str, Any] = {"held_out": self._evaluate(number, adapter_P)} if due else {}
         if self._clear is not None and number:
             found |= self._clear.measure(number, adapter_P, sites=self._summed)
@@ -238,7 +242,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             remedy="a sum of few sites hides little: rather take more sites than a lower floor",
         )
     unit = config.privacy.unit
-    largest = max(prepared.sites[name].count(unit) or 0 for name in names)
+    largest = max(used_records(prepared, name).encoded.count(unit) or 0 for name in names)
     if config.privacy.mode == "dp" and config.privacy.delta * largest >= 1:
         raise ConfigError(
             "privacy.delta", found=f"{config.privacy.delta:g} with {largest} {unit}s", expected=f"below {1 / largest:g}"
@@ -246,7 +250,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
     start_P, frozen_F = fresh_adapter(prepared)
     floors = sum_floors(config, sites=len(names))
     try:
-        plan = make_plan(
+        plan = plan_of_purpose(
             config,
             # The plan's digest seeds the rotation, so runs of one seed agree only if the plan names no time.
             run=run if config.seed is None else f"{config.study}-seed-{config.seed}",
@@ -270,8 +274,14 @@ def _script(config: SimulationConfig, names: tuple[str, ...]) -> Script:
 
 
 def fresh_adapter(prepared: Prepared) -> tuple[FloatVec, FloatVec]:
-    """Draw the adapter's start from the public seed: trained and frozen part."""
-    layout = prepared.host.layout
+    """Give the adapter that a run begins with, trained and frozen part: drawn from the public seed, or under question.
+
+    Raises:
+        DataError: the run whose adapter is in question has none of this layout.
+    """
+    layout, evaluated = prepared.host.layout, prepared.config.evaluation.run
+    if prepared.config.purpose == "evaluate" and evaluated is not None:
+        return read_end(RunFiles(Path(evaluated)), layout)
     start = public_start(prepared.host.model, layout, prepared.config.adapter)
     return flatten(start, layout.trained), flatten(start, layout.frozen)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from partsong.client.budget.patients import patient_view
+from partsong.client.encoders.survey import findings
+from partsong.client.training.comparison import Contest, compare
 from partsong.common.build import sha256_of
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import PartsongError
@@ -24,6 +26,7 @@ from partsong.simulations.display import display_for
 from partsong.simulations.federation import Federation, draft, fresh_adapter, record_partition
 from partsong.simulations.in_the_clear import aggregation_lines
 from partsong.simulations.marks import marks
+from partsong.simulations.own_tests import budget_of, own_test
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.resources import Resources, keep_resources, peak_mb
 from partsong.simulations.run_dir import RunDir
@@ -81,15 +84,28 @@ def finish(
     def site_error(site: str, err: PartsongError) -> None:
         _say(console, f"  {site} (shown at the site only): {err}")
 
-    budget = config.privacy.epsilon if config.privacy.mode == "dp" else None
+    budget = budget_of(config) if config.privacy.mode == "dp" else None
     with display_for(console, title=title, budget=budget, unit=config.privacy.unit) as show:
         federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
-        _show_patients(prepared, run, federation.plan, console=console)
+        if config.purpose == "survey":
+            _show_findings(prepared, run, console=console)
+        if federation.plan.question is None:
+            _show_patients(prepared, run, federation.plan, console=console)
         result = federation.run()
+    if config.compare_alone and result.plan.question is None:
+        _compare(prepared, run, result, console=console)
     for line in aggregation_lines(result.history):
         _say(console, line)
     _publish(prepared, run, result, signer=federation.signer)
     return Finished(config=config, run=run, result=result)
+
+
+def _show_findings(prepared: Prepared, run: RunDir, *, console: Console) -> None:
+    """Tell each site what its own records look like, exactly, and keep it in the site's own folder."""
+    for name, encoded in sorted(prepared.sites.items()):
+        found = findings(encoded.records)
+        write_json(run.site_folder(name) / "findings.json", dataclasses.asdict(found))
+        _say(console, f"  {name} (shown at the site only): {found.words}")
 
 
 def _show_patients(prepared: Prepared, run: RunDir, plan: Plan, *, console: Console) -> None:
@@ -99,6 +115,25 @@ def _show_patients(prepared: Prepared, run: RunDir, plan: Plan, *, console: Cons
             write_json(run.site_folder(name) / "patients.json", dataclasses.asdict(view))
             for line in view.lines():
                 _say(console, f"  {name} (shown at the site only): {line}")
+
+
+def _compare(prepared: Prepared, run: RunDir, result: Result, *, console: Console) -> None:
+    """Tell each site what it would have got alone, and keep it in the site's own folder."""
+    start_P, frozen_F = fresh_adapter(prepared)
+    for name, encoded in sorted(prepared.sites.items()):
+        contest = Contest(
+            host=prepared.host,
+            plan=result.plan,
+            training=encoded.records,
+            test=own_test(prepared, name).encoded.records,
+            frozen_F=frozen_F,
+            start_P=start_P,
+            joint_P=result.trained_P,
+        )
+        arms = compare(contest)
+        write_json(run.site_folder(name) / "comparison.json", [dataclasses.asdict(arm) for arm in arms])
+        for arm in arms:
+            _say(console, f"  {name} (shown at the site only): {arm.words}")
 
 
 def _publish(prepared: Prepared, run: RunDir, result: Result, *, signer: Signer | None) -> None:

@@ -15,7 +15,10 @@ from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import fingerprint
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
+from partsong.client.encoders.encoder import Encoder
+from partsong.client.encoders.evaluation import Evaluation
 from partsong.client.encoders.lora import LoraTraining
+from partsong.client.encoders.survey import Survey
 from partsong.client.rules.agreement import ByPolicy, ByRules
 from partsong.client.rules.approval import Approvals
 from partsong.client.rules.consent import Rules
@@ -27,6 +30,7 @@ from partsong.client.site import Chance, Site, Watch
 from partsong.common.config import SimulationConfig
 from partsong.common.plan import Plan
 from partsong.simulations.consortium import Consortium
+from partsong.simulations.own_tests import Used, budget_of, used_records
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
 
@@ -55,15 +59,14 @@ def make_site(
     Returns:
         the site, and its ledger for closing.
     """
-    config, folder = prepared.config, run.site_folder(name)
+    config, folder, used = prepared.config, run.site_folder(name), used_records(prepared, name)
     policy = None if config.site_policy is None else read_policy(Path(config.site_policy))
     rules = _rules(config) if policy is None else policy.rules
     coordinator = "" if consortium is None else consortium.coordinator
     ledger = _ledger(config, run, name, policy=policy)
-    records = prepared.sites[name].records
     site = Site(
         name=name,
-        encoder=LoraTraining(host=prepared.host, encoded=prepared.sites[name], labels=labels_of(prepared)),
+        encoder=_encoder(prepared, used),
         consent=ByRules(rules)
         if policy is None
         else ByPolicy(policy, Approvals(folder / "approvals"), coordinator=coordinator),
@@ -72,9 +75,10 @@ def make_site(
         purse=Purse(
             ledger,
             holding=HOLDING,
-            fingerprint=fingerprint(records),
-            units={"record": len(records), "patient": prepared.sites[name].count("patient")},
+            fingerprint=fingerprint(used.encoded.records),
+            units={"record": used.encoded.count("record"), "patient": used.encoded.count("patient")},
             coordinator=coordinator,
+            survey_first=rules.survey_first,
         ),
         chance=lambda plan, number: chance(name, plan, number),
         watch=watch,
@@ -82,9 +86,20 @@ def make_site(
     return site, ledger
 
 
+def _encoder(prepared: Prepared, used: Used) -> Encoder:
+    """Give what answers the queries of the run's purpose."""
+    host, labels = prepared.host, labels_of(prepared)
+    if prepared.config.purpose == "evaluate":
+        return Evaluation(host=host, encoded=used.encoded, labels=labels, groups=used.groups)
+    training = LoraTraining(host=host, encoded=used.encoded, labels=labels)
+    if prepared.config.purpose == "survey":
+        return Survey(facts=training.facts, records=lambda _: used.encoded, groups=used.groups)
+    return training
+
+
 def _rules(config: SimulationConfig) -> Rules:
     return Rules(
-        max_epsilon=config.privacy.epsilon,
+        max_epsilon=budget_of(config),
         max_epsilon_alone=math.inf if config.privacy.placement == "sum" else None,
         allow_without_privacy=config.privacy.mode == "none",
         minimum_cohort=config.cohort.minimum,
@@ -111,7 +126,7 @@ def _ledger(config: SimulationConfig, run: RunDir, name: str, *, policy: Policy 
     if policy is not None:
         ledger.adopt(policy.grants)
     elif HOLDING not in ledger.holdings():
-        ceiling = None if privacy.mode == "none" else privacy.epsilon
+        ceiling = None if privacy.mode == "none" else budget_of(config)
         ledger.set_ceiling(HOLDING, epsilon=ceiling, delta=privacy.delta)
     return ledger
 

@@ -2,7 +2,8 @@
 
 A trap springs at a place of the protocol, once in all lives of a process: `before open`, `answered roster`,
 `kept confirm`, `sending unmask`, `sent result` at a site, `before`, `first` and `after` a phase at the coordinator,
-`before publish` and `after publish`.
+`before publish` and `after publish`. The phase of keys has four steps, each a place of its own: `begin`, `pair`,
+`reveal` and `finish`.
 """
 
 import ctypes
@@ -118,7 +119,7 @@ class Life:
         answered = SiteDaemon.answer
 
         def answer(daemon: SiteDaemon, header: bytes, **rest: bytes) -> Any:
-            self._now = kind, number = wire.kind_of(header), number_of(header)
+            self._now = kind, number = kind_of(header), number_of(header)
             self.at(f"before {kind}", number)
             found = answered(daemon, header, **rest)
             if kind in SECRETS and wire.kind_of(found.header) != wire.Refuse.kind:
@@ -137,15 +138,17 @@ class Life:
         ask, publish = GridExchange.ask, carry.publish_run
 
         def asking(exchange: GridExchange, parcels: Any, *, phase: str, timeout_s: float) -> Iterator[Any]:
-            number = max((number_of(parcel.header) for parcel in parcels.values()), default=0)
-            self.at(f"before {phase}", number)
+            headers = [parcel.header for parcel in parcels.values()]
+            number = max(map(number_of, headers), default=0)
+            place = kind_of(headers[0]) if phase == "keys" and headers else phase
+            self.at(f"before {place}", number)
             began_s = time.monotonic()
             for count, answer in enumerate(ask(exchange, parcels, phase=phase, timeout_s=timeout_s)):
                 yield answer
                 if count == 0:
-                    self.at(f"first {phase}", number)
+                    self.at(f"first {place}", number)
             self.notes.write("phase", phase, number, round(time.monotonic() - began_s, 3))
-            self.at(f"after {phase}", number)
+            self.at(f"after {place}", number)
 
         def publishing(*arguments: Any, **rest: Any) -> None:
             self.at("before publish", 0)
@@ -157,6 +160,12 @@ class Life:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stop.set())
         coordinator_up.serve(home, opened, coordinator_up.Watching(stop=stop, environment={}, pace=pace))
+
+
+def kind_of(header: bytes) -> str:
+    """Kind of a message; of set-up, its step."""
+    kind = wire.kind_of(header)
+    return str(json.loads(header)["body"]["step"]) if kind == "keys" else kind
 
 
 def number_of(header: bytes) -> int:

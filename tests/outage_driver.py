@@ -239,7 +239,7 @@ class Stage:
         for child in self.living.values():
             seen, lived = self.sizes.setdefault(child, []), rounds - self.born.setdefault(child, rounds)
             if len(seen) < lived:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, IndexError):  # killed meanwhile: gone, or without memory
                     status = Path(f"/proc/{child}/status").read_text()
                     memory = int(status.split("VmRSS:")[1].split()[0]) // 1024
                     seen += [(memory, len(list(Path(f"/proc/{child}/fd").iterdir())))] * (lived - len(seen))

@@ -158,6 +158,7 @@ def make_port(folder: Path, *names: str, clock: Any = None, **changes: Any) -> P
         "key": server.key_file,
         "client_authority": authority.file,
         "max_message_bytes": 32 << 20,
+        "max_waiting_bytes": 1 << 30,
     }
     refusals: list[tuple[str, str]] = []
     superlink = EmbeddedSuperlink(

@@ -23,6 +23,7 @@ def register(site: typer.Typer) -> None:
     """Add the commands to `partsong site`."""
     site.add_typer(adapters)
     site.command()(purge)
+    site.command()(compare)
 
 
 @adapters.command("list")
@@ -74,6 +75,15 @@ def rollback(folder: Dir = HERE, as_json: Json = False) -> None:
     store = _store(folder)
     found = store.rollback()
     _print(_tree(store, found, current=found), f"current is now {found.run}", as_json=as_json)
+
+
+def compare(which: Which = "", folder: Dir = HERE, as_json: Json = False) -> None:
+    """Score an adapter on this site's own test records, beside what the site gets alone. Nothing leaves the site."""
+    from partsong.client.adapters.comparing import compare_at
+    from partsong.common.build import to_tree
+
+    found = compare_at(_home(folder), which, say=lambda text: typer.echo(text, err=True))
+    _print({"arms": to_tree(found)}, "\n".join(arm.words for arm in found), as_json=as_json)
 
 
 def purge(

@@ -72,7 +72,7 @@ class AdapterDesk:
         """
         message = wire.decode(header, wire.Publish)
         plan, plan_sha256 = message.plan, message.plan.sha256
-        frozen_F, trained_P = _parts(vector, plan.layout)
+        frozen_F, trained_P = parts(vector, plan.layout)
         if digest(frozen_F) != plan.frozen_sha256 or digest(trained_P) != message.adapter_sha256:
             raise WireError("publish message: the vector is not the one that the header names")
         if not self._took_part(plan_sha256):
@@ -100,7 +100,7 @@ def followed(folder: PlanFolder, plan: Plan) -> str | None:
     proposal = folder.proposal()
     if proposal is None:
         return None
-    _, start_P = _parts(proposal[1], plan.layout)
+    _, start_P = parts(proposal[1], plan.layout)
     follower = Follower(folder.copy)
     follower.start(plan, start_P)
     return follower.adapter_sha256
@@ -131,7 +131,7 @@ def verify(store: AdapterStore, adapter: StoredAdapter, *, plans: Path) -> str:
     return "its files are as they were stored, and its weights follow from the sums that were checked here"
 
 
-def _parts(vector: bytes, layout: AdapterLayout) -> tuple[FloatVec, FloatVec]:
+def parts(vector: bytes, layout: AdapterLayout) -> tuple[FloatVec, FloatVec]:
     """Cut frozen and trained part."""
     trained = layout.size(trained=True)
     both = wire.floats(vector, size=layout.size(trained=False) + trained)

@@ -33,6 +33,7 @@ class Purse:
         units: Mapping[Unit, int | None],
         coordinator: str,
         only: str | None = None,
+        survey_first: bool = False,
     ) -> None:
         """Use a ledger in which the holding has a ceiling.
 
@@ -45,9 +46,11 @@ class Purse:
             coordinator: fingerprint of the coordinator's key.
             only: hash of the one plan that this purse pays for; what others have reserved is not touched. None: of a
                 process that answers one plan after the other.
+            survey_first: whether training waits for a survey of these very records.
         """
         self._ledger, self._holding, self._fingerprint = ledger, holding, fingerprint
         self._units, self._coordinator, self._only = units, coordinator, only
+        self._survey_first = survey_first
 
     @property
     def head(self) -> bytes:
@@ -96,8 +99,9 @@ class Purse:
         Returns:
             the context, for `commit` or `release`.
         Raises:
-            Refused: over the ceiling, or a context that was used; nothing was recorded.
+            Refused: over the ceiling, a context that was used, or `no_survey`; nothing was recorded.
         """
+        self._require_survey(plan)
         context = context_of(plan.sha256, number=number, attempt=attempt)
         self._ledger.reserve(self._claim(plan, context=context, rounds=1))
         return context
@@ -129,6 +133,7 @@ class Purse:
         Raises:
             Refused: it has not, or the plan hides what nobody can count here.
         """
+        self._require_survey(plan)
         self._ledger.quote(self._claim(plan, context=f"{plan.sha256}:whole", rounds=plan.rounds))
 
     def commit(self, context: str) -> None:
@@ -157,6 +162,22 @@ class Purse:
             alone=() if plan.on_sum is None else (self._at_site(plan, plan.events_alone(steps=steps)),),
             protected=plan.dp is not None,
         )
+
+    def _require_survey(self, plan: Plan) -> None:
+        """Training may have to wait for a survey that was answered about the very records that are here now."""
+        if not self._survey_first or plan.study != "train":
+            return
+        claims = self._ledger.holding(self._holding).claims.items()
+        answered = (self._ledger.state(c) == "committed" for c, claim in claims if self._surveys(claim))
+        if not any(answered):
+            raise Refused(
+                "no_survey",
+                reason="these records, as they are now, were never surveyed",
+                remedy="answer a survey first, or change data.survey_first in the policy",
+            )
+
+    def _surveys(self, claim: Claim) -> bool:
+        return claim.purpose == "survey" and claim.fingerprint == self._fingerprint
 
     def _at_site(self, plan: Plan, events: StepEvents) -> StepEvents:
         """Give a plan's events with this site's number of units."""

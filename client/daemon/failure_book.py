@@ -1,7 +1,7 @@
 """Keeps what is left of each failure at a site: in a capsule, and for who watches (and so in the log).
 
 Covers: a failure that cannot be written down (a full disk) does not become a second failure.
-Does not cover: telling the coordinator; `partsong site capsules --out` does, where the site's settings allow it.
+Does not cover: telling the coordinator (`partsong.client.daemon.releasing`, where the site's settings allow it).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from partsong.common.capsule import look_around, make_capsule
+from partsong.common.capsule import Capsule, look_around, make_capsule
 from partsong.common.capsule_shelf import CapsuleShelf
 from partsong.common.control.feed import Feed
 from partsong.common.errors import PartsongError
@@ -33,8 +33,8 @@ class FailureBook:
         self._folder, self._site, self._feed, self._clock = folder, site, feed, clock
         self._shelf = CapsuleShelf(folder)
 
-    def enter(self, error: BaseException, *, phase: str, run: str = "", round_id: int = 0) -> None:
-        """Take from an exception what may be told, and keep it.
+    def enter(self, error: BaseException, *, phase: str, run: str = "", round_id: int = 0) -> Capsule:
+        """Take from an exception what may be told, keep it, and give it.
 
         Args:
             error: as it was caught.
@@ -56,6 +56,7 @@ class FailureBook:
         told = {"rule": capsule.rule} if capsule.rule else {}
         told |= {"place": capsule.places[-1]} if capsule.places else {}
         self._feed.tell("failed", error=capsule.errors[0], phase=capsule.phase, capsule=capsule.id, **told)
+        return capsule
 
     def newest(self) -> tuple[str, ...]:
         """Give the ids of the newest capsules, the newest first."""

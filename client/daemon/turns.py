@@ -42,6 +42,11 @@ class Turns:
         finally:
             self._desk.acquire()
 
+    def waiting(self, plan: str) -> int:
+        """Count the messages of a plan that are worked on or wait to be."""
+        with self._changed:
+            return len(self._queues.get(plan, ()))
+
     @contextlib.contextmanager
     def _in_order(self, plan: str) -> Iterator[None]:
         ticket = object()

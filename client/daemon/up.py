@@ -1,7 +1,8 @@
 """A site in the foreground: `partsong site up`. systemd, a container or a person starts and ends it.
 
 Covers: nothing is sent before the directory was unlocked and its charter found to hold; a question that was not
-    answered when the daemon ended is answered by the next one; what fails is kept in a capsule and told to nobody else.
+    answered when the daemon ended is answered by the next one; what fails is kept in a capsule, which leaves only where
+    `release_capsules` says so.
 Does not cover: a charter, policy or setting that changes meanwhile: /readyz says that a restart is due.
 """
 
@@ -18,6 +19,7 @@ from partsong.client.budget.ledger import Ledger
 from partsong.client.daemon.control import DaemonControl, Link
 from partsong.client.daemon.daemon import SiteDaemon, Stopping
 from partsong.client.daemon.failure_book import FailureBook
+from partsong.client.daemon.releasing import releasing
 from partsong.client.daemon.start import at_work
 from partsong.client.dashboard.pages import Sources, board_of
 from partsong.client.home import site_files
@@ -94,7 +96,8 @@ def serve(
         stack.enter_context(_dashboard(home, opened, control, daemon, ledger))
         stack.enter_context(stopped_by_signals(daemon.stop))
         ready()
-        _work(connection, signed(envelope, daemon.answer), daemon.stop, failures)
+        answer = releasing(daemon.answer, config=config, failures=failures, plans=home.plans)
+        _work(connection, signed(envelope, answer), daemon.stop, failures)
 
 
 def _dashboard(

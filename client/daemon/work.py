@@ -1,26 +1,33 @@
 """What a plan's queries are answered with, and what they are paid from.
 
-Covers: a canary gets neither records nor model; a plan that trains pays from the site's holding, counted as the
-records were when it was taken up.
+Covers: a canary gets neither records nor model; a plan that trains or evaluates pays from the site's holding, counted
+as the records it reads were when it was taken up; an evaluation reads the test records and no others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import FreePurse, Purse
-from partsong.client.daemon.records import SiteRecords
+from partsong.client.daemon.records import SiteRecords, Snapshot
 from partsong.client.encoders.canary import CanaryEncoder
 from partsong.client.encoders.encoder import Encoder
-from partsong.client.encoders.lazy import LazyLora
+from partsong.client.encoders.lazy import LazyEvaluation, LazyLora, LazySurvey
 from partsong.client.encoders.resident import ResidentModel
 from partsong.client.rules.consent import NotAgreed, Rules
 from partsong.common import canary
 from partsong.common.deployment import SiteConfig
 from partsong.common.errors import InputError
 from partsong.common.plan import Plan
+
+_LAZY: dict[str, type[LazyLora | LazyEvaluation | LazySurvey]] = {
+    "train": LazyLora,
+    "evaluate": LazyEvaluation,
+    "survey": LazySurvey,
+}
+"""What answers the queries of each study that reads records."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,11 +83,13 @@ class Workshop:
         self._config, self._rules, self._resident = config, rules, resident
         self._ledger, self._coordinator = ledger, coordinator
         self.records = SiteRecords(config.data)
+        held_out = config.data.held_out
+        self.tests = None if held_out is None else SiteRecords(replace(config.data, path=held_out))
 
     @property
     def has_changed(self) -> bool:
         """Whether the records' files have changed since they were read."""
-        return self.records.has_changed
+        return self.records.has_changed or (self.tests is not None and self.tests.has_changed)
 
     def check_readable(self) -> None:
         """Look whether the records' files are there."""
@@ -97,11 +106,8 @@ class Workshop:
                 self._ledger, holding=self._config.holding, fingerprint="", units={}, coordinator=self._coordinator
             )
             return Work(encoder=CanaryEncoder(site=self._config.name), purse=free)
-        try:
-            records = self.records.snapshot()
-        except InputError as err:
-            raise NotAgreed("data", str(err), rule="data") from err
-        encoder = LazyLora(
+        records = self._snapshot(plan)
+        encoder = _LAZY[plan.study](
             model=self._config.model,
             data=self._config.data,
             rules=self._rules,
@@ -115,5 +121,16 @@ class Workshop:
             units=records.units,
             coordinator=self._coordinator,
             only=plan.sha256,
+            survey_first=self._rules.survey_first,
         )
         return Work(encoder=encoder, purse=purse)
+
+    def _snapshot(self, plan: Plan) -> Snapshot:
+        """Read what the plan is about: the records, or those that are kept for testing."""
+        source = self.tests if plan.study == "evaluate" else self.records
+        if source is None:
+            raise NotAgreed("data", "no records are kept for testing here", rule="data.held_out")
+        try:
+            return source.snapshot()
+        except InputError as err:
+            raise NotAgreed("data", str(err), rule="data") from err

@@ -50,6 +50,10 @@ class Table:
         index = self.kept_names.index(name)
         return tuple(row.kept[index] for row in self.rows)
 
+    def groups(self, config: DataConfig) -> tuple[str, ...] | None:
+        """Return which group each record is of; None where no column says it."""
+        return None if config.group_field is None else self.kept(config.group_field)
+
     def select(self, indices: Iterable[int]) -> Table:
         """Return the records at `indices`, in that order; they keep their row numbers. May be empty."""
         return replace(self, rows=tuple(self.rows[i] for i in indices))
@@ -82,8 +86,9 @@ def read_table(path: Path, config: DataConfig, *, keep: Sequence[str] = ()) -> T
     Raises:
         DataError: names source, row, field, what was found and what was expected; never quotes a record.
     """
-    with closing(read_rows(path, config, wanted=wanted_fields(config, keep))) as raw:
-        return _table(raw, config, source=str(path), keep=tuple(keep))
+    kept = _with_group(config, keep)
+    with closing(read_rows(path, config, wanted=wanted_fields(config, kept))) as raw:
+        return _table(raw, config, source=str(path), keep=kept)
 
 
 def table_from_rows(
@@ -95,7 +100,12 @@ def table_from_rows(
         DataError: as `read_table`.
     """
     raw = (RawRow(number=n, fields=fields, names=fields.keys()) for n, fields in enumerate(rows, start=1))
-    return _table(raw, config, source=source, keep=tuple(keep))
+    return _table(raw, config, source=source, keep=_with_group(config, keep))
+
+
+def _with_group(config: DataConfig, keep: Sequence[str]) -> tuple[str, ...]:
+    """The column of groups is carried along wherever one is named."""
+    return tuple(dict.fromkeys((*keep, *([config.group_field] if config.group_field else []))))
 
 
 def _table(raw: Iterable[RawRow], config: DataConfig, *, source: str, keep: tuple[str, ...]) -> Table:

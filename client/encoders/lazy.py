@@ -1,4 +1,4 @@
-"""Trains a LoRA adapter as `lora` does, with a model that is built for the plan on first need.
+"""Trains an adapter as `lora` does, or evaluates one, with a model that is built for the plan on first need.
 
 Covers: no model is built for a plan that breaks the site's limits, so a coordinator cannot fill the memory with an
 adapter of its own size; a model that does not fit the plan is never trained.
@@ -25,10 +25,11 @@ from partsong.common.plan import Plan
 
 if TYPE_CHECKING:  # torch comes with it
     from partsong.client.encoders.lora import LoraTraining
+    from partsong.client.model.host import ModelHost
 
 
-class LazyLora:
-    """The encoder of training queries at a site's daemon."""
+class LazyModel:
+    """Records, and the place of a model that a plan needs to answer its queries with."""
 
     def __init__(
         self, *, model: ModelConfig, data: DataConfig, rules: Rules, records: Snapshot, resident: ResidentModel
@@ -43,8 +44,8 @@ class LazyLora:
             records: of the site, as they were when the plan was taken up.
             resident: shared by all plans.
         """
-        self._model, self._data, self._rules = model, data, rules
-        self._records, self._resident = records, resident
+        self._model, self.data, self._rules = model, data, rules
+        self.records, self._resident = records, resident
         self._encoded: tuple[str, Encoded] | None = None
 
     def facts(self, plan: Plan) -> Facts:
@@ -54,12 +55,12 @@ class LazyLora:
             NotAgreed: `model`: the base model cannot have the plan's adapter.
         """
         bare = Facts(
-            records=self._records.count,
+            records=self.records.count,
             base_sha256=self._resident.sha256,
             layout=AdapterLayout(tensors=()),
-            labels=self._data.labels or plan.labels,
-            patients=self._records.patients,
-            max_length=min(plan.max_length, self._data.max_length),
+            labels=self.data.labels or plan.labels,
+            patients=self.records.patients,
+            max_length=min(plan.max_length, self.data.max_length),
         )
         try:
             check_limits(plan, self._rules)
@@ -71,6 +72,28 @@ class LazyLora:
             return bare
         host = self._resident.host_for(plan)
         return replace(bare, layout=host.layout, lora=host.lora_options)
+
+    def ready(self, plan: Plan) -> tuple[ModelHost, Encoded]:
+        """Give the resident model, which is built anew where another plan had its turn, and the tokenised records.
+
+        Nothing here holds on to the model: else it could not make room for another plan's.
+
+        Raises:
+            NotAgreed: `model` or `data`: they do not fit the plan.
+        """
+        host = self._resident.host_for(plan)
+        if self._encoded is None or self._encoded[0] != plan.sha256:
+            data = replace(self.data, labels=plan.labels, max_length=plan.max_length)
+            try:
+                encoded = self.records.encoded(host.tokenizer, data, task=plan.task)
+            except (InputError, Refused) as err:
+                raise NotAgreed("data", str(err), rule="data") from err
+            self._encoded = plan.sha256, encoded
+        return host, self._encoded[1]
+
+
+class LazyLora(LazyModel):
+    """The encoder of training queries at a site's daemon."""
 
     def encode(
         self,
@@ -116,18 +139,52 @@ class LazyLora:
         )
 
     def _training(self, plan: Plan) -> LoraTraining:
-        """Give the encoder on the resident model, which is built anew where another plan had its turn.
-
-        Nothing here holds on to the model: else it could not make room for another plan's.
-        """
         from partsong.client.encoders.lora import LoraTraining  # noqa: PLC0415 - torch, on first need
 
-        host = self._resident.host_for(plan)
-        if self._encoded is None or self._encoded[0] != plan.sha256:
-            data = replace(self._data, labels=plan.labels, max_length=plan.max_length)
-            try:
-                encoded = self._records.encoded(host.tokenizer, data, task=plan.task)
-            except (InputError, Refused) as err:
-                raise NotAgreed("data", str(err), rule="data") from err
-            self._encoded = plan.sha256, encoded
-        return LoraTraining(host=host, encoded=self._encoded[1], labels=plan.labels)
+        host, encoded = self.ready(plan)
+        return LoraTraining(host=host, encoded=encoded, labels=plan.labels)
+
+
+class LazySurvey(LazyModel):
+    """The encoder of survey queries at a site's daemon. The model is loaded for its tokenizer; it is not asked."""
+
+    def encode(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+    ) -> LocalUpdate:
+        """Answer a round's question; see `Survey.encode`."""
+        from partsong.client.encoders.survey import Survey  # noqa: PLC0415 - torch, on first need
+
+        groups = self.records.table.groups(self.data)
+        return Survey(facts=self.facts, records=lambda asked: self.ready(asked)[1], groups=groups).encode(
+            plan, number=number, frozen_F=frozen_F, adapter_P=adapter_P, randomness=randomness, on_step=on_step
+        )
+
+
+class LazyEvaluation(LazyModel):
+    """The encoder of evaluation queries at a site's daemon; its records are those that the site keeps for testing."""
+
+    def encode(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+    ) -> LocalUpdate:
+        """Answer a round's question; see `Evaluation.encode`."""
+        from partsong.client.encoders.evaluation import Evaluation  # noqa: PLC0415 - torch, on first need
+
+        host, encoded = self.ready(plan)
+        groups = self.records.table.groups(self.data)
+        return Evaluation(host=host, encoded=encoded, labels=plan.labels, groups=groups).encode(
+            plan, number=number, frozen_F=frozen_F, adapter_P=adapter_P, randomness=randomness, on_step=on_step
+        )

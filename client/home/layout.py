@@ -18,7 +18,7 @@ adapters/HASH/     adapters that arrived and were checked, by their plan; `curre
 part.json          whether the site takes new work or pauses
 seen.json          the newest charter that the daemon has worked under
 daemon.lock        held by the running daemon
-control/           socket of the daemon
+control/           socket of the daemon, and the key of its dashboard
 supernode/         socket for a stock SuperNode's ClientApp, where `up --behind-supernode` runs
 log/               JSON lines
 capsules/          what is left of failures

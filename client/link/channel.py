@@ -34,6 +34,7 @@ _REQUEST_S = 300.0
 """For a whole request: 8 MiB, the largest part of a message, need 0.3 Mbit/s."""
 _PASSING = {408, 425, 429}
 """Client errors that mean: later."""
+_LONGEST_PAUSE_S = 30.0
 _NOT_ENROLLED = "not_enrolled"
 _CODE = re.compile(rb'"code": ?"?([a-z0-9_]{1,32})')
 _MOST_OF_AN_ERROR = 4096
@@ -53,6 +54,11 @@ class ClientTls:
 
 class Unreachable(TryAgain):
     """The coordinator did not answer, or said that it cannot now; the same request may be repeated."""
+
+    def __init__(self, text: str, *, after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.after_s = after_s
+        """How long to wait at least, as the coordinator has asked for, within bounds."""
 
 
 class Declined(PartsongError):
@@ -138,7 +144,9 @@ class Channel:
                 ) as response,
             ):
                 if response.status_code in _PASSING or response.is_server_error:
-                    raise Unreachable(f"coordinator: HTTP status {response.status_code}")
+                    raise Unreachable(
+                        f"coordinator: HTTP status {response.status_code}", after_s=_asked_pause_s(response)
+                    )
                 if response.status_code != httpx.codes.OK:
                     raise Declined(response.status_code, code=_code(response))
                 return _body(response, most_bytes=most_bytes)
@@ -195,6 +203,12 @@ class Channel:
             "flwr-timestamp": now,
             "flwr-signature": base64.b64encode(self._key.sign(now.encode(), ec.ECDSA(hashes.SHA256()))).decode(),
         }
+
+
+def _asked_pause_s(response: httpx.Response) -> float:
+    """Read Retry-After, in seconds (RFC 9110 section 10.2.3); a coordinator may not send a site away for long."""
+    asked = response.headers.get("retry-after", "")
+    return min(float(asked), _LONGEST_PAUSE_S) if asked.isascii() and asked.isdecimal() else 0.0
 
 
 def _code(response: httpx.Response) -> str:

@@ -62,6 +62,8 @@ class Line:
     def __init__(self, channel: Channel, *, limits: Limits) -> None:
         """Use `channel`."""
         self.channel, self.api = channel, FleetApi(channel, limits=limits)
+        self.is_down = False
+        """Whether the last request over it was not answered."""
 
 
 class Presence:
@@ -89,7 +91,7 @@ class Presence:
         self._stop, self._timing = stop, timing
         self._node: int | None = None
         self._activating, self._lending = threading.Lock(), threading.Lock()
-        self._is_down = self._is_over = False
+        self._is_over = False
         self._lines: list[Line] = []
         self._free: list[Line] = []
 
@@ -130,12 +132,12 @@ class Presence:
                 try:
                     self._node = self._admitted(line.api)
                 except Unreachable as err:
-                    self._tell_down(str(err), wait_s=delay_s)
+                    self._tell_down(line, str(err), wait_s=delay_s)
                 except (Declined, WireError) as no:
                     self.tell("refused", reason=str(no), wait_s=delay_s)
                 else:
                     write_private(self._node_file, f"{self._node}\n".encode())
-                    self._is_down = False
+                    line.is_down = False
                     self.tell("connected")
                     return
                 self.pause(delay_s)
@@ -165,8 +167,9 @@ class Presence:
                 self._require_going_on()
                 if until_ms is not None and self._timing.now_ms > until_ms:
                     raise Gone("its time is over") from err
-                self._tell_down(str(err), wait_s=delay_s)
-                self.pause(delay_s)
+                wait_s = err.after_s + delay_s
+                self._tell_down(line, str(err), wait_s=wait_s)
+                self.pause(wait_s)
             except Declined as no:
                 if no.is_stranger or node is None:
                     self.report(line, lost=asked_as)
@@ -175,7 +178,7 @@ class Presence:
                     raise Gone(str(no)) from no
             else:
                 self._require_going_on()
-                self._tell_up(line.api)
+                self._tell_up(line)
                 return answer
         raise AssertionError("delays never end")
 
@@ -274,16 +277,16 @@ class Presence:
         if self._is_over:
             raise Stopped
 
-    def _tell_down(self, reason: str, *, wait_s: float) -> None:
-        self._is_down = True
+    def _tell_down(self, line: Line, reason: str, *, wait_s: float) -> None:
+        line.is_down = True
         self.tell("unreachable", reason=reason, wait_s=wait_s)
 
-    def _tell_up(self, api: FleetApi) -> None:
+    def _tell_up(self, line: Line) -> None:
         """After an outage, report at once: a coordinator that was started again has not heard of this site yet."""
-        if self._is_down:
+        if line.is_down:
             with contextlib.suppress(Unreachable, Declined, WireError):
-                api.beat(self.node)
-            self._is_down = False
+                line.api.beat(self.node)
+            line.is_down = False
             self.tell("connected")
 
 

@@ -8,7 +8,6 @@ Does not cover: whether the operator really compared.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from partsong.common.errors import InputError
 from partsong.common.identity import charter as charters
 from partsong.common.identity import letters
 from partsong.common.identity.charter import Charter, CharterError, SignedCharter
+from partsong.common.identity.heard import parse_heard, spoken_for
 from partsong.common.identity.keys import Signer, fingerprint, signature_fits
 from partsong.common.identity.letters import Cosignature, Draft, Invitation
 from partsong.common.private_files import write_private
@@ -85,29 +85,23 @@ def require_heard(review: Review, heard: Sequence[str]) -> bool:
 
     Args:
         review: of a draft.
-        heard: `WHO=FINGERPRINT` each.
+        heard: `WHO=FINGERPRINT` each, or the fingerprint alone.
     Returns:
         whether every new key was among them.
     Raises:
         InputError: one differs from the draft's, or names nobody in it; nothing was signed.
     """
-    keys, named = dict(review.keys), set[str]()
-    for text in heard:
-        who, sign, given = text.partition("=")
-        if not sign or who not in keys:
+    keys = dict(review.keys)
+    given = [parse_heard(text, known=keys) for text in heard]
+    for one in given:
+        if not spoken_for((one,), keys):
             raise InputError(
-                "--fingerprint", found=repr(text)[:80], expected=f"WHO=FINGERPRINT, WHO one of {', '.join(keys)}"
-            )
-        plain, listed = "".join(given.lower().split()), keys[who].replace(" ", "")
-        if not hmac.compare_digest(plain.encode(), listed.encode()):
-            raise InputError(
-                f"fingerprint of {who}",
-                found=f"{keys[who]} in the draft",
+                f"fingerprint of {one.who}" if one.who else "--fingerprint",
+                found=f"{keys[one.who]} in the draft" if one.who else "one that is of no key in the draft",
                 expected="the one that was given",
                 remedy="do not sign: somebody may have put a key of his own into the draft; ask the coordinator",
             )
-        named.add(who)
-    return bool(heard) and review.new <= named
+    return bool(heard) and review.new <= spoken_for(given, keys)
 
 
 def require_word(word: bool) -> None:  # noqa: FBT001  # the answer of a person

@@ -257,7 +257,9 @@ def leave(home: SiteHome) -> tuple[str, ...]:
     """Leave the consortium: erase what could speak or connect for this site.
 
     What was spent stays spent: ledger, rules, decisions and adapters stay, and the charters beside them as
-    `charters.left-N`. The settings go last, so that a call that was killed can be made again.
+    `charters.left-N`. Which charter was worked under last is forgotten: another consortium's first one is none that was
+    rolled back, and none before lists the key that the site will have then. The settings go last, so that a call that
+    was killed can be made again.
 
     Returns:
         names of what was erased.
@@ -272,7 +274,7 @@ def leave(home: SiteHome) -> tuple[str, ...]:
 
 def _erase_membership(home: SiteHome) -> tuple[str, ...]:
     folders = (home.vault, home.tls, home.enrolment, home.inbox, home.outbox, home.plans)
-    files = (home.identity, home.vault_key, home.config)
+    files = (home.identity, home.vault_key, home.seen, home.config)
     erased = [path.name for path in (*folders, *files) if path.exists()]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)

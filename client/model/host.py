@@ -39,6 +39,16 @@ class Scores:
     the class is right. A record with nothing to predict is no hit."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged(Scores):
+    """Scores, and what a classifier said. Stays where the records are."""
+
+    guess_N: NDArray[np.int64]
+    """The likeliest class; -1 where the model is none that classifies."""
+    confidence_N: NDArray[np.float64]
+    """Its probability; 0 where there is none."""
+
+
 class ModelHost:
     """The base model of this process, with an adapter on it.
 
@@ -131,17 +141,24 @@ class ModelHost:
         return _mean_per_record(logits_BKV, target_BK)
 
     @torch.no_grad()
-    def scores(self, batch: Batch) -> Scores:
-        """Loss and hit of each record of a pass."""
+    def scores(self, batch: Batch) -> Judged:
+        """Loss and hit of each record of a pass, and what a classifier says of it."""
+        guess_B, confidence_B = torch.full((len(batch.label),), -1), torch.zeros(len(batch.label))
         if self.is_classifier:
             logits, label = self._logits(batch).float(), torch.from_numpy(batch.label).to(self.device)
-            loss_B, hit_B = functional.cross_entropy(logits, label, reduction="none"), logits.argmax(-1) == label
+            confidence_B, guess_B = logits.softmax(-1).max(-1)
+            loss_B, hit_B = functional.cross_entropy(logits, label, reduction="none"), guess_B == label
         else:
             logits_BKV, target_BK = self._kept(batch)
             loss_B = _mean_per_record(logits_BKV, target_BK)
             ignored_BK = target_BK == IGNORED
             hit_B = ((logits_BKV.argmax(-1) == target_BK) | ignored_BK).all(1) & ~ignored_BK.all(1)
-        return Scores(loss_N=loss_B.double().cpu().numpy(), hit_N=hit_B.cpu().numpy())
+        return Judged(
+            loss_N=loss_B.double().cpu().numpy(),
+            hit_N=hit_B.cpu().numpy(),
+            guess_N=guess_B.cpu().numpy(),
+            confidence_N=confidence_B.double().cpu().numpy(),
+        )
 
     @torch.no_grad()
     def answer(self, prompt: str, *, max_new_tokens: int = 16) -> str:

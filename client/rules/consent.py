@@ -31,6 +31,7 @@ _PUBLIC: Mapping[str, RefusalCode] = {
     "too_many_unfinished": "budget",
     "unaccountable_release": "policy",
     "unknown_holding": "policy",
+    "no_survey": "policy",
     "delta_too_large": "policy",
     "mixed_units": "policy",
     "context_used": "state",
@@ -90,6 +91,8 @@ class Rules:
     """Largest rank of any layer."""
     max_bytes_out: int | None = None
     """Most bytes of sealed vectors in all rounds together."""
+    survey_first: bool = False
+    """Whether training waits for a survey of the very records that are there."""
     masked_only: bool = False
     """Whether vectors may leave under the secure sum only."""
 
@@ -210,9 +213,9 @@ def _check_purpose(plan: Plan, rules: Rules) -> None:
 
 
 def _check_leaving(plan: Plan, rules: Rules) -> None:
-    """What is sealed is one update and one loss, and not too much of it."""
-    if {b.name: b.size for b in plan.encoding.blocks} != {UPDATE: plan.layout.size(trained=True), LOSS: 1}:
-        raise NotAgreed("plan", "the encoding is not that of a training query")
+    """What is sealed is one update (or the answer to one question) and one loss, and not too much of it."""
+    if {b.name: b.size for b in plan.encoding.blocks} != {UPDATE: plan.vector_size, LOSS: 1}:
+        raise NotAgreed("plan", "the encoding is not that of the plan's queries")
     if rules.max_bytes_out is not None and (leaving := bytes_out(plan)) > rules.max_bytes_out:
         raise NotAgreed(
             "policy",
@@ -262,6 +265,8 @@ def _check_counts(rules: Rules, facts: Facts) -> None:
 
 def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
     units = _units(dp.unit, rules, facts)
+    if plan.question is not None and units > plan.question.most_units:
+        raise NotAgreed("data", f"{units} {dp.unit}s, the plan has room for {plan.question.most_units}", rule="units")
     if dp.delta * units >= 1:
         raise NotAgreed("policy", f"delta is not below 1 / number of {dp.unit}s", rule="delta")
     if rules.max_delta is not None and dp.delta > rules.max_delta:

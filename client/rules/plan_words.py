@@ -39,6 +39,7 @@ def summary(plan: Plan) -> tuple[str, ...]:
     return (
         f"run {shown(plan.run)}: {plan.study}, {plan.rounds} rounds of {plan.training.steps_per_round} steps",
         f"base {plan.base_sha256[:12]}, rank {largest_rank(plan)} on {_listed(trained_modules(plan))}",
+        *_question(plan),
         _privacy(plan.dp),
         f"{size(bytes_out(plan))} leave {'masked' if plan.masked else 'UNMASKED'}, {plan.minimum_cohort} sites or more",
     )
@@ -92,6 +93,14 @@ def _privacy(dp: DpPlan | None) -> str:
     if dp.on_sum is None:
         return words
     return f"{words} ON THE SUM of {dp.on_sum.minimum_sum} sites or more, {dp.on_sum.colluders} of which may collude"
+
+
+def _question(plan: Plan) -> tuple[str, ...]:
+    if plan.question is None:
+        return ()
+    asked = ", ".join(part.name for part in plan.question.parts)
+    groups = f", told apart by {len(plan.question.groups)} groups" if plan.question.groups else ""
+    return (f"asks for sums of {asked} and loss: {plan.question.size:,} numbers{groups}",)
 
 
 def _masking_changes(plan: Plan, last: Plan) -> list[str]:

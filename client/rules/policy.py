@@ -113,6 +113,8 @@ class DataFloor:
 
     minimum_cohort: int = 3
     """Fewest sites a sum may be made of."""
+    survey_first: bool = False
+    """Whether training waits until a survey of the records, as they are then, was answered."""
     minimum_records: int = 100
     """Fewest records to train on."""
     minimum_patients: int | None = 100
@@ -180,6 +182,7 @@ class Policy:
             target_modules=self.adapter.target_modules,
             max_rank=self.adapter.max_r,
             max_bytes_out=self.adapter.max_bytes_out,
+            survey_first=self.data.survey_first,
             masked_only=not self.privacy.allow_secure_sum_off,
         )
 

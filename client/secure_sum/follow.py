@@ -62,6 +62,12 @@ class Follower:
         """Digest of the adapter as it should be now."""
         return self._sha256
 
+    @property
+    def adapter_P(self) -> FloatVec:
+        """The adapter as it should be now, as it is sent and published."""
+        state = self._load()[0] if self._round else self._start
+        return state.adapter_P.astype(np.float32)
+
     def take(self, result: OpenedSum, *, number: int, charter: Charter) -> None:
         """Move the copy along a checked sum; a sum that was taken before changes nothing.
 

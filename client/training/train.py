@@ -24,7 +24,7 @@ from partsong.client.dp.settings import Accumulator
 from partsong.client.encoders import optimizer_state
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, Halfway, NoBookmark, SoFar
-from partsong.client.model.host import ModelHost, Scores
+from partsong.client.model.host import Judged, ModelHost
 from partsong.client.training.passes import Pass, draw
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import ModelError, PartsongError, Refused
@@ -166,15 +166,17 @@ def _halfway(sums: SoFar, host: ModelHost, optimizer: torch.optim.Optimizer, ste
 
 def score(
     host: ModelHost, records: Sequence[Record], *, batch_size: int, on_pass: Callable[[int], None] = lambda _: None
-) -> Scores:
+) -> Judged:
     """Evaluate records, in any order, and give their scores back in the order they came."""
     loss_N, hit_N = np.zeros(len(records)), np.zeros(len(records), bool)
+    guess_N, confidence_N = np.full(len(records), -1), np.zeros(len(records))
     lengths = np.array([len(r.input_ids) for r in records])
     for chosen in by_length(np.arange(len(records)), lengths, batch_size=batch_size):
         scores = host.scores(pad([records[i] for i in chosen], pad_id=host.pad_id))
         loss_N[chosen], hit_N[chosen] = scores.loss_N, scores.hit_N
+        guess_N[chosen], confidence_N[chosen] = scores.guess_N, scores.confidence_N
         on_pass(len(chosen))
-    return Scores(loss_N=loss_N, hit_N=hit_N)
+    return Judged(loss_N=loss_N, hit_N=hit_N, guess_N=guess_N, confidence_N=confidence_N)
 
 
 def sampler_of(

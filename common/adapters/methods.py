@@ -127,7 +127,7 @@ def _moved(adapter_P: Vec64, change_P: Vec64, *, rate: float) -> Vec64:
 def advance(state: ServerState, mean_Q: Vec64, plan: Plan, *, number: int) -> ServerState:
     """Move the part of the global adapter that round `number` trains; the rest keeps its values, bit by bit.
 
-    Each turn has its own memory of the server optimizer.
+    Each turn has its own memory of the server optimizer. A question moves nothing.
 
     Args:
         state: the adapter before the round.
@@ -135,6 +135,8 @@ def advance(state: ServerState, mean_Q: Vec64, plan: Plan, *, number: int) -> Se
         plan: of the run.
         number: of the round.
     """
+    if plan.question is not None:
+        return state
     if (turn := plan.turn(number)) is None:
         return server_step(state, mean_Q, plan.optimizer)
     prefix = f"{turn.trains}/"

@@ -106,16 +106,12 @@ class NoisedEncoding:
         """Give the finest grid on which values with their noise have room.
 
         Raises:
-            ValueError: it is too coarse for the noise, and how wide fields would have to be.
+            ValueError: a grid is too coarse for its noise, and how wide fields would have to be.
         """
-        encoding, std = self.encoding, self.share_stds[block.name]
-        per_scale = block.value_range / std + self._tail()
-        scale = min(int((encoding.top - 1) / per_scale), MOST_SCALE)
+        scale = min(int((self.encoding.top - 1) / self._reach(block)), MOST_SCALE)
         if scale < LEAST_SCALE:
-            value_bits = math.ceil(math.log2(LEAST_SCALE * per_scale + 2)) + 1
-            width = value_bits + encoding.field_bits - encoding.value_bits
-            raise ValueError(f"field_bits of at least {width} for this noise, not {encoding.field_bits}")
-        return Grid(block=block, scale=scale, step=std / scale)
+            raise ValueError(f"field_bits of at least {self._least_width()} for this noise")
+        return Grid(block=block, scale=scale, step=self.share_stds[block.name] / scale)
 
     def multiplier(self, name: str, *, bound: float, shares: int) -> float:
         """Give the noise multiplier of what a sum says of one block.
@@ -128,10 +124,16 @@ class NoisedEncoding:
         grid = self.grid(next(block for block in self.encoding.blocks if block.name == name))
         return grid.scale * math.sqrt(shares) / grid.sensitivity(bound)
 
-    def _tail(self) -> float:
-        """Give how many scales the largest of all sites' shares reaches; a share is subgaussian of its scale."""
-        coordinates = sum(block.coordinates for block in self.encoding.blocks)
-        return math.sqrt(2 * math.log(2 * self.encoding.max_sites * coordinates / OVERFLOW))
+    def _reach(self, block: Block) -> float:
+        """Give how many scales a value with the largest of all sites' shares reaches: these are subgaussian."""
+        coordinates = sum(each.coordinates for each in self.encoding.blocks)
+        tail = math.sqrt(2 * math.log(2 * self.encoding.max_sites * coordinates / OVERFLOW))
+        return block.value_range / self.share_stds[block.name] + tail
+
+    def _least_width(self) -> int:
+        encoding = self.encoding
+        top = LEAST_SCALE * max(map(self._reach, encoding.blocks)) + 1
+        return math.ceil(math.log2(top + 1)) + 1 + encoding.field_bits - encoding.value_bits
 
 
 def encode(

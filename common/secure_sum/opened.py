@@ -19,6 +19,7 @@ from partsong.common.identity.charter import Charter
 from partsong.common.plan import LOSS, UPDATE, Plan, SumNoise, rotation_seed, step_rate
 from partsong.common.secure_sum import noised
 from partsong.common.secure_sum.fixed_point import WordVec, decode_sum
+from partsong.common.secure_sum.length import require_short
 from partsong.common.secure_sum.result import OpenedSum
 
 
@@ -27,9 +28,10 @@ class Opened:
     """What a round's sum says."""
 
     mean_P: NDArray[np.float64]
-    """Mean update over the sites of the sum, weighted as their charter says; of what the round trains."""
+    """Mean update over the sites of the sum, weighted as their charter says; of what the round trains. Of a question
+    the mean answer, which has no weights."""
     loss: float
-    """Mean released loss."""
+    """Mean released loss; of a question the mean of the sites' sums."""
     sites: int
 
 
@@ -43,13 +45,16 @@ def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int, shares: S
         sites: summands.
         shares: what each summand's update was multiplied by, by ascending site; None: 1. The loss has no weights.
     Raises:
-        SumOutOfRange: the words are no sum of that many encoded vectors.
+        SumOutOfRange: the words are no sum of that many encoded vectors; `SumTooLong`: not of ones inside their clips.
     """
     seed = rotation_seed(plan.sha256, number=number)
     if plan.on_sum is not None:
         return _read_gradient(total_W, plan, plan.on_sum, number=number, sites=sites)
-    sums = decode_sum(total_W, plan.encoding_of(number), sites=sites, rotation_seed=seed)
-    weight = sites if shares is None else math.fsum(shares)
+    encoding = plan.encoding_of(number)
+    sums = decode_sum(total_W, encoding, sites=sites, rotation_seed=seed)
+    for block in encoding.blocks:
+        require_short(sums[block.name], block, encoding, sites=sites)
+    weight = sites if shares is None or plan.question is not None else math.fsum(shares)
     mean_P = sums[UPDATE]
     mean_P /= weight
     return Opened(mean_P=mean_P, loss=float(sums[LOSS][0]) / sites, sites=sites)

@@ -18,6 +18,7 @@ from partsong.common.identity.keys import Signer
 from partsong.server.adapter_file import read_adapter
 from partsong.server.coordinator import RunNotStarted
 from partsong.server.daemon.canary_job import CanaryJob, require_right
+from partsong.server.daemon.capsules import KeepingCapsules
 from partsong.server.daemon.delivery import deliver
 from partsong.server.daemon.deployed_run import DeployedRun, read_asked
 from partsong.server.daemon.gathering import SitesMissing, Wanted, gather, wanted_by
@@ -123,6 +124,7 @@ def carry_out(run: DeployedRun, means: Means) -> Result:
         require_right(result)
     else:
         _publish(run, job.base, result, means)
+    if job.base is not None and terms.plan.question is None:
         hand_over(exchange, [run], means.feed, timeout_s=terms.report_timeout_s)
     return result
 
@@ -184,7 +186,7 @@ def _played(
     while True:
         _gathered(run, wanted, means, deadline_s=deadline_s)
         refused.clear()
-        exchange = exchange_for(run, means)
+        exchange = KeepingCapsules(exchange_for(run, means), run)
         run.tell("running")
         means.feed.tell("run_state", run=word(run.name), state="running")
         try:

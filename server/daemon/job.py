@@ -27,7 +27,8 @@ from partsong.common.identity.charter import Charter
 from partsong.common.plan import Plan
 from partsong.common.thresholds import smallest_roster
 from partsong.server.adapter_file import keep_start, read_adapter
-from partsong.server.planning import Base, make_plan
+from partsong.server.planning import Base
+from partsong.server.questions.planning import plan_of_purpose
 
 JOB, BASE, START = "job.yaml", "base.json", "start.safetensors"
 _LARGEST_TEXT = 1 << 24
@@ -163,7 +164,7 @@ def plan_of(job: Job, charter: Charter, *, run: str) -> Plan:
         )
     asked = dataclasses.replace(config, cohort=dataclasses.replace(config.cohort, minimum=minimum))
     try:
-        return make_plan(
+        return plan_of_purpose(
             asked,
             run=run,
             max_sites=members,

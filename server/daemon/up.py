@@ -144,6 +144,7 @@ def listen_as(opened: OpenedCoordinator) -> Listen:
         key=opened.tls.key,
         client_authority=opened.tls.client_authority,
         max_message_bytes=opened.config.max_message_mb << 20,
+        max_waiting_bytes=opened.config.max_waiting_mb << 20,
     )
 
 

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from partsong.common.build import build
 from partsong.common.errors import ConfigError, DataError
+from partsong.server.questions.figures import Figure
+from partsong.server.questions.publication import ANSWER
 
-FILE = "answer.json"
 HEAD = ("figure", "value", "interval", "what it is")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    """One released number."""
-
-    name: str
-    value: float | None
-    low: float | None
-    """None: no interval is known for it."""
-    high: float | None
-    about: str
 
 
 def rows_of(run: Path) -> tuple[tuple[str, ...], ...]:
@@ -31,14 +19,14 @@ def rows_of(run: Path) -> tuple[tuple[str, ...], ...]:
     Raises:
         DataError: the file is damaged.
     """
-    file = run / FILE
+    file = run / ANSWER
     if not file.is_file():
         return ()
     try:
         figures = json.loads(file.read_bytes())["figures"]
-        return tuple(_row(build(Figure, figure, where=FILE)) for figure in figures)
+        return tuple(_row(build(Figure, figure, where=ANSWER)) for figure in figures)
     except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as err:
-        raise DataError(FILE, found="figures that cannot be read", expected="what the run wrote") from err
+        raise DataError(ANSWER, found="figures that cannot be read", expected="what the run wrote") from err
 
 
 def _row(figure: Figure) -> tuple[str, ...]:

@@ -55,8 +55,8 @@ class RunView:
     status: RunStatus
     reason: str
     asked_ms: int
-    epsilon: float | None
-    """Planned; None: without differential privacy."""
+    privacy: str
+    """What is planned, in words."""
     steps: tuple[Step, ...]
     """Empty where no round is under way."""
     deadline_ms: int | None
@@ -88,7 +88,7 @@ def view_of(run: DeployedRun) -> RunView:
         status=status,
         reason=without_paths(status.reason),
         asked_ms=run.about().asked_ms,
-        epsilon=None if plan.dp is None else plan.dp.epsilon,
+        privacy=_privacy_words(plan),
         steps=_steps(plan, status.standing.phase) if is_open else (),
         deadline_ms=_deadline_ms(run) if is_open else None,
         sites=tuple(_site_row(site, rounds) for site in sites),
@@ -101,6 +101,13 @@ def view_of(run: DeployedRun) -> RunView:
         has_report=(run.path / FACTS).is_file(),
         adapter_files=tuple(name for name in ADAPTER_FILES if (run.adapter / name).is_file()),
     )
+
+
+def _privacy_words(plan: Plan) -> str:
+    if plan.dp is None:
+        return "NONE: no differential privacy"
+    words = f"epsilon {plan.dp.epsilon:g} at delta {plan.dp.delta:g} planned at each site, for one {plan.dp.unit}"
+    return words if plan.dp.on_sum is None else f"{words}; only as part of a sum of {plan.dp.on_sum.minimum_sum} sites"
 
 
 def _steps(plan: Plan, phase: str) -> tuple[Step, ...]:

@@ -59,6 +59,7 @@ from partsong.server.link.gate import (
     MAX_OBJECT_BYTES,
     MAX_SMALL_BYTES,
     MAX_TREE_BYTES,
+    NO_ROOM,
     NOT_ASKED,
     OTHER_NODE,
     TOO_LARGE,
@@ -66,6 +67,7 @@ from partsong.server.link.gate import (
 )
 from partsong.server.link.inflating import inflate
 from partsong.server.link.postbox import Answer, NotAsked, Postbox, Question, TooMuch
+from partsong.server.link.room import NoRoom
 
 
 def node_of(key: bytes) -> int:
@@ -198,6 +200,8 @@ def answer(desk: Desk, *, path: str, body: bytes) -> bytes | Refusal:
         return NOT_ASKED
     except TooMuch:
         return TOO_LARGE
+    except NoRoom:
+        return NO_ROOM
     return response
 
 

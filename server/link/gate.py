@@ -34,6 +34,10 @@ class Limits:
     linger_s: float = 1.0
     """How long a refused peer may go on sending before the connection is closed under it."""
     header_bytes: int = 16 << 10
+    bodies_bytes: int = 256 << 20
+    """Bodies that are still arriving, of all connections together."""
+    lease_s: float = 180.0
+    """How long an answer may take to become whole before it gives way to those that find no room."""
     connections: int = 512
     """Open at once, from everywhere."""
     connections_of_address: int = 64
@@ -52,6 +56,8 @@ class Refusal:
 
     status: int
     code: str
+    retry_after_s: int = 0
+    """When it may be served; 0: nothing is said about that."""
 
 
 NOT_FOUND = Refusal(404, "no_such_path")
@@ -61,6 +67,7 @@ TOO_OFTEN = Refusal(429, "too_often")
 OTHER_NODE = Refusal(401, "other_node")
 NOT_ASKED = Refusal(403, "not_asked")
 MALFORMED = Refusal(400, "malformed")
+NO_ROOM = Refusal(503, "no_room", 5)
 
 
 class Gate:

@@ -1,7 +1,8 @@
 """The coordinator's one public port: HTTP/1.1 over TLS with a client certificate, on a thread of its own.
 
 Covers: no byte of HTTP is read from a peer without a certificate of the configured authority; every wait has an end;
-connections are bounded in total and for each address; certificates are exchanged while it runs.
+connections are bounded in total and for each address, and so is what arrives on all of them; certificates are exchanged
+while it runs.
 Does not cover: which certificates are sites' (`partsong.server.link.gate`).
 
 h11 parses HTTP. A general web server is not used because it hides the certificate from what it serves and lets a peer
@@ -30,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from partsong.common.errors import ConfigError, TryAgain
+from partsong.server.link.bodies import Bodies, Grow
 from partsong.server.link.gate import MALFORMED, TOO_LARGE, Limits, Refusal
 
 _READ_BYTES = 1 << 18
@@ -92,6 +94,7 @@ class Listener:
     def __init__(self, service: Service, *, limits: Limits) -> None:
         """Prepare; nothing is opened yet."""
         self._service, self._limits = service, limits
+        self._bodies = Bodies(most_bytes=limits.bodies_bytes)
         self._context: ssl.SSLContext | None = None
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -198,7 +201,7 @@ class Listener:
             writer = asyncio.StreamWriter(transport, protocol, reader, loop)
             key = _peer_key(writer)
             if key is not None:
-                await Conversation(reader, writer, key, self._service, self._limits).run()
+                await Conversation(reader, writer, key, self._service, limits=self._limits, bodies=self._bodies).run()
         except (OSError, asyncio.IncompleteReadError, TimeoutError, h11.RemoteProtocolError, h11.LocalProtocolError):
             pass
         finally:
@@ -219,10 +222,13 @@ class Conversation:
         writer: asyncio.StreamWriter,
         key: bytes,
         service: Service,
+        *,
         limits: Limits,
+        bodies: Bodies,
     ) -> None:
         """Take over a connection of the peer that has proven to hold `key`."""
-        self._reader, self._writer, self._key, self._service, self._limits = reader, writer, key, service, limits
+        self._reader, self._writer, self._key, self._service = reader, writer, key, service
+        self._limits, self._bodies = limits, bodies
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header_bytes)
 
     async def run(self) -> None:
@@ -256,11 +262,12 @@ class Conversation:
         admitted = self._service.admit(self._key, path=path, content_length=_content_length(request))
         if isinstance(admitted, Refusal):
             return admitted
-        async with asyncio.timeout(self._limits.body_s):
-            body = await self._body(admitted)
+        async with asyncio.timeout(self._limits.body_s) as limit:
+            with self._bodies.arriving(limit) as grow:
+                body = await self._body(admitted, grow)
         return TOO_LARGE if body is None else await self._service.answer(self._key, path=path, body=body)
 
-    async def _body(self, most: int) -> bytes | None:
+    async def _body(self, most: int, grow: Grow) -> bytes | None:
         """Read the body; None as soon as it is larger than `most`."""
         if self._http.they_are_waiting_for_100_continue:
             self._writer.write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
@@ -272,6 +279,7 @@ class Conversation:
             if not isinstance(event, h11.Data) or len(body) + len(event.data) > most:
                 return None
             body += event.data
+            grow(len(event.data))
 
     async def _send(self, answer: bytes | Refusal) -> None:
         """Send an answer. After a refusal the connection is closed, unread input and all."""
@@ -283,6 +291,8 @@ class Conversation:
         headers = [(b"date", date), (b"content-type", kind), (b"content-length", b"%d" % len(body))]
         if self._http.their_state is not h11.DONE:
             headers.append((b"connection", b"close"))
+        if isinstance(answer, Refusal) and answer.retry_after_s:
+            headers.append((b"retry-after", b"%d" % answer.retry_after_s))
         events = (h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage())
         self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
         await self._writer.drain()

@@ -1,7 +1,8 @@
 """What waits for one site and what arrives from it. Bytes alone: nothing in here reads a message.
 
 Covers: a site sees and answers what was put into its own box and nothing else; each answer holds at most so many
-bytes, in at most so many objects, each with the hash that names it; what has expired is gone.
+bytes, in at most so many objects, each with the hash that names it, and all of them together no more than there is
+room for (`partsong.server.link.room`); what has expired is gone.
 Does not cover: who the site is (`partsong.server.link.gate`) and whether an answer is genuine
 (`partsong.common.identity.envelope`).
 
@@ -12,9 +13,10 @@ whole, so neither a lost connection nor a killed process loses a message.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+
+from partsong.server.link.room import Room
 
 MOST_OBJECTS = 4096
 """Objects of one answer: 20 GB in the chunks that Flower makes."""
@@ -63,6 +65,8 @@ class _Slot:
     wanted: frozenset[str] = frozenset()
     objects: dict[str, bytes] = field(default_factory=dict)
     size: int = 0
+    began_s: float = 0.0
+    """When the first of the objects arrived."""
     is_refused: bool = False
 
     @property
@@ -73,23 +77,35 @@ class _Slot:
     def missing(self) -> list[str]:
         return sorted(self.wanted - self.objects.keys())
 
-    def empty(self) -> None:
-        self.objects, self.size = {}, 0
+    def empty(self) -> int:
+        """Throw away what has arrived; give how many bytes that was."""
+        size, self.objects, self.size = self.size, {}, 0
+        return size
 
 
 class Postbox:
     """One site's box. Any thread may use it."""
 
-    def __init__(self, *, max_message_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, *, max_message_bytes: int, room: Room, clock: Callable[[], float]) -> None:
         """Make an empty box.
 
         Args:
             max_message_bytes: most bytes in all objects of one answer.
+            room: of the answers of all boxes.
             clock: seconds, never going back.
         """
-        self.max_message_bytes, self._clock = max_message_bytes, clock
+        self.max_message_bytes, self._room, self._clock = max_message_bytes, room, clock
         self._slots: dict[str, _Slot] = {}
-        self._lock = threading.Lock()
+        self._lock = room.lock
+        room.enter(self)
+
+    def close(self) -> None:
+        """Throw everything away; the box is not used any more."""
+        with self._lock:
+            for slot in self._slots.values():
+                self._empty(slot)
+            self._slots.clear()
+            self._room.leave(self)
 
     def put(self, question: Question) -> None:
         """Let a question wait for the site."""
@@ -138,7 +154,7 @@ class Postbox:
                 self._refuse(slot)
             if slot.root != root:
                 slot.root, slot.wanted = root, wanted
-                slot.empty()
+                self._empty(slot)
             return slot.missing
 
     def add(self, question_id: str, *, object_id: str, content: bytes) -> bool:
@@ -147,6 +163,7 @@ class Postbox:
         Raises:
             NotAsked: no such question waits.
             TooMuch: the answer grows beyond what is taken.
+            NoRoom: not now; it may be brought again later.
         """
         if hashlib.sha256(content).hexdigest() != object_id:
             return False
@@ -159,6 +176,8 @@ class Postbox:
             if object_id not in slot.objects:
                 if slot.size + len(content) > self.max_message_bytes:
                     self._refuse(slot)
+                self._room.take(self, len(content))
+                slot.began_s = slot.began_s if slot.objects else self._clock()
                 slot.objects[object_id] = content
                 slot.size += len(content)
             return True
@@ -171,7 +190,33 @@ class Postbox:
             if slot is None or not slot.is_whole:
                 return None
             del self._slots[question_id]
+            self._room.give(slot.size)
+            self._room.was_whole(self)
         return Answer(question=question_id, root=slot.root, objects={} if slot.is_refused else slot.objects)
+
+    def sweep(self) -> None:
+        """Forget what has expired."""
+        with self._lock:
+            self._sweep()
+
+    def oldest_unfinished_s(self) -> float | None:
+        """When the oldest answer of which a part is here began; None: there is none."""
+        with self._lock:
+            oldest = self._oldest_unfinished()
+            return None if oldest is None else oldest.began_s
+
+    def throw_out(self) -> None:
+        """Throw away what is here of that answer; it may be begun anew."""
+        with self._lock:
+            if (slot := self._oldest_unfinished()) is not None:
+                self._empty(slot)
+
+    def _oldest_unfinished(self) -> _Slot | None:
+        begun = [slot for slot in self._slots.values() if slot.objects and not slot.is_whole]
+        return min(begun, key=lambda slot: slot.began_s, default=None)
+
+    def _empty(self, slot: _Slot) -> None:
+        self._room.give(slot.empty())
 
     def _asked(self, question_id: str) -> _Slot:
         self._sweep()
@@ -182,9 +227,12 @@ class Postbox:
 
     def _refuse(self, slot: _Slot) -> None:
         slot.is_refused = True
-        slot.empty()
+        self._empty(slot)
         raise TooMuch
 
     def _sweep(self) -> None:
         now_s = self._clock()
-        self._slots = {i: s for i, s in self._slots.items() if s.question.expires_s > now_s}
+        for question_id, slot in list(self._slots.items()):
+            if slot.question.expires_s <= now_s:
+                self._empty(slot)
+                del self._slots[question_id]

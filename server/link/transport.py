@@ -33,6 +33,7 @@ from partsong.server.link import fleet
 from partsong.server.link.gate import NOT_ENROLLED, Gate, Limits, Refusal
 from partsong.server.link.listener import Listener, TlsFiles
 from partsong.server.link.postbox import Postbox
+from partsong.server.link.room import Room
 
 KEY_BYTES, _KEY_START = 91, bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 """A transport key: SubjectPublicKeyInfo in DER (RFC 5480) of an uncompressed point of P-256."""
@@ -52,6 +53,8 @@ class Listen:
     client_authority: Path
     max_message_bytes: int
     """Largest answer of a site."""
+    max_waiting_bytes: int
+    """Answers of all sites together, while they arrive and until they are read."""
     limits: Limits = field(default_factory=Limits)
     absent_after_s: float = 180.0
     """A site that was not heard of for so long is not waited for."""
@@ -129,6 +132,7 @@ class EmbeddedSuperlink:
         self._gate = Gate(body_bytes=fleet.BODY_BYTES, limits=listen.limits, clock=clock)
         self._listener = Listener(self, limits=listen.limits)
         self._desks: dict[bytes, _Desk] = {}
+        self._room = Room(most_bytes=listen.max_waiting_bytes, lease_s=listen.limits.lease_s, clock=clock)
         self._bell = _Bell()
         self._lock = threading.Lock()
         self._told_s: dict[tuple[str, str], float] = {}
@@ -191,6 +195,9 @@ class EmbeddedSuperlink:
                 key: old[key] if key in old and old[key].site == site else self._desk(site, key)
                 for site, key in sites.items()
             }
+            for key, desk in old.items():
+                if self._desks.get(key) is not desk:
+                    desk.box.close()
         self._gate.replace_sites(sites)
 
     def connected(self) -> tuple[str, ...]:
@@ -257,7 +264,7 @@ class EmbeddedSuperlink:
                 return
 
     def _desk(self, site: str, key: bytes) -> _Desk:
-        box = Postbox(max_message_bytes=self._listen.max_message_bytes, clock=self._clock)
+        box = Postbox(max_message_bytes=self._listen.max_message_bytes, room=self._room, clock=self._clock)
         return _Desk(site=site, node=fleet.node_of(key), box=box, clock=self._clock)
 
     def _all(self) -> list[_Desk]:

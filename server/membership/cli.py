@@ -126,7 +126,7 @@ def enrol(
     requests: Annotated[list[Path], typer.Argument(metavar="REQUEST...", help="What the sites sent.")],
     fingerprints: Annotated[
         list[str] | None,
-        typer.Option("--fingerprint", metavar="FINGERPRINT", help="As heard from a site; one for each that is new."),
+        typer.Option("--fingerprint", metavar="WHO=FINGERPRINT", help="As heard from them; one for each that is new."),
     ] = None,  # one line of help
     draft: Annotated[bool, typer.Option("--draft", help="Then draft the next charter, with the usual floors.")] = False,
     folder: Dir = HERE,

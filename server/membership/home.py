@@ -8,7 +8,7 @@ enrolled/          what each site asked for and got: identity key, certificate
 charters/          every charter that all of its sites have signed, by version; the newest counts
 draft.json         the next version, while signatures are collected
 runs/NAME/         a run: plan, checkpoints, sums, and in the end the adapter
-control/           socket of the daemon
+control/           socket of the daemon, and the key of its dashboard
 log/               JSON lines
 """
 

@@ -18,6 +18,7 @@ from partsong.common.deployment import CoordinatorConfig
 from partsong.common.errors import InputError
 from partsong.common.identity import letters, tls
 from partsong.common.identity.certificates import check_authority, check_issued, spki, transport_key_of
+from partsong.common.identity.heard import parse_heard, spoken_for
 from partsong.common.identity.keys import Signer, fingerprint, lock, make_identity
 from partsong.common.identity.letters import Invitation, LetterError, Reply, Request
 from partsong.common.identity.suite import SuiteName, suite_of_key
@@ -218,32 +219,35 @@ def require_heard(
 ) -> tuple[Request, ...]:
     """Check requests, and compare the keys that are new with the fingerprints that were heard from the sites.
 
+    Args:
+        home: the coordinator's directory.
+        requests: by file.
+        heard: `SITE=FINGERPRINT` each, or the fingerprint alone.
+        now: of the real clock.
     Returns:
         those with a new key when no fingerprint was given at all: a person has to say that they were compared.
     Raises:
         LetterError: as `check_request`; or a new key has none of these fingerprints, or one of them belongs to none of
             the keys. No site was enrolled.
     """
-    given = {"".join(text.lower().split()) for text in heard}
     if len({request.site for request in requests.values()}) != len(requests):
         raise LetterError("requests", found="two of one site", expected="one of each")
-    unheard, fitting = [], set[str]()
+    keys = {request.site: fingerprint(bytes.fromhex(request.key)) for request in requests.values()}
+    given = [parse_heard(text, known=keys) for text in heard]
+    spoken, unheard = spoken_for(given, keys), []
     for file, request in requests.items():
         known = check_request(home, request, now=now, place=str(file))
-        text = fingerprint(bytes.fromhex(request.key))
-        own = text.replace(" ", "")
-        fitting.add(own)
-        if own in given or (known is not None and known.key == request.key):
+        if request.site in spoken or (known is not None and known.key == request.key):
             continue
         if given:
             raise LetterError(
                 str(file),
-                found=f"a key of fingerprint {text}",
+                found=f"a key of fingerprint {keys[request.site]}",
                 expected="a fingerprint that was given",
                 remedy="ask the site again over another channel; somebody may have put a key of his own in between",
             )
         unheard.append(request)
-    if given - fitting:
+    if not all(spoken_for((one,), keys) for one in given):
         raise LetterError("--fingerprint", found="one that fits no request", expected="those of the sites' keys")
     return tuple(unheard)
 

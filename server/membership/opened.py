@@ -20,7 +20,7 @@ from partsong.common.errors import ConfigError, DataError, InputError
 from partsong.common.identity import charter as charters
 from partsong.common.identity import letters
 from partsong.common.identity.certificates import transport_key_of
-from partsong.common.identity.charter import SignedCharter
+from partsong.common.identity.charter import CharterError, SignedCharter
 from partsong.common.identity.keys import KeyFileError, Signer, public_key_of_file, unlock
 from partsong.common.strict_yaml import read_yaml
 from partsong.server.membership.home import CoordinatorHome
@@ -123,12 +123,23 @@ def newest_charter(home: CoordinatorHome) -> SignedCharter | None:
     """Read the newest charter that was published; None before the first.
 
     Raises:
-        CharterError: it is damaged.
+        CharterError: it is damaged, or of a coordinator with another key than this directory's.
+        KeyFileError: this directory's key cannot be read.
     """
     versions = [int(found[1]) for found in map(_VERSION.fullmatch, _names(home.charters)) if found]
     if not versions:
         return None
-    return charters.read((home.charters / f"{max(versions)}.json").read_bytes())
+    newest = home.charters / f"{max(versions)}.json"
+    signed = charters.read(newest.read_bytes())
+    if signed.charter.coordinator_key != identity_key(home):
+        raise CharterError(
+            str(newest),
+            found="a charter of a coordinator with another key",
+            expected="one that this directory's key has signed",
+            remedy="put back identity.json and charters/ of one directory; after a new key: "
+            "`partsong coordinator charter draft --after FILE`",
+        )
+    return signed
 
 
 def enrolled(home: CoordinatorHome, site: str) -> Enrolled | None:

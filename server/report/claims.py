@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from partsong.common.build import to_tree
-from partsong.common.plan import Plan
+from partsong.common.plan import DpPlan, Plan
 from partsong.common.privacy.accounting import Unit, neighbours
 from partsong.server.report.facts import Facts
 
@@ -25,6 +25,13 @@ def not_covered(unit: Unit | None) -> tuple[str, ...]:
     return NOT_COVERED if unit is None else (_UNIT_GAPS[unit], *NOT_COVERED)
 
 
+def placement(dp: DpPlan) -> str:
+    """Say whose noise an epsilon counts on."""
+    if dp.on_sum is None:
+        return "each site's own noise"
+    return f"noise on the sum of at least {dp.on_sum.minimum_sum} sites, of which {dp.on_sum.colluders} may collude"
+
+
 def guarantee(plan: Plan, *, epsilon: float | None) -> dict[str, Any] | None:
     """Give an epsilon together with all that it needs to mean something; None without differential privacy."""
     if plan.dp is None:
@@ -35,6 +42,7 @@ def guarantee(plan: Plan, *, epsilon: float | None) -> dict[str, Any] | None:
         "unit": plan.dp.unit,
         "contribution_bound": plan.dp.contribution_bound,
         "neighbours": neighbours(plan.dp.unit),
+        "placement": placement(plan.dp),
     }
 
 
@@ -50,6 +58,7 @@ def privacy_tree(facts: Facts) -> dict[str, Any]:
             "unit": found.unit,
             "contribution_bound": found.contribution_bound,
             "neighbours": found.neighbours,
+            "placement": "site" if found.on_sum is None else {"sum": to_tree(found.on_sum)},
         },
         "planned_epsilon": found.planned_epsilon,
         "accountant": found.accountant,

@@ -70,6 +70,18 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OnSum:
+    """Whose noise a guarantee counts on, where the sites bring it together."""
+
+    minimum_sum: int
+    """Fewest sites in a sum."""
+    colluders: int
+    """Most of them that may tell the coordinator their shares."""
+    epsilon_alone: float | None
+    """If all others do, so that a site's own share is what is left; None: not bounded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PrivacyFacts:
     """A guarantee and everything that it rests on."""
 
@@ -94,6 +106,8 @@ class PrivacyFacts:
     noise_multiplier: float
     loss_clip: float
     loss_noise_multiplier: float
+    on_sum: OnSum | None = None
+    """None: each site's own noise is enough."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

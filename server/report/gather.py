@@ -5,13 +5,14 @@ from __future__ import annotations
 from partsong.common.adapters.methods import METHODS
 from partsong.common.plan import DpPlan, Plan
 from partsong.common.privacy.accounting import neighbours
-from partsong.server.planning import epsilon_after
+from partsong.server.planning import epsilon_after, epsilon_alone_after
 from partsong.server.report.claims import not_covered
 from partsong.server.report.facts import (
     AdapterFacts,
     BaseModel,
     CharterFacts,
     Facts,
+    OnSum,
     PrivacyFacts,
     SiteFacts,
     sum_facts,
@@ -88,6 +89,13 @@ def _privacy(plan: Plan, dp: DpPlan, *, opened_rounds: int) -> PrivacyFacts:
         noise_multiplier=dp.noise_multiplier,
         loss_clip=dp.loss_clip,
         loss_noise_multiplier=dp.loss_noise_multiplier,
+        on_sum=None
+        if dp.on_sum is None
+        else OnSum(
+            minimum_sum=dp.on_sum.minimum_sum,
+            colluders=dp.on_sum.colluders,
+            epsilon_alone=epsilon_alone_after(plan, opened_rounds),
+        ),
     )
 
 

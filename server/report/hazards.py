@@ -32,7 +32,16 @@ _NO_GUARANTEE = (
 
 
 def _of_guarantee(dp: DpPlan) -> tuple[Hazard, ...]:
-    return (_unit(dp), *_FOR_ALL_PLANS, _rounding(dp), *_FOR_ALL_NOISE)
+    return (_unit(dp), *_FOR_ALL_PLANS, _rounding(dp), _drops(dp), *_FOR_ALL_NOISE)
+
+
+def _drops(dp: DpPlan) -> Hazard:
+    name = "sites that drop out take noise with them"
+    if dp.on_sum is None:
+        how = "each site adds all of its own noise, whoever else takes part"
+        return Hazard(name=name, covered="yes", how=how, where="client/dp/engine.py")
+    how = f"no site confirms a sum of fewer than {dp.on_sum.minimum_sum}, whose noise is enough"
+    return Hazard(name=name, covered="yes", how=how, where="common/secure_sum/noised.py")
 
 
 def _unit(dp: DpPlan) -> Hazard:
@@ -93,12 +102,6 @@ _FOR_ALL_NOISE = (
         covered="yes",
         how="the training loss is clipped, noised and counted in the same epsilon",
         where="common/privacy/accounting.py",
-    ),
-    Hazard(
-        name="sites that drop out take noise with them",
-        covered="yes",
-        how="each site adds all of its own noise, whoever else takes part",
-        where="client/dp/engine.py",
     ),
     Hazard(
         name="one unit at several sites",

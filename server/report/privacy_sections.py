@@ -63,7 +63,7 @@ def mechanism(facts: Facts) -> Section:
         id=section,
         title=title,
         lead="DP-SGD at each site: in every step a random sample of units, each unit's gradient clipped, noise added "
-        "to their sum. The site itself adds all of its noise, whoever else takes part.",
+        f"to their sum. {_placement(found)}",
         tables=(
             pairs(
                 "Settings of the mechanism",
@@ -75,6 +75,17 @@ def mechanism(facts: Facts) -> Section:
                 ("loss, noise", f"{found.loss_noise_multiplier:.4f} times its clip, counted in the same epsilon"),
             ),
         ),
+    )
+
+
+def _placement(found: PrivacyFacts) -> str:
+    if found.on_sum is None:
+        return "The site itself adds all of its noise, whoever else takes part."
+    alone = found.on_sum.epsilon_alone
+    left = "no epsilon that could be bounded" if alone is None else f"epsilon {alone:.3f}"
+    return (
+        f"The site adds a share of it, and no sum of fewer than {found.on_sum.minimum_sum} sites is opened, "
+        f"{found.on_sum.colluders} of which may tell the coordinator their shares. If all others do, {left} is left."
     )
 
 

@@ -62,7 +62,7 @@ def trust(facts: Facts) -> Section:
     return Section(
         id="trust",
         title="Trust model",
-        lead="Local noise and a secure sum: the coordinator opens sums of updates and no single one.",
+        lead=f"{_where(facts)} and a secure sum: the coordinator opens sums of updates and no single one.",
         tables=(table,),
         points=(
             own,
@@ -73,9 +73,16 @@ def trust(facts: Facts) -> Section:
     )
 
 
+def _where(facts: Facts) -> str:
+    return "Local noise" if facts.privacy is None or facts.privacy.on_sum is None else "Noise on the sum"
+
+
 def _needed(facts: Facts) -> tuple[str, ...]:
     if facts.privacy is None:
         return ()
+    if (shared := facts.privacy.on_sum) is not None:
+        trusted = f"all but {shared.colluders} of the {shared.minimum_sum} or more sites of a sum are trusted"
+        return (f"for the guarantee above {trusted} to add their shares of the noise and to keep them to themselves",)
     return ("for the guarantee above nobody else is trusted: it holds against the coordinator and all other sites",)
 
 

@@ -34,6 +34,7 @@ def _privacy_lines(facts: Facts) -> list[str]:
         f"  neighbours: {found.neighbours}",
         f"  over all sites: {spent:.3f} for a {unit} at one of them, {at_two:.3f} for a {unit} at two",
         f"  DP-SGD: clip {found.clip_norm:g}, {found.noise} noise, multiplier {found.noise_multiplier:.4f}",
+        *_placement_line(found),
         *_bound_line(found),
         f"  Poisson sampling rate {found.sampling_rate:g}, {found.steps_per_round} steps a round; PLD accountant",
         f"  in the same epsilon: {_loss_words(found)}",
@@ -43,6 +44,14 @@ def _privacy_lines(facts: Facts) -> list[str]:
 
 def _loss_words(found: PrivacyFacts) -> str:
     return f"the loss, clip {found.loss_clip:g}, noise multiplier {found.loss_noise_multiplier:.4f}"
+
+
+def _placement_line(found: PrivacyFacts) -> list[str]:
+    if found.on_sum is None:
+        return ["  noise: each site's own is enough"]
+    alone = "not bounded" if found.on_sum.epsilon_alone is None else f"{found.on_sum.epsilon_alone:.3f}"
+    shared = f"at least {found.on_sum.minimum_sum} sites, {found.on_sum.colluders} of which may collude"
+    return [f"  noise ON THE SUM of {shared}; by a site's own share alone: epsilon {alone}"]
 
 
 def _bound_line(found: PrivacyFacts) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from partsong.common.adapters.methods import ServerState, advance
 from partsong.common.plan import Plan
+from partsong.common.secure_sum.opened import Opened
 from partsong.server.desk import Outcome, Query
 from partsong.server.rounds import Round
 
@@ -30,7 +31,10 @@ class Step:
     state: ServerState
     """After the round; unchanged where the round was aborted."""
     update_norm: float
-    """L2 norm of the mean update; 0 where there is none."""
+    """L2 norm of the mean update; 0 where there is none, or an answer in its place."""
+
+    answer: Opened | None = None
+    """The sum of a round that asked a question; of any other it is not kept."""
 
     @property
     def round(self) -> int:
@@ -88,5 +92,6 @@ def step_of(state: ServerState, outcome: Outcome, plan: Plan) -> Step:
         loss=outcome.opened.loss,
         bytes_out=outcome.bytes_out,
         state=advance(state, outcome.opened.mean_P, plan, number=outcome.state.number),
-        update_norm=float(np.linalg.norm(outcome.opened.mean_P)),
+        update_norm=float(np.linalg.norm(outcome.opened.mean_P)) if plan.question is None else 0.0,
+        answer=None if plan.question is None else outcome.opened,
     )

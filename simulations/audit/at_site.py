@@ -24,11 +24,11 @@ from partsong.client.home.layout import SiteHome
 from partsong.client.rules.consent import check_plan
 from partsong.client.rules.policy import Policy
 from partsong.client.rules.policy_file import read_policy
-from partsong.common.config import RehearsalConfig
 from partsong.common.deployment import SiteConfig
 from partsong.common.errors import ConfigError, Refused
 from partsong.common.plan import Plan
 from partsong.simulations.audit.run import Audit, Say, rehearsals, rehearse
+from partsong.simulations.audit.settings import RehearsalConfig
 from partsong.simulations.federation import draft
 from partsong.simulations.prepare import Prepared, SiteTables, labels_of, prepare
 

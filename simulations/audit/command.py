@@ -13,13 +13,12 @@ from rich.console import Console
 
 from partsong.client.home.layout import SiteHome
 from partsong.client.home.site_files import read_site
-from partsong.common.config import RehearsalConfig
 from partsong.common.errors import ConfigError
 from partsong.common.files import write_json
 from partsong.simulations.audit import at_site, report
 from partsong.simulations.audit.adapter import attack_run
 from partsong.simulations.audit.run import ClaimBroken, audit
-from partsong.simulations.audit.settings import Declared, compose_at_site
+from partsong.simulations.audit.settings import Declared, RehearsalConfig, compose_at_site
 
 
 def rehearse(config: RehearsalConfig, *, out: Path | None, as_json: bool, console: Console) -> None:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from partsong.client.dp.engine import DpSettings
-from partsong.common.config import RehearsalConfig
 from partsong.common.errors import PartsongError
 from partsong.common.plan import DpPlan, Plan
 from partsong.simulations.audit.memory import Memory, remembered
 from partsong.simulations.audit.rehearsal import listen, train_with_texts, watch
-from partsong.simulations.audit.settings import require_public
+from partsong.simulations.audit.settings import RehearsalConfig, require_public
 from partsong.simulations.audit.steps import play_steps
 from partsong.simulations.audit.verdict import Verdict, judge
 from partsong.simulations.federation import draft, fresh_adapter

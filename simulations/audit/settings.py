@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from partsong.common.build import build
-from partsong.common.config import RehearsalConfig, SimulationConfig
+from partsong.common.config import AuditConfig, SimulationConfig
 from partsong.common.deployment import SiteConfig
 from partsong.common.errors import ConfigError, Refused
 from partsong.simulations.configure import compose_tree
@@ -16,6 +17,13 @@ from partsong.simulations.configure import compose_tree
 Declared = Literal["private", "public", "synthetic"]
 """What a dataset holds, by its owner's word."""
 DECLARATION = "audit.records="
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RehearsalConfig(SimulationConfig):
+    """The configuration of a run, and what its audit needs."""
+
+    audit: AuditConfig = field(default_factory=AuditConfig)
 
 
 def compose_rehearsal(overrides: Sequence[str]) -> RehearsalConfig:
@@ -66,6 +74,13 @@ def _composed(overrides: Sequence[str]) -> RehearsalConfig:
     if config.privacy.mode != "dp":
         raise ConfigError(
             "privacy.mode", found="none", expected="dp", remedy="without privacy there is no claim to audit"
+        )
+    if config.privacy.placement != "site":
+        raise ConfigError(
+            "privacy.placement",
+            found=config.privacy.placement,
+            expected="site: a rehearsal has one site, and its noise has to be enough by itself",
+            remedy="audit the engine with placement=site and the noise multiplier of the plan",
         )
     return config
 

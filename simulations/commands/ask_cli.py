@@ -80,13 +80,21 @@ def _made(study: str, overrides: list[str], folder: Path, out: Path) -> Path:
     # Before torch is imported, so that a typing error is answered at once.
     config = compose_job(study, overrides)
     from partsong.server.daemon.job import write_job
+    from partsong.server.membership.home import CoordinatorHome
     from partsong.simulations.commands.ask import charter_of, make_job
 
     console = Console(stderr=True)
-    said = make_job(
-        config, charter=charter_of(folder), say=lambda text: console.print(text, highlight=False, markup=False)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    made = make_job(
+        config,
+        charter=charter_of(folder),
+        runs=CoordinatorHome(folder).runs,
+        say=lambda text: console.print(text, highlight=False, markup=False),
     )
-    write_job(out, said)
+    write_job(out, made)
     return out
 
 
@@ -100,12 +108,13 @@ def _canary(overrides: list[str], out: Path) -> Path:
 
 
 def _ended(client: CoordinatorClient, begun: RunStatus, *, say: Callable[[str], None]) -> RunStatus:
-    """Look at a run until it is over, and say what it waits for whenever that changes."""
-    found, said = begun, ""
+    """Look at a run until it is over; say what it waits for, and where it is, whenever that changes."""
+    from partsong.simulations.commands.outlook import Outlook
+
+    found, outlook = begun, Outlook(clock=time.monotonic)
     while found.state in _OPEN:
-        if found.state == "waiting" and found.reason not in {"", said}:
-            said = found.reason
-            say(f"{found.run}: {said}")
+        if line := outlook.line(found):
+            say(line)
         time.sleep(_LOOK_S)
         found = next(run for run in client.runs() if run.run == begun.run)
     return found
@@ -116,11 +125,15 @@ def _show(found: RunStatus, folder: Path, *, as_json: bool) -> None:
     from partsong.server.daemon.deployed_run import find_run
     from partsong.server.daemon.explain import contributions
     from partsong.server.membership.home import CoordinatorHome
+    from partsong.server.questions.publication import ANSWER
 
     deployed = find_run(CoordinatorHome(folder).runs, found.run)
-    rounds = contributions(deployed)
+    rounds, answer = contributions(deployed), deployed.path / ANSWER
     if as_json:
         tree: dict[str, Any] = {**to_tree(found), "path": str(deployed.path), "contributions": rounds}
+        tree |= {"answer": json.loads(answer.read_text())} if answer.exists() else {}
         typer.echo(json.dumps(tree, indent=2))
         return
     typer.echo("\n".join([f"{found.run}: {found.state}{f', {found.reason}' if found.reason else ''}", *rounds]))
+    if answer.exists():
+        typer.echo(deployed.report.read_text(), nl=False)

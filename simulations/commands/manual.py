@@ -52,6 +52,8 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "mlflow": Page(example="RUN --name coding --to http://127.0.0.1:5000", read="integrations"),
         "explain": Page(example="hub/runs/RUN", read="operations"),
         "simulate": Page(example="data=local data.path=records.jsonl privacy.epsilon=4", read="configuration"),
+        "forecast": Page(example="data=icd10 rounds=6 --rounds 2", read="simulation"),
+        "sweep": Page(example="adapter.r=4,8 data=icd10 --out sweep", read="simulation"),
         "study": Page(example="medquad data_dir=DATA grid=smoke", read="studies"),
         "bench": Page(example="secure-sum --json", read="benchmarks"),
         "audit": Page(
@@ -74,6 +76,8 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "site leave": Page(example="--dir north", read="leaving"),
         "site up": Page(example="--dir north", exit_codes=_DAEMON, read="operations"),
         "site status": Page(example="--dir north --watch", read="operations"),
+        "site dashboard": Page(example="--dir north", read="operations"),
+        "site compare": Page(example="--dir north", read="evaluation"),
         "site pause": Page(example="--dir north", read="operations"),
         "site resume": Page(example="--dir north", read="operations"),
         "site capsules": Page(example="--dir north", read="operations"),
@@ -103,6 +107,7 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "coordinator renew": Page(example="--dir hub", read="keys"),
         "coordinator up": Page(example="--dir hub", exit_codes=_DAEMON, read="operations"),
         "coordinator status": Page(example="--dir hub --json", read="operations"),
+        "coordinator dashboard": Page(example="--dir hub", read="operations"),
         "coordinator stop": Page(example="coding-1 --dir hub", read="operations"),
         "coordinator resume": Page(example="coding-1 --dir hub", read="operations"),
         "coordinator run": Page(

@@ -10,8 +10,6 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from partsong.simulations.studies.settings import compose_study
-
 Name = Literal["banking77", "medquad", "privacy", "bytes"]
 
 
@@ -26,6 +24,8 @@ def study(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Compare methods on public data and write a dated page; the same command goes on after a stop."""
+    from partsong.simulations.studies.settings import compose_study
+
     # Before torch is imported, so that a typing error is answered at once.
     config = compose_study(overrides or [])
     from partsong.simulations.studies import command

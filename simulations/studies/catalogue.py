@@ -131,7 +131,7 @@ _PRIVACY = Study(
             privacy=((8.0, "site"), (8.0, "sum"), (1.0, "site"), (1.0, "sum")),
             baseline=FEDIT,
         ),
-        "smoke": dataclasses.replace(_smoke(FFA), privacy=((8.0, "site"),)),
+        "smoke": dataclasses.replace(_smoke(FFA), privacy=((8.0, "site"), (8.0, "sum"))),
     },
 )
 _BYTES = Study(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import partsong
 from partsong.common.build import build, sha256_of, to_tree
-from partsong.common.config import ModelConfig, PrivacyConfig, SimulationConfig
+from partsong.common.config import ModelConfig, SimulationConfig
 from partsong.simulations.studies.declare import Cell, Study
 
 _TARGETS = ("query", "value")
@@ -15,18 +15,11 @@ _LORA_ALPHA_PER_RANK = 2.0
 _DELTA = 1e-5
 _TAU = 1e-6
 """Far below a mean of clipped gradients, as Adam's epsilon is."""
-_ON_SUM = {"placement", "expected_batch"}
+_OF_A_MODEL = ("source", "task", "dtype", "quantization")
 
 
-def is_available(cell: Cell) -> bool:
-    """Whether this version can play a cell; noise on the sum needs settings of its own."""
-    return cell.placement != "sum" or {field.name for field in dataclasses.fields(PrivacyConfig)} >= _ON_SUM
-
-
-def configuration(
-    cell: Cell, study: Study, *, model: ModelConfig, rate: float | None, records: int
-) -> SimulationConfig:
-    """Spell out the run of a cell.
+def spelled_out(cell: Cell, study: Study, *, model: ModelConfig, rate: float | None, records: int) -> dict[str, Any]:
+    """Spell out the run of a cell: every setting in which it is not a run like any other.
 
     Args:
         cell: to be played. Pooled and local cells are runs of one site each, which a sum cannot hide.
@@ -36,7 +29,7 @@ def configuration(
         records: that are trained on, over all sites; public here.
     """
     alone = cell.arm != "federated"
-    tree: dict[str, Any] = {
+    return {
         "model": to_tree(model),
         "data": {"max_length": cell.split.max_length},
         "adapter": _adapter(cell),
@@ -53,21 +46,28 @@ def configuration(
         # Under differential privacy the samples and the noise are the operating system's.
         "seed": cell.seed if cell.epsilon is None else None,
     }
-    return build(SimulationConfig, tree)
 
 
-def digest_of(cell: Cell, config: SimulationConfig, *, data: Mapping[str, str]) -> str:
+def configuration(settings: Mapping[str, Any]) -> SimulationConfig:
+    """Make the configuration of a run of what was spelled out; the rest are defaults."""
+    return build(SimulationConfig, dict(settings))
+
+
+def digest_of(cell: Cell, settings: Mapping[str, Any], *, data: Mapping[str, str]) -> str:
     """Name everything that a cell's result depends on: SHA-256 in hex.
+
+    What is spelled out counts, and the version of this program for the defaults. The whole configuration would not do:
+    a new setting that changes nothing would lose hours of results.
 
     Args:
         cell: for what is no setting of a run: its arm, what it is scored on.
-        config: of its run. Folder and threads do not count: they change no result.
+        settings: of its run, as `spelled_out` gives them. Threads do not count: they change no result.
         data: SHA-256 of each file, by its path below the data directory.
     """
-    tree = to_tree(config)
-    tree["model"]["threads"] = tree["run_dir"] = None
+    model = {name: value for name, value in settings["model"].items() if name in _OF_A_MODEL}
+    named = {**settings, "model": model, "version": partsong.__version__}
     limit = cell.split.test_limit
-    return sha256_of({"key": cell.key, "config": tree, "data": dict(data), "test_limit": limit})
+    return sha256_of({"key": cell.key, "settings": named, "data": dict(data), "test_limit": limit})
 
 
 def _rounds(cell: Cell) -> int:

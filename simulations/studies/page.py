@@ -127,7 +127,7 @@ def _results(found: Sequence[Line], figures: Sequence[str]) -> list[str]:
         parts += [f"### {split}", tables.results(mine)]
         if {site for line in mine for site in line.own_by_site} and mine[0].cell.split.alpha is None:
             parts += ["Site by site:", tables.by_site(mine)]
-        parts += ["\n".join(_spaced(verdicts.gains(mine)))]
+        parts += ["\n".join(_spaced(verdicts.gains(mine, among=found)))]
     return [*parts, *(f"![{name}]({name})" for name in figures)]
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from partsong.common.config import ModelConfig, SimulationConfig
-from partsong.simulations.studies.cell_config import configuration, digest_of, is_available
+from partsong.common.config import ModelConfig
+from partsong.simulations.studies.cell_config import configuration, digest_of, spelled_out
 from partsong.simulations.studies.declare import Cell, Grid, Study, sweep_of
 from partsong.simulations.studies.outcome import Outcome, Store
 from partsong.simulations.studies.play import Bench, play
@@ -60,7 +60,7 @@ def run(
 
     Guarantees:
         - a finished cell is on the disk before the next begins, so the same call after a kill goes on where it was;
-        - a cell whose rate is not chosen yet, or that this version cannot play, is left open.
+        - a cell whose rate is not chosen yet is left open.
     Args:
         terms: what is run.
         bench: corpora and folders.
@@ -71,7 +71,7 @@ def run(
         listen: told before and after each cell.
     """
     started = clock()
-    chosen = [cell for cell in terms.study.cells(terms.grid) if wanted(cell) and is_available(cell)]
+    chosen = [cell for cell in terms.study.cells(terms.grid) if wanted(cell)]
     listen.begin([cell for cell in chosen if _entry(cell, terms).outcome is None])
     for cell in chosen:
         entry = _entry(cell, terms)
@@ -80,10 +80,10 @@ def run(
             continue
         if stop_after_s is not None and clock() - started >= stop_after_s:
             break
-        config = _config(cell, terms, rate)
+        settings = _settings(cell, terms, rate)
         listen.cell(cell)
-        outcome = play(cell, config, bench)
-        terms.store.write(cell.key, digest_of(cell, config, data=terms.data), outcome, machine=machine)
+        outcome = play(cell, configuration(settings), bench)
+        terms.store.write(cell.key, digest_of(cell, settings, data=terms.data), outcome, machine=machine)
         listen.done(cell, outcome)
 
 
@@ -108,15 +108,12 @@ def rate_of(cell: Cell, terms: Terms) -> float | None:
 
 
 def _entry(cell: Cell, terms: Terms) -> Entry:
-    if not is_available(cell):
-        return Entry(cell=cell, outcome=None, why_empty="this version cannot place noise on the sum")
     rate = rate_of(cell, terms)
     if rate is None and cell.method is not None:
         return Entry(cell=cell, outcome=None, why_empty="its learning rate was not swept")
-    config = _config(cell, terms, rate)
-    outcome = terms.store.read(cell.key, digest_of(cell, config, data=terms.data))
+    outcome = terms.store.read(cell.key, digest_of(cell, _settings(cell, terms, rate), data=terms.data))
     return Entry(cell=cell, outcome=outcome, why_empty="not run" if outcome is None else None)
 
 
-def _config(cell: Cell, terms: Terms, rate: float | None) -> SimulationConfig:
-    return configuration(cell, terms.study, model=terms.model, rate=rate, records=terms.records[cell.split.corpus])
+def _settings(cell: Cell, terms: Terms, rate: float | None) -> dict[str, Any]:
+    return spelled_out(cell, terms.study, model=terms.model, rate=rate, records=terms.records[cell.split.corpus])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from partsong.simulations.studies.declare import Arm
 from partsong.simulations.studies.runner import Entry
@@ -13,13 +13,21 @@ from partsong.simulations.studies.tables import ARMS, name_of
 _SHARE_OF_GAIN = 0.85
 """Of what pooling gains over staying alone, the share that the best federated line is to keep."""
 
+_POOLED: tuple[Arm, ...] = ("pooled", "frozen_pooled")
+_ALONE: tuple[Arm, ...] = ("local", "frozen_local")
 
-def gains(lines: Sequence[Line]) -> list[str]:
-    """Say how much of pooling's gain each federated line keeps, against trained and against frozen references."""
+
+def gains(lines: Sequence[Line], *, among: Sequence[Line]) -> list[str]:
+    """Say how much of pooling's gain each federated line keeps, against trained and against frozen references.
+
+    Args:
+        lines: of one split.
+        among: of the whole grid; a pooled line stands with the first split of its corpus.
+    """
     found = []
-    pairs: tuple[tuple[Arm, Arm], ...] = (("pooled", "local"), ("frozen_pooled", "frozen_local"))
-    for pooled, alone in pairs:
-        high, low = _accuracy(lines, pooled), _accuracy(lines, alone)
+    for pooled, alone in zip(_POOLED, _ALONE, strict=True):
+        high = _accuracy(among, pooled, corpus=lines[0].cell.split.corpus)
+        low = _accuracy(lines, alone)
         if high is None or low is None:
             found.append(f"Not known: what pooling gains, by {ARMS[pooled]} and {ARMS[alone]}, not all of which ran.")
             continue
@@ -37,27 +45,38 @@ def gains(lines: Sequence[Line]) -> list[str]:
 
 
 def shortfalls(lines: Sequence[Line]) -> list[str]:
-    """List what did not work: runs that failed, and federated lines that a site would have done better without."""
+    """List what did not work: runs that failed, federated lines below pooled ones, and sites that did better alone."""
     found = [
         f"{name_of(line.cell)} ({line.cell.split.name}): {len(line.failed)} of {line.planned} runs failed; "
         f"the first with: {line.failed[0].failed}"
         for line in lines
         if line.failed
     ]
-    alone = next((line for line in lines if line.cell.arm == "local" and line.done), None)
-    if alone is None:
-        return found
     for line in lines:
-        if line.cell.arm != "federated" or not line.done:
-            continue
-        lost = [site for site, own in line.own_by_site.items() if own.mean < alone.own_by_site[site].mean]
-        if lost:
-            count = f"{len(lost)} of {len(line.own_by_site)} sites"
-            found.append(
-                f"{name_of(line.cell)} ({line.cell.split.name}): on its own kind of records, {count} did better alone "
-                f"({', '.join(lost)})."
-            )
+        if line.cell.arm == "federated" and line.accuracy is not None:
+            name = f"{name_of(line.cell)} ({line.cell.split.name})"
+            found += [f"{name}: {text}" for text in (*_below_pooled(line, lines), *_better_alone(line, lines))]
     return found
+
+
+def _below_pooled(line: Line, lines: Sequence[Line]) -> Iterator[str]:
+    """Say by how much a federated line is below a model of all records at one place."""
+    for arm in _POOLED:
+        there, here = _accuracy(lines, arm, corpus=line.cell.split.corpus), line.accuracy
+        if there is not None and here is not None and here.mean < there:
+            yield f"{there - here.mean:.3f} below {ARMS[arm]}."
+
+
+def _better_alone(line: Line, lines: Sequence[Line]) -> Iterator[str]:
+    """Name the sites that a model of their own serves better, on records of their own kind."""
+    for alone in lines:
+        if alone.cell.arm in _ALONE and alone.cell.split == line.cell.split:
+            own, ours = alone.own_by_site, line.own_by_site
+            lost = [site for site, value in own.items() if site in ours and ours[site].mean < value.mean]
+            if lost:
+                count = f"{len(lost)} of {len(own)} sites"
+                how = f"{count} did better alone, {ARMS[alone.cell.arm]} ({', '.join(lost)})"
+                yield f"on its own kind of records, {how}."
 
 
 def empty(entries: Sequence[Entry]) -> list[str]:
@@ -66,5 +85,13 @@ def empty(entries: Sequence[Entry]) -> list[str]:
     return [f"{count} cells: {reason}." for reason, count in reasons.most_common()]
 
 
-def _accuracy(lines: Sequence[Line], arm: Arm) -> float | None:
-    return next((line.accuracy.mean for line in lines if line.cell.arm == arm and line.accuracy is not None), None)
+def _accuracy(lines: Sequence[Line], arm: Arm, *, corpus: str | None = None) -> float | None:
+    """Find the accuracy of an arm; where a corpus is named, of the first division of it."""
+    return next(
+        (
+            line.accuracy.mean
+            for line in lines
+            if line.cell.arm == arm and line.accuracy is not None and corpus in (None, line.cell.split.corpus)
+        ),
+        None,
+    )

@@ -19,9 +19,10 @@ from partsong.common.adapters.adapter import AdapterLayout, FloatVec, TensorSpec
 from partsong.common.adapters.lora import is_plain, published
 from partsong.common.adapters.options import odd_option
 from partsong.common.errors import DataError, PartsongError
-from partsong.common.plan import Plan
+from partsong.common.plan import DpPlan, Plan
 from partsong.server.adapter_file import read_adapter
 from partsong.server.planning import epsilon_after
+from partsong.server.report.claims import placement
 
 WEIGHTS, OPTIONS = "adapter_model.safetensors", "adapter_config.json"
 PRIVACY, ORIGIN = "privacy.json", "provenance.json"
@@ -115,11 +116,33 @@ def require_guarantee(folder: Path, plan: Plan, *, rounds: int) -> None:
         epsilon, delta, unit = float(guarantee["epsilon"]), float(guarantee["delta"]), guarantee["unit"]
     except (KeyError, TypeError, ValueError) as err:
         raise Differs(found="no epsilon, delta and unit", expected="all three") from err
+    if placement_named(guarantee) != placement_of(plan.dp):
+        raise Differs(found="noise placed otherwise", expected=f"noise placed as planned: {placement(plan.dp)}")
     if not epsilon >= spent * (1 - _ROUNDING) or (delta, unit) != (plan.dp.delta, plan.dp.unit):
         raise Differs(
             found=f"epsilon {epsilon:g} at delta {delta:g} for one {unit}",
             expected=f"{spent:g} or more at delta {plan.dp.delta:g} for one {plan.dp.unit}",
         )
+
+
+def placement_of(dp: DpPlan) -> tuple[int, int] | None:
+    """Sites of a sum and colluders among them; None where each site's own noise is enough."""
+    return None if dp.on_sum is None else (dp.on_sum.minimum_sum, dp.on_sum.colluders)
+
+
+def placement_named(guarantee: dict[str, Any]) -> tuple[int, int] | None:
+    """Read the same from a guarantee. One that does not say counts on each site's own noise.
+
+    Raises:
+        Differs: neither of the two.
+    """
+    named = guarantee.get("placement", "site")
+    if named == "site":
+        return None
+    try:
+        return int(named["sum"]["minimum_sum"]), int(named["sum"]["colluders"])
+    except (KeyError, TypeError, ValueError) as err:
+        raise Differs(found="no placement of the noise", expected="site, or sum with its sites") from err
 
 
 def require_origin(

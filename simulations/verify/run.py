@@ -20,6 +20,7 @@ from partsong.common.errors import ConfigError, DataError
 from partsong.common.identity.charter import Charter
 from partsong.common.identity.charter import read as read_charter
 from partsong.common.plan import Plan
+from partsong.server.report.claims import placement
 from partsong.simulations.verify import kept_sums, published
 from partsong.simulations.verify.findings import Findings, Verification
 from partsong.simulations.verify.kept_facts import check_facts
@@ -117,6 +118,9 @@ def _unmasked(path: Path, plan: Plan, findings: Findings, *, pinned: str | None)
 
 def _published(path: Path, plan: Plan, sums: Sums | None, findings: Findings) -> None:
     """Compare the adapter directory with the sums; where nobody signed them, with the plan alone."""
+    if plan.question is not None:
+        findings.not_checked("answer.json", "only the sum behind it is; a question publishes no adapter")
+        return
     folder, recomputed = path / _ADAPTER, None if sums is None else sums.adapter_P
     by_round = None if sums is None else sums.sites
     checks = {
@@ -129,7 +133,9 @@ def _published(path: Path, plan: Plan, sums: Sums | None, findings: Findings) ->
         published.OPTIONS: (lambda: published.require_options(folder, plan), "LoRA options as planned"),
         published.PRIVACY: (
             lambda: published.require_guarantee(folder, plan, rounds=len(by_round or ())),
-            "no guarantee, as planned" if plan.dp is None else "no less epsilon than the rounds with a sum cost",
+            "no guarantee, as planned"
+            if plan.dp is None
+            else f"no less epsilon than the rounds with a sum cost; {placement(plan.dp)}",
         ),
         published.ORIGIN: (
             lambda: published.require_origin(

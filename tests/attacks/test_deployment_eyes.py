@@ -16,12 +16,15 @@ from partsong.client.home.purge import purge, purge_plan
 from partsong.client.rules.consent import NotAgreed
 from partsong.server.link import fleet
 from partsong.server.link.postbox import Answer, Postbox
+from partsong.server.link.room import Room
 
 LIMIT = 1 << 20
 
 
 def grid() -> fleet.FleetGrid:
-    box = Postbox(max_message_bytes=LIMIT, clock=lambda: 0.0)
+    box = Postbox(
+        max_message_bytes=LIMIT, room=Room(most_bytes=1 << 30, lease_s=1.0, clock=lambda: 0.0), clock=lambda: 0.0
+    )
     return fleet.FleetGrid(
         7, boxes=lambda: {3: box}, online=lambda: [3], gone=lambda _: False, posted=lambda _: None, clock=lambda: 0.0
     )

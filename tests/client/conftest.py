@@ -25,7 +25,8 @@ from partsong.common.config import (
     TrainingConfig,
 )
 from partsong.common.plan import Plan
-from partsong.server.planning import Base, make_plan
+from partsong.server.planning import Base
+from partsong.server.questions.planning import plan_of_purpose
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 LABELS = ("heart", "lung", "skin")
@@ -118,7 +119,7 @@ def _site_plan(host: ModelHost, *, privacy: dict[str, Any] | None = None, sites:
         "secure_sum": SecureSumConfig(field_bits=32, mode="off"),
         "rounds": 3,
     }
-    return make_plan(
+    return plan_of_purpose(
         SimulationConfig(**settings | config),
         run="run-1",
         max_sites=sites,

@@ -45,12 +45,14 @@ def run(order: dict[str, Any]) -> None:
 
     def wait(event: threading.Event, seconds: float) -> None:
         nonlocal idle
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread().name != "questions":
             event.wait(seconds)
             return
-        idle += 1
-        if idle == IDLE_LOOKS:
+        left = [*(FOLDER / "inbox").glob("*.whole"), *(FOLDER / "outbox").glob("*.answer")]
+        idle = 0 if left else idle + 1
+        if idle >= IDLE_LOOKS:
             event.set()
+        event.wait(0.002)
 
     outbox = Outbox(FOLDER / "outbox", clock=time.time)
     FleetConnection(

@@ -244,7 +244,7 @@ class Running:
 
     def _wait(self, stop: threading.Event, seconds: float) -> None:
         """Time passes quickly, but lets other threads do something."""
-        asks = threading.current_thread().name == "questions"
+        asks = threading.current_thread().name.startswith(("questions", "lane"))
         if asks:
             self.waits_s.append(seconds)
         stop.wait(0.002 if asks else 0.05)

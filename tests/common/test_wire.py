@@ -272,11 +272,11 @@ def test_a_plan_with_any_one_value_exchanged_is_refused_or_canonical(data: st.Da
 PROPOSAL = (
     '{"body":{"plan":{"base_sha256":"b","dp":{"clip_norm":1.0,"clipping":"abadi","contribution_bound":null,'
     '"delta":0.0001,"engine":"hooks","epsilon":8.0,"loss_clip":8.0,"loss_noise_multiplier":4.0,"noise":"gaussian",'
-    '"noise_multiplier":1.0,"sampling_rate":0.1,'
+    '"noise_multiplier":1.0,"on_sum":null,"sampling_rate":0.1,'
     '"unit":"record"},"encoding":{"blocks":[{"clip":4.0,"name":"update","norm":"l2","rotate":true,"size":8}],'
     '"field_bits":32,"max_sites":5},"frozen_sha256":"f","labels":[],"layout":{"tensors":[{"name":"b","shape":[4,2],'
     '"trained":true}]},"lora":{"r":2},"masked":true,"max_length":64,"method":"ffa","minimum_cohort":3,"optimizer":{"beta2":0.99,'
-    '"learning_rate":1.0,"momentum":0.9,"name":"fedavg","tau":0.001},"rotation":0.0,"rounds":3,"rounds_per_turn":1,"run":"run-1",'
+    '"learning_rate":1.0,"momentum":0.9,"name":"fedavg","tau":0.001},"question":null,"rotation":0.0,"rounds":3,"rounds_per_turn":1,"run":"run-1",'
     '"sampling_rate":0.1,"seed":null,"spot_checks":true,"start_sha256":"s","study":"train","task":"causal_lm","training":{"adam_beta1":0.9,'
     '"adam_beta2":0.999,"group_by_length":true,"learning_rate":0.01,"lr_scheduler_type":"constant","optim":"adamw",'
     '"per_device_eval_batch_size":64,"per_device_train_batch_size":16,"prox_mu":0.0,"steps_per_round":2,"weight_decay":0.0},"turns":[]}},'

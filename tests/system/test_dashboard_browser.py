@@ -106,6 +106,16 @@ def shown(window: Window, words: str) -> None:
     expect(window.page.locator("body")).to_contain_text(words, timeout=PATIENCE_MS)
 
 
+def told_until(window: Window, words: str, site: Any, event: str, **facts: Any) -> None:
+    """Tell an event until the page shows these words: its stream may not be open yet when the page is."""
+    for _ in range(PATIENCE_MS // 200):
+        site.feed.tell(event, **facts)
+        window.page.wait_for_timeout(200)
+        if words in window.page.locator("body").inner_text():
+            return
+    raise AssertionError(f"{words!r} was never shown")
+
+
 def at_home(window: Window, port: int) -> bool:
     """Whether every question went to the dashboard itself."""
     return bool(window.asked) and all(url.startswith(f"http://127.0.0.1:{port}/") for url in window.asked)
@@ -144,7 +154,8 @@ def test_a_run_is_watched_from_its_first_phase_to_its_report(
         shown(window, "5 of 5 sites connected")
         address = window.page.url
         wrong = window.look("coordinator-first")
-        window.page.get_by_role("link", name=held.run.name).click()
+        with window.page.expect_response(lambda answer: answer.url.endswith("/events")):
+            window.page.get_by_role("link", name=held.run.name).click()
         shown(window, "waiting, round 0 of 2")
         window.page.evaluate("window.stays = true")
 
@@ -186,8 +197,7 @@ def test_a_plan_is_approved_with_the_keyboard_alone(fleet: Any, window: Window) 
         shown(window, "NOT connected")
         wrong = window.look("site-now")
         propose(site, run)
-        site.feed.tell("refused", code="state", rule="approval")
-        shown(window, "Waits for you")
+        told_until(window, "Waits for you", site, "refused", code="state", rule="approval")
 
         press_to(window.page, "canary-1")
         window.page.keyboard.press("Enter")
@@ -219,10 +229,8 @@ def test_steps_come_live_and_a_pause_is_seen_and_ended(fleet: Any, window: Windo
         window.picture("site-paused")
         window.page.get_by_role("button", name="Take queries again").click()
         shown(window, "Pause this site")
-        with window.page.expect_response(lambda answer: answer.url.endswith("/events")):
-            window.page.reload()
-        site.feed.tell("step", plan="a" * 64, round=2, step=3, steps=9)
-        shown(window, "round 2: step 3 of 9")
+        window.page.reload()
+        told_until(window, "round 2: step 3 of 9", site, "step", plan="a" * 64, round=2, step=3, steps=9)
         complaints = list(window.complaints)
 
     expect(window.page.locator("#cut")).to_be_visible(timeout=PATIENCE_MS)
@@ -245,6 +253,23 @@ def test_a_wrong_key_and_a_log_out_lead_to_the_login(fleet: Any, window: Window)
 
     assert wrong == []
     assert complaints == []
+
+
+def test_without_scripts_the_pages_and_their_buttons_still_work(fleet: Any, browser: Browser) -> None:
+    """The key is typed in; what happens later is seen after a reload."""
+    site = fleet.sites["a"]
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    with site_dashboard(site) as key:
+        page.goto(f"http://127.0.0.1:{key.port}/")
+        page.get_by_label("Key").fill(key.key)
+        page.get_by_role("button", name="Log in").click()
+
+        page.get_by_role("button", name="Pause this site").click()
+
+        expect(page.locator("body")).to_contain_text("paused; NOT connected", timeout=PATIENCE_MS)
+    context.close()
+    assert site.daemon.part.now().state == "paused"
 
 
 def test_the_report_opens_offline(office: Callable[..., Any], window: Window, tmp_path: Path) -> None:

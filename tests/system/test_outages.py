@@ -93,7 +93,7 @@ def without(found: dict[str, Any], site: str) -> list[int]:
 def test_sites_and_coordinator_are_killed_and_the_run_goes_on_to_its_end(theatre: Theatre) -> None:
     """A site in each phase, the coordinator in set-up, a round and publication; whoever had sealed is in the sum."""
     traps = [
-        trap("s01", "sent keys"),
+        trap("s01", "sent begin"),
         trap("s01", "answered open", 1),
         trap("s01", "before roster", 2),
         trap("s01", "kept roster", 3),
@@ -187,7 +187,7 @@ def test_a_process_is_killed_at_each_place_of_each_phase(theatre: Theatre, who: 
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("kind", ["propose", "keys"])
+@pytest.mark.parametrize("kind", ["propose", "begin", "pair", "reveal", "finish"])
 @pytest.mark.parametrize("who", ["s01", "coordinator"])
 def test_a_process_is_killed_at_each_place_of_set_up(theatre: Theatre, who: str, kind: str) -> None:
     """Nobody is left out."""

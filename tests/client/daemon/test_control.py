@@ -178,7 +178,8 @@ def test_a_query_for_training_waits_for_its_window_and_a_canary_does_not(fleet: 
     run = fleet.canary()
     run.play()
     assert naps.naps == 0
-    daemon._await_window(plan, query)
+    with daemon._turns.of(plan.sha256):
+        daemon._await_window(plan, query)
 
     assert fleet.now == 1_700_002_800.0
     assert naps.naps == 47
@@ -196,7 +197,7 @@ def test_a_daemon_that_stops_leaves_the_waiting_query_unanswered(fleet: Any, mak
     plan = make_plan()
     query = wire.Open(plan_sha256=plan.sha256, round=1, attempt=1, adapter_sha256="a" * 64, summed=0)
 
-    with pytest.raises(Stopping):
+    with pytest.raises(Stopping), daemon._turns.of(plan.sha256):
         daemon._await_window(plan, query)
 
     assert control_of(site)[0].status().state == "stopping"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -15,6 +16,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from transport_fixtures import Authority
 
+from partsong.client.link import channel as channel_module
 from partsong.client.link.channel import Channel, ClientTls, Declined, Unreachable
 from partsong.common.errors import InputError, WireError
 
@@ -151,3 +153,14 @@ def test_a_key_of_another_kind_stops_the_start(link: Any, tmp_path: Path, key: s
 
     with pytest.raises(InputError, match="P-256"):
         Channel(address="127.0.0.1:1", tls=tls, proxy=None, clock=time.time)
+
+
+@pytest.mark.parametrize(
+    ("said", "waits_s"),
+    [("5", 5.0), ("0", 0.0), ("999999999", 30.0), ("-1", 0.0), ("soon", 0.0), ("\u00b2", 0.0), (None, 0.0)],
+)
+def test_a_site_that_is_told_to_come_later_does_within_bounds(said: str | None, waits_s: float) -> None:
+    """A coordinator cannot send it away for good."""
+    headers = {} if said is None else {"retry-after": said.encode()}
+
+    assert channel_module._asked_pause_s(httpx.Response(503, headers=headers)) == waits_s

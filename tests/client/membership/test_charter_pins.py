@@ -79,8 +79,11 @@ def test_nothing_is_signed_without_a_word_or_the_right_fingerprints(joining: Any
     assert not charter_pins.require_heard(review, [f"porto={dict(review.keys)['porto']}"])
     with pytest.raises(InputError, match="do not sign"):
         charter_pins.require_heard(review, [f"zagreb={dict(review.keys)['porto']}"])
-    with pytest.raises(InputError, match="WHO=FINGERPRINT"):
-        charter_pins.require_heard(review, [right])
+    assert charter_pins.require_heard(review, [right])
+    with pytest.raises(InputError, match=r"of no key in the draft.*do not sign"):
+        charter_pins.require_heard(review, ["a" * 32])
+    with pytest.raises(InputError, match=r"did you mean zagreb="):
+        charter_pins.require_heard(review, [f"zagrep={right}"])
     with pytest.raises(InputError, match="no word of a person"):
         charter_pins.require_word(word=False)
 

@@ -202,9 +202,12 @@ def test_who_leaves_keeps_what_was_spent_and_loses_every_key(ceremony: Any) -> N
     ledger.close()
     home.policy.write_text("purposes: {survey: {}}")
 
+    home.seen.write_text("{}")
+
     erased = onboarding.leave(home)
 
-    assert {"identity.json", "vault.key", "vault", "tls", "site.yaml"} <= set(erased)
+    assert {"identity.json", "vault.key", "vault", "tls", "site.yaml", "seen.json"} <= set(erased)
+    assert not home.seen.exists()
     left = sorted(p.name for p in home.path.iterdir())
     assert left == ["charters.left-1", "daemon.lock", "ledger.sqlite", "policy.yaml"]
     before = enrolled(ceremony.home, "turku")

@@ -9,8 +9,11 @@ import pytest
 from partsong.client.rules.plan_words import LONGEST_VALUE, MOST_LINES, differences, shown, size, summary
 from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
 from partsong.common.adapters.turns import Turn
+from partsong.common.config import TrainingConfig
 from partsong.common.plan import DpPlan, Plan
+from partsong.common.questions.question import Question, equal_parts
 
+QUESTION = Question(parts=equal_parts("units"), most_units=5, loss_clip=8.0)
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]
 
@@ -145,7 +148,12 @@ def test_no_field_of_a_plan_can_change_unseen(make_plan: MakePlan, make_dp: Make
         covered.add(name.partition(".")[0])
 
     fields = {f.name for f in dataclasses.fields(Plan)}
-    assert fields - covered == {"run", "study", "labels", "seed"}  # one purpose; the others below
+    assert fields - covered == {"run", "study", "labels", "seed", "question"}  # one purpose; the others below
+    training = TrainingConfig(steps_per_round=1)
+    asked = make_plan(study="evaluate", question=QUESTION, sampling_rate=1.0, training=training)
+    wider = dataclasses.replace(asked, question=dataclasses.replace(QUESTION, most_units=9))
+    assert differences(wider, asked) == ("question.most_units 5 -> 9",)
+    assert "asks for sums of units and loss: 1 numbers" in summary(asked)
     classes = make_plan(task="classification", labels=("a", "b"))
     turned, fewer = (dataclasses.replace(classes, labels=labels) for labels in (("b", "a"), ("a", "c")))
     assert differences(turned, classes) == ("labels in another order",)

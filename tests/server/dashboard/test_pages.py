@@ -94,7 +94,7 @@ def test_a_finished_run_shows_rounds_sites_bytes_and_results(finished: Finished)
 
     words = Words(page.text).text
     assert "finished, round 1 of 9" in words
-    assert "epsilon 8 planned at each site" in words
+    assert "epsilon 8 at delta 0.0001 planned at each site, for one record" in words
     for entry in history:
         total = sum(entry["bytes_out"].values())
         loss = f"{entry['loss']:.3f} \N{PLUS-MINUS SIGN} 0.707"

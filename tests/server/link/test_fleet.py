@@ -16,6 +16,7 @@ from partsong.server import app
 from partsong.server.link import fleet
 from partsong.server.link.gate import FLEET
 from partsong.server.link.postbox import Answer, Postbox
+from partsong.server.link.room import Room
 
 
 def grid(box: Postbox) -> fleet.FleetGrid:
@@ -25,7 +26,9 @@ def grid(box: Postbox) -> fleet.FleetGrid:
 
 
 def box() -> Postbox:
-    return Postbox(max_message_bytes=1000, clock=lambda: 0.0)
+    return Postbox(
+        max_message_bytes=1000, room=Room(most_bytes=1 << 30, lease_s=1.0, clock=lambda: 0.0), clock=lambda: 0.0
+    )
 
 
 def test_requests_are_those_of_flowers_own_api() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.server.link.postbox import MOST_OBJECTS, Answer, NotAsked, Postbox, Question, TooMuch
+from partsong.server.link.room import Room
 
 
 class Clock:
@@ -26,7 +27,9 @@ def name_of(data: bytes) -> str:
 
 
 def box(*questions: Question, most: int = 100, clock: Clock | None = None) -> Postbox:
-    made = Postbox(max_message_bytes=most, clock=clock or Clock())
+    made = Postbox(
+        max_message_bytes=most, room=Room(most_bytes=1 << 30, lease_s=1.0, clock=lambda: 0.0), clock=clock or Clock()
+    )
     for each in questions:
         made.put(each)
     return made

@@ -82,6 +82,19 @@ def test_floors_that_three_sites_cannot_keep_make_no_draft(ceremony: Any, wanted
     assert not ceremony.home.draft.exists()
 
 
+def test_a_charter_of_another_coordinators_key_is_not_in_force(ceremony: Any) -> None:
+    """Signed by everyone, but this directory's key is another one: a charter that was put into the wrong directory."""
+    assert newest_charter(ceremony.home) is not None
+    other = CoordinatorHome(ceremony.folder / "other")
+    config = CoordinatorConfig(consortium="oncology", names=("localhost",))
+    onboarding.init(other, config, suite="A", passphrase=PASSPHRASE, own_ca=False, now=NOW)
+    (other.charters / "1.json").parent.mkdir(exist_ok=True)
+    (other.charters / "1.json").write_bytes((ceremony.home.charters / "1.json").read_bytes())
+
+    with pytest.raises(CharterError, match="a coordinator with another key"):
+        newest_charter(other)
+
+
 def test_a_lost_key_is_replaced_and_the_one_before_revoked(ceremony: Any) -> None:
     """The site leaves and asks anew; the draft revokes by itself, and the others see another key."""
     before = ceremony.signers["turku"].public_key.hex()

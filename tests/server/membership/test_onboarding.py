@@ -162,6 +162,11 @@ def test_fingerprints_that_were_heard_have_to_be_those_of_the_requests(ceremony:
         onboarding.require_heard(ceremony.home, asked, [other], now=NOW)
     with pytest.raises(LetterError, match="fits no request"):
         onboarding.require_heard(ceremony.home, asked, [own, other], now=NOW)
+    assert onboarding.require_heard(ceremony.home, asked, [f"zagreb={own}"], now=NOW) == ()
+    with pytest.raises(LetterError, match="expected a fingerprint that was given"):
+        onboarding.require_heard(ceremony.home, asked, [f"zagreb={other}"], now=NOW)
+    with pytest.raises(InputError, match=r"found one of 'zagrib'.*did you mean zagreb="):
+        onboarding.require_heard(ceremony.home, asked, [f"zagrib={own}"], now=NOW)
 
 
 def test_a_key_serves_one_site(ceremony: Any, tmp_path: Path) -> None:

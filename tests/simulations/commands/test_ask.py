@@ -7,7 +7,7 @@ import pytest
 
 from partsong.client.model.load import load
 from partsong.common.adapters.adapter import digest
-from partsong.common.errors import ConfigError, DataError
+from partsong.common.errors import ConfigError, DataError, InputError
 from partsong.server.daemon.job import plan_of, read_job, write_job
 from partsong.simulations.commands.ask import make_job
 from partsong.simulations.configure import compose_job
@@ -88,3 +88,31 @@ def test_a_job_folder_is_never_written_over(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="something there already"):
         write_job(tmp_path / "job", job)
+
+
+@pytest.mark.parametrize("purpose", ["evaluate", "survey"])
+def test_a_job_may_ask_instead_of_train(tmp_path: Path, purpose: str) -> None:
+    """Its plan has one round, a question, and the charter's cohort; the adapter in question is the start."""
+    config = compose_job("trial", (*BERT, f"purpose={purpose}", "privacy.delta=1e-4", f"{purpose}.epsilon=2"
+                                   if purpose == "survey" else "evaluation.epsilon=2"))  # fmt: skip
+    charter = found(("a", "b", "c", "d", "e")).charter
+    job = make_job(config, charter=charter)
+    write_job(tmp_path / "job", job)
+
+    plan = plan_of(read_job(tmp_path / "job"), charter, run="run-1")
+
+    assert (plan.study, plan.rounds, plan.masked) == (purpose, 1, True)
+    assert plan.question is not None
+    assert plan.dp is not None
+    assert (plan.dp.epsilon, plan.question.classes) == (2.0, 2)
+    assert plan.start_sha256 == digest(job.start_P)
+
+
+def test_the_adapter_of_a_finished_run_is_put_in_question(tmp_path: Path) -> None:
+    """By the name of the run among the coordinator's; without a folder of runs there is none to name."""
+    config = compose_job("trial", (*LLAMA, "purpose=evaluate", "evaluation.run=earlier"))
+
+    with pytest.raises(ConfigError, match=r"evaluation\.run"):
+        make_job(config, charter=None)
+    with pytest.raises(InputError, match="no run named"):
+        make_job(config, charter=None, runs=tmp_path)

@@ -1,14 +1,15 @@
 """From a cell to a configuration, and what its digest covers."""
 
 import dataclasses
-from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
-from partsong.common.config import ModelConfig, PrivacyConfig, SimulationConfig
+from partsong.common.config import ModelConfig, SimulationConfig
 from partsong.common.errors import ConfigError
+from partsong.server.lockstep import require_lockstep
 from partsong.simulations.studies.catalogue import FFA, STUDIES
-from partsong.simulations.studies.cell_config import configuration, digest_of, is_available
+from partsong.simulations.studies.cell_config import configuration, digest_of, spelled_out
 from partsong.simulations.studies.declare import Cell
 
 STUDY = STUDIES["banking77"]
@@ -20,8 +21,12 @@ def measured(arm: str = "federated") -> Cell:
     return next(c for c in STUDY.cells("cpu") if c.arm == arm and c.swept_rate is None)
 
 
-def config_of(cell: Cell, *, rate: float = 0.01, model: ModelConfig = MODEL) -> SimulationConfig:
-    return configuration(cell, STUDY, model=model, rate=rate, records=9000)
+def spelled(cell: Cell, *, rate: float = 0.01, model: ModelConfig = MODEL) -> dict[str, Any]:
+    return spelled_out(cell, STUDY, model=model, rate=rate, records=9000)
+
+
+def config_of(cell: Cell) -> SimulationConfig:
+    return configuration(spelled(cell))
 
 
 def test_compared_arms_take_the_same_steps() -> None:
@@ -58,7 +63,7 @@ def test_another_cell_has_another_digest(change: dict[str, object]) -> None:
     cell = dataclasses.replace(measured(), method=FFA)
     other = dataclasses.replace(cell, **change)
 
-    digests = [digest_of(c, config_of(c), data=DATA) for c in (cell, cell, other)]
+    digests = [digest_of(c, spelled(c), data=DATA) for c in (cell, cell, other)]
 
     assert digests[0] == digests[1] != digests[2]
 
@@ -66,32 +71,31 @@ def test_another_cell_has_another_digest(change: dict[str, object]) -> None:
 def test_data_rate_base_and_test_records_change_the_digest_and_threads_do_not() -> None:
     """A machine with more threads may use what another has finished."""
     cell = measured()
-    first = digest_of(cell, config_of(cell), data=DATA)
+    first = digest_of(cell, spelled(cell), data=DATA)
     limited = dataclasses.replace(cell, split=dataclasses.replace(cell.split, test_limit=3))
 
     others = [
-        digest_of(cell, config_of(cell), data={"a.csv": "01"}),
-        digest_of(cell, config_of(cell, rate=0.02), data=DATA),
-        digest_of(cell, config_of(cell, model=dataclasses.replace(MODEL, source="y")), data=DATA),
-        digest_of(limited, config_of(limited), data=DATA),
+        digest_of(cell, spelled(cell), data={"a.csv": "01"}),
+        digest_of(cell, spelled(cell, rate=0.02), data=DATA),
+        digest_of(cell, spelled(cell, model=dataclasses.replace(MODEL, source="y")), data=DATA),
+        digest_of(limited, spelled(limited), data=DATA),
     ]
 
     assert len({first, *others}) == 5
-    threads = config_of(cell, model=dataclasses.replace(MODEL, threads=3))
+    threads = spelled(cell, model=dataclasses.replace(MODEL, threads=3))
     assert digest_of(cell, threads, data=DATA) == first
-    assert digest_of(cell, dataclasses.replace(threads, run_dir="elsewhere"), data=DATA) == first
 
 
 def test_noise_on_the_sum_takes_single_steps() -> None:
-    """As many steps in all; a version that does not know the setting leaves the cell open."""
+    """As many steps in all, taken by the coordinator, and as many records expected in each."""
     cell = dataclasses.replace(measured(), epsilon=8.0, placement="sum")
-    at_site = dataclasses.replace(cell, placement="site")
 
-    known = {field.name for field in dataclasses.fields(PrivacyConfig)}
-    assert is_available(at_site)
-    assert is_available(cell) is ("placement" in known)
-    with nullcontext() if "placement" in known else pytest.raises(ConfigError, match="unknown"):
-        config = config_of(cell)
-        there = config_of(at_site)
-        assert config.training.steps_per_round == 1
-        assert config.rounds == there.rounds * there.training.steps_per_round
+    on_sum, at_site = config_of(cell), config_of(dataclasses.replace(cell, placement="site"))
+
+    assert on_sum.training.steps_per_round == 1
+    assert on_sum.rounds == at_site.rounds * at_site.training.steps_per_round
+    assert on_sum.privacy.expected_batch == pytest.approx(9000 * at_site.privacy.sampling_rate)
+    assert (on_sum.optimizer.name, on_sum.optimizer.learning_rate) == ("fedadam", at_site.training.learning_rate)
+    require_lockstep(on_sum)
+    with pytest.raises(ConfigError):
+        require_lockstep(at_site)

@@ -113,6 +113,7 @@ def test_wrong_settings_are_refused(wrong: str) -> None:
         ("banking77", "ffa_r2_21bit_seed0", 1),
         # Accounting at each site takes ten seconds.
         pytest.param("privacy", "eps8_noise-site_21bit_seed0", 1, marks=pytest.mark.nightly),
+        pytest.param("privacy", "eps8_noise-sum_21bit_seed0", 1, marks=pytest.mark.nightly),
         ("bytes", "fedsb_r2_16bit_seed0", 2),
     ],
 )

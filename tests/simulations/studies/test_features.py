@@ -10,7 +10,7 @@ from partsong.common.config import ModelConfig
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.studies import made_up
 from partsong.simulations.studies.catalogue import STUDIES
-from partsong.simulations.studies.cell_config import configuration
+from partsong.simulations.studies.cell_config import configuration, spelled_out
 from partsong.simulations.studies.corpus import divide
 from partsong.simulations.studies.feature_shelf import FeatureShelf
 from partsong.simulations.studies.features import features, fit
@@ -22,7 +22,7 @@ TINY = ModelConfig(source=str(Path(__file__).parents[2] / "fixtures" / "tiny-ber
 def prepared() -> Prepared:
     study = STUDIES["medquad"]
     cell = study.cells("smoke")[0]
-    config = configuration(cell, study, model=TINY, rate=None, records=160)
+    config = configuration(spelled_out(cell, study, model=TINY, rate=None, records=160))
     return prepare(config, tables=divide(made_up.make(), config.partition, sites=3, part="test").tables)
 
 

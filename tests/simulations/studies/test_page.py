@@ -122,18 +122,22 @@ def test_what_was_not_run_is_empty_and_said_to_be(tmp_path: Path) -> None:
 
 
 def test_bad_news_is_on_the_page(tmp_path: Path) -> None:
-    """A run that failed, a site that fared better alone, and rates that were not swept."""
+    """A run that failed, what pooling would have given, a site that fared better alone, and rates that were not swept."""
     text = page_of(tmp_path)
 
     assert "ffa r=8 21 bits (medquad): 1 of 3 runs failed; the first with: round 3: not \\| finite" in text
-    assert "1 of 2 sites did better alone (a)" in text
+    assert "fedit r=8 21 bits (medquad): 0.100 below pooled at one site." in text
+    assert "fedit r=8 21 bits (medquad): 0.150 below frozen features, pooled." in text
+    assert "1 of 2 sites did better alone, each site alone (a)." in text
     assert "Not swept" in text
     assert "The sweep is not charged to any privacy budget" in text
 
 
 def test_gains_are_against_both_references() -> None:
     """By hand: .8 is .75 of the way from .5 to .9, and .67 of that to .95."""
-    found = verdicts.gains(lines(PARTIAL))
+    everything = lines(PARTIAL)
+
+    found = verdicts.gains(everything, among=everything)
 
     assert "0.50, " not in found[0]
     assert found[0].endswith("0.85 of it would be 0.840.")

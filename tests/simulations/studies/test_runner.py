@@ -103,9 +103,9 @@ def test_a_cell_takes_the_best_rate_of_its_sweep(play: Callable[..., Heard], ter
 
     accuracy = {0.003: 0.25, 0.01: 0.5, 0.03: 0.5}
     for cell in swept:
-        config = runner._config(cell, terms, cell.swept_rate)
+        settings = runner._settings(cell, terms, cell.swept_rate)
         outcome = Outcome(accuracy=accuracy[cell.swept_rate or 0], macro_recall=0.0)
-        terms.store.write(cell.key, runner.digest_of(cell, config, data={}), outcome, machine={})
+        terms.store.write(cell.key, runner.digest_of(cell, settings, data={}), outcome, machine={})
 
     assert rate_of(measured, terms) == 0.01
     assert play().done_keys == [measured.key]

@@ -1,0 +1,173 @@
+"""Answers a survey: what the records look like, in counts with a bounded share for each unit. No model is asked.
+
+Covers: only noised counts leave. One unit more or less moves the counts by at most one clip, duplicates included: the
+number of duplicates is the number of records less that of distinct ones, and one record changes both by one or only the
+first, whichever copy of it is called the duplicate.
+Does not cover: what the exact figures at the site say (`findings`); they are for whoever runs the site.
+
+N records, Q numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partsong.client.data.encode import Encoded, Record
+from partsong.client.data.tokens import IGNORED
+from partsong.client.dp.sampler import Randomness
+from partsong.client.dp.totals import Totals
+from partsong.client.encoders.asked import chosen_records, places_of
+from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.rules.consent import Facts
+from partsong.common.adapters.adapter import FloatVec
+from partsong.common.plan import Plan
+from partsong.common.questions.question import DUPLICATES, TABLE, UNITS, Question
+
+_MOST_AT_ONCE = 1 << 20
+"""Numbers of the rows that are held at a time: 8 MB."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """Exact figures of a site's records. They stay there."""
+
+    records: int
+    duplicates: int
+    """Records that are equal, token by token, to an earlier one."""
+    missing: int
+    """Records with nothing to learn from: no text, or none that is learned."""
+    longest: int
+    """Tokens of the longest record, after the cut."""
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return (
+            f"{self.records} records, {self.duplicates} duplicates, {self.missing} with nothing to learn from, "
+            f"the longest of {self.longest} tokens"
+        )
+
+
+class Survey:
+    """The encoder of survey queries."""
+
+    def __init__(
+        self, *, facts: Callable[[Plan], Facts], records: Callable[[Plan], Encoded], groups: Sequence[str] | None
+    ) -> None:
+        """Hold the way to the records; nothing is read.
+
+        Args:
+            facts: what the site says of itself.
+            records: those that it would train on, tokenised.
+            groups: of each record, where the site says which group it is of.
+        """
+        self._facts, self._records, self._groups = facts, records, groups
+
+    def facts(self, plan: Plan) -> Facts:
+        """Say what is installed here, and how many records there are."""
+        return self._facts(plan)
+
+    def encode(
+        self,
+        plan: Plan,
+        *,
+        number: int,  # noqa: ARG002 - every round of a plan asks the same
+        frozen_F: FloatVec,  # noqa: ARG002 - no model is asked
+        adapter_P: FloatVec,  # noqa: ARG002
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+    ) -> LocalUpdate:
+        """Count the records and give the noised sums.
+
+        Raises:
+            NotAgreed: `data`: the question tells groups apart and the records do not.
+            Refused: a repeatable draw under differential privacy.
+        """
+        if plan.question is None:
+            raise AssertionError("a plan of this study has a question, or it could not be read")
+        question, records = plan.question, self._records(plan).records
+        group_R = places_of(question, self._groups, count=len(records))
+        chosen_N = chosen_records([record.unit for record in records], plan.dp, randomness)
+        clip_norm = 1.0 if plan.dp is None else plan.dp.clip_norm
+        totals = Totals(size=question.size, clip_norm=clip_norm, loss_clip=question.loss_clip)
+        seen: set[bytes] = set()
+        each = max(1, _MOST_AT_ONCE // question.size)
+        for start in range(0, len(chosen_N), each):
+            part_N = chosen_N[start : start + each]
+            rows = survey_rows(question, [records[i] for i in part_N], group_R[part_N], seen, clip_norm=clip_norm)
+            totals.add(rows, np.zeros(len(part_N)))
+        on_step(Progress(step=1, steps=1, local_loss=0.0))
+        answer_Q, loss = totals.exact() if plan.dp is None else totals.release(plan.dp)
+        return LocalUpdate(
+            update_P=answer_Q,
+            loss=loss,
+            visits=len(chosen_N),
+            tokens=0,
+            nonfinite=totals.nonfinite,
+            events=() if plan.dp is None else (plan.events(steps=1),),
+        )
+
+
+def survey_rows(
+    question: Question, records: Sequence[Record], group_N: NDArray[np.int64], seen: set[bytes], *, clip_norm: float
+) -> NDArray[np.float64]:
+    """Give the scaled rows, (N, Q).
+
+    Args:
+        question: of a survey.
+        records: N of them.
+        group_N: place of each among the groups.
+        seen: digests of the records before these; those of these are added.
+        clip_norm: L2 bound of a row.
+    """
+    row_NQ = np.zeros((len(records), question.size))
+    for part, place in question.slices():
+        scale = question.scale_of(part, clip_norm=clip_norm)
+        if part.name == UNITS:
+            row_NQ[:, place.start] = scale
+        elif part.name == TABLE:
+            cells = [place.start + cell_of(question, r, int(g)) for r, g in zip(records, group_N, strict=True)]
+            row_NQ[np.arange(len(records)), cells] = scale
+        elif part.name == DUPLICATES:
+            row_NQ[:, place.start] = [scale * _again(record, seen) for record in records]
+    return row_NQ
+
+
+def cell_of(question: Question, record: Record, group: int) -> int:
+    """Give the place in the table: label, then group, then class of length, then whether something is missing."""
+    label, groups = max(record.label, 0), max(1, len(question.all_groups))
+    length = int(np.searchsorted(question.lengths, len(record.input_ids)))
+    return ((label * groups + group) * (len(question.lengths) + 1) + length) * 2 + int(is_missing(record))
+
+
+def is_missing(record: Record) -> bool:
+    """Whether there is nothing to learn from: no token besides the frame, or none that is learned."""
+    if record.label >= 0:
+        return len(record.input_ids) <= 2
+    return not bool((record.labels[1:] != IGNORED).any())
+
+
+def findings(records: Sequence[Record]) -> Findings:
+    """Look at a site's records, for its operator alone."""
+    seen: set[bytes] = set()
+    return Findings(
+        records=len(records),
+        duplicates=sum(_again(record, seen) for record in records),
+        missing=sum(map(is_missing, records)),
+        longest=max((len(record.input_ids) for record in records), default=0),
+    )
+
+
+def _again(record: Record, seen: set[bytes]) -> bool:
+    """Say whether an equal record came before, and remember this one."""
+    whole: Any = record.input_ids.tobytes() + b"|" + record.labels.tobytes() + str(record.label).encode()
+    digest = hashlib.sha256(whole).digest()
+    known = digest in seen
+    seen.add(digest)
+    return known
