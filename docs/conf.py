@@ -29,7 +29,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 """The tutorial holds no outputs of its own; those on the page are of this very version."""
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600
 nb_merge_streams = True
 
 html_theme = "furo"
