@@ -35,7 +35,7 @@ def test_every_file_of_the_configuration_composes(choice: str) -> None:
 
 def test_no_file_was_missed() -> None:
     """Each YAML file but the entry points and those of `partsong deploy` is one of the choices above."""
-    others = {"simulation.yaml", "audit.yaml", "job.yaml", "deploy/compose.yaml"}
+    others = {"simulation.yaml", "audit.yaml", "job.yaml", "canary.yaml", "study.yaml", "deploy/compose.yaml"}
     files = {str(file.relative_to(CONF)) for file in CONF.rglob("*.yaml")}
     assert others < files
     assert len(CHOICES) == len(files - others)

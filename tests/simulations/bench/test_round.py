@@ -9,7 +9,8 @@ import pytest
 from partsong.simulations.bench import round as bench
 from partsong.simulations.bench import stock_flower
 from partsong.simulations.bench.figures import Figure
-from partsong.simulations.bench.round_consortium import Consortium, make_consortium, peak_bytes
+from partsong.simulations.bench.process_memory import peak_bytes
+from partsong.simulations.bench.round_consortium import Consortium, make_consortium
 from partsong.simulations.bench.stock_flower import NotMeasured
 
 PHASES = ["ready", "report", "confirm", "unmask", "after"]
