@@ -42,7 +42,7 @@ def guarantee(plan: Plan, *, epsilon: float | None) -> dict[str, Any] | None:
         "unit": plan.dp.unit,
         "contribution_bound": plan.dp.contribution_bound,
         "neighbours": neighbours(plan.dp.unit),
-        "placement": placement(plan.dp),
+        "placement": "site" if plan.dp.on_sum is None else {"sum": to_tree(plan.dp.on_sum)},
     }
 
 
