@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -141,8 +141,8 @@ class FleetApi:
         request = SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT_S)
         return self._ask(request, SendNodeHeartbeatResponse()).success
 
-    def pull(self, node: int, *, now_ms: int) -> Notice | None:
-        """Ask for a message.
+    def pull(self, node: int, *, clock_ms: Callable[[], int]) -> Notice | None:
+        """Ask for a message. The coordinator may let this wait for seconds, so the clock is read when there is one.
 
         Raises:
             Unfit: one that is over a limit or malformed; nothing of it was fetched.
@@ -153,7 +153,7 @@ class FleetApi:
             return None
         if len(found.messages_list) != 1 or len(found.message_object_trees) != 1:
             raise WireError("coordinator's answer: several messages where one was asked for; they were dropped")
-        metadata, tree = found.messages_list[0].metadata, found.message_object_trees[0]
+        metadata, tree, now_ms = found.messages_list[0].metadata, found.message_object_trees[0], clock_ms()
         bare = Notice(
             message=_name(tree.object_id),
             run=metadata.run_id,

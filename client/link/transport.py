@@ -165,7 +165,7 @@ class FleetConnection:
         """Ask for a message and write down what it is made of."""
         presence = self._presence
         try:
-            notice = presence.persist(line, lambda api: api.pull(presence.node, now_ms=self._timing.now_ms))
+            notice = presence.persist(line, lambda api: api.pull(presence.node, clock_ms=lambda: self._timing.now_ms))
         except Unfit as no:
             self._refuse(line, no.notice, no)
             return None

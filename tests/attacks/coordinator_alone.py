@@ -81,21 +81,17 @@ def main() -> None:
         sums = MaskedSums(Trust(charter=charter, signer=signer), plan, journal=journal, check_window=2)
     exchange = PipeExchange(sys.stdin.buffer, sys.stdout.buffer, sites=plan.encoding.max_sites)
     coordinator = Coordinator(exchange, plan, timeout_s=60, listen=say, sums=sums)
-    coordinator.propose(frozen_F, start_P)
-    study = train(
+    coordinator.propose(lambda: (start_P, frozen_F))
+    state = train(
         ServerState(adapter_P=start_P.astype(np.float64)),
         plan,
         first=1,
         attempts={},
         spend_attempts=False,
+        ask=coordinator.run,
         keep=lambda _step: None,
     )
-    try:
-        query = next(study)
-        while True:
-            query = study.send(coordinator.run(query))
-    except StopIteration as done:
-        coordinator.close(done.value.adapter_P.astype(np.float32))
+    coordinator.close(state.adapter_P.astype(np.float32))
     exchange.end("over")
     sys.stdin.buffer.readline()
     sys.stderr.write(f"{len(planted)} planted bytes were kept\n")

@@ -146,7 +146,7 @@ def test_an_answer_that_comes_byte_by_byte_is_cut_off(impostor: Impostor, where:
 def test_without_the_cut_such_an_answer_is_waited_for(impostor: Impostor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: fifty drops, for three times as long as a request may take."""
     dripping(impostor, ANSWER + b"content-length: 50\r\n\r\n", drops=50)
-    monkeypatch.setattr(channel.Channel, "_cut", lambda _channel: None)
+    monkeypatch.setattr(channel.Channel, "cut", lambda _channel: None)
 
     assert len(post(connected(impostor, request_s=0.3))) == 50
 

@@ -39,9 +39,9 @@ from partsong.server.adapter_file import keep_start
 from partsong.server.app import GridExchange
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import Loss
-from partsong.simulations import federation
 from partsong.simulations.configure import compose_simulation
 from partsong.simulations.consortium import found
+from partsong.simulations.engine import one_process
 from partsong.simulations.federation import draft, fresh_adapter
 from partsong.simulations.local_grid import LocalGrid
 from partsong.simulations.marks import marks
@@ -253,7 +253,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.DEBUG)
     with overheard() as known, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(federation, "make_client_app", lambda site_of: LosesReply(make_app(site_of)))
+        patch.setattr(one_process, "make_client_app", lambda site_of: LosesReply(make_app(site_of)))
         patch.setattr(LocalGrid, "push_messages", listening_push)
         patch.setattr(LocalGrid, "pull_messages", listening_pull)
         with redirect_stdout(log), redirect_stderr(log):

@@ -70,6 +70,7 @@ def test_a_run_over_patients_says_so_wherever_it_names_epsilon(configured: Confi
         "unit": "patient",
         "contribution_bound": 2,
         "neighbours": neighbours("patient"),
+        "placement": "site",
     }
     assert privacy["across_sites"]["unit_at_two_sites"] == epsilon_after(plan, 2, sites=2) > spent
     assert (own["unit"], own["patients"], own["epsilons"]) == ("patient", 12, [])

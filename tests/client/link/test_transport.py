@@ -169,6 +169,22 @@ def test_a_question_whose_time_ran_out_here_is_not_handled(bench: Bench) -> None
     assert list((bench.folder / "inbox").iterdir()) == []
 
 
+def test_a_question_lives_from_when_it_came_and_not_from_when_it_was_asked_for(bench: Bench) -> None:
+    """A coordinator that has none yet lets the request for one wait, here for longer than the question lives."""
+    now = [time.time()]
+
+    def wait(path: str) -> None:
+        now[0] += 601 * path.endswith("/pull-messages")
+
+    with bench.run(clock=lambda: now[0]) as site:
+        site.until_told("connected")
+        bench.link.intercept = wait
+        bench.link.ask(bench.node, ttl_s=600)
+        site.until_told("sent")
+
+    assert len(bench.asked) == 1
+
+
 def test_a_question_that_is_older_than_the_sites_memory_is_not_handled(bench: Bench) -> None:
     """It could have been answered and forgotten. One that the site still remembers for longer than it lives is."""
     day_s = 24 * 3600

@@ -99,7 +99,7 @@ def test_a_private_run_with_a_round_without_a_sum_verifies(private: Path) -> Non
     assert RESULT.format(2) not in details
     assert details["coordinator/results.jsonl"] == "why no sum of round 2 is kept"
     assert details[RESULT.format(3)].endswith("5 signed that the sum before it is right")
-    assert details["adapter/privacy.json"] == "no less epsilon than the rounds with a sum cost"
+    assert details["adapter/privacy.json"] == "no less epsilon than the rounds with a sum cost; each site's own noise"
 
 
 @pytest.mark.parametrize("factor", [0.5, float("nan")])
