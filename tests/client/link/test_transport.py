@@ -171,17 +171,21 @@ def test_a_question_whose_time_ran_out_here_is_not_handled(bench: Bench) -> None
 
 def test_a_question_lives_from_when_it_came_and_not_from_when_it_was_asked_for(bench: Bench) -> None:
     """A coordinator that has none yet lets the request for one wait, here for longer than the question lives."""
-    now = [time.time()]
+    now, pause_s = [time.time()], [601.0]
 
     def wait(path: str) -> None:
-        now[0] += 601 * path.endswith("/pull-messages")
+        now[0] += pause_s[0] * path.endswith("/pull-messages")
+
+    def end(told: Told) -> None:
+        pause_s[0] *= told.what != "arrived"
 
     with bench.run(clock=lambda: now[0]) as site:
         site.until_told("connected")
-        bench.link.intercept = wait
+        site.on_told, bench.link.intercept = end, wait
         bench.link.ask(bench.node, ttl_s=600)
-        site.until_told("sent")
+        ended = site.until(lambda: [told.what for told in site.told if told.what in ("sent", "dropped")])
 
+    assert ended == ["sent"]
     assert len(bench.asked) == 1
 
 
