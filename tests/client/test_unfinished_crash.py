@@ -25,7 +25,7 @@ def drive(*scenarios: str) -> dict[str, list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def found() -> dict[str, list[dict[str, Any]]]:
     """One start of the driver for all that is asked here."""
-    return drive("steps", "private steps", "nothing kept", "writes")
+    return drive("steps", "private steps", "nothing kept")
 
 
 def assert_clean(lives: list[dict[str, Any]]) -> None:
@@ -52,10 +52,10 @@ def test_killed_after_any_step_a_site_repeats_no_step_and_no_noise(found: dict[s
     assert [life["first"] for life in control] == ["refuse"] * STEPS + ["report"]
 
 
-@pytest.mark.slow
-def test_killed_at_any_write_a_site_finishes_the_round_or_drops_out(found: dict[str, list[dict[str, Any]]]) -> None:
+@pytest.mark.nightly
+def test_killed_at_any_write_a_site_finishes_the_round_or_drops_out() -> None:
     """Also between a note and its taking the place of the last one: that step alone is taken again."""
-    lives = found["writes"]
+    lives = drive("writes")["writes"]
 
     assert_clean(lives)
     finished = [life for life in lives if life["first"] == "report"]

@@ -34,6 +34,8 @@ POINTS = (
     (events.RoundOpened, 3),
     (events.RoundSummed, 3),
 )
+AT_NIGHT = POINTS[1:3] + POINTS[7:]
+"""Like the others of their kind, in another round."""
 PRIVATE = ("privacy=dp", "seed=null", "privacy.epsilon=3", "privacy.delta=1e-3", "rounds=3")
 
 
@@ -60,7 +62,13 @@ def resumed(run: RunDir) -> tuple[Result, str]:
     return resume(run.path, console=Console(file=said)).result, said.getvalue()
 
 
-@pytest.mark.parametrize(("kind", "number"), POINTS, ids=[f"{k.__name__}-{n}" for k, n in POINTS])
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        pytest.param(k, n, id=f"{k.__name__}-{n}", marks=[pytest.mark.nightly] if (k, n) in AT_NIGHT else [])
+        for k, n in POINTS
+    ],
+)
 def test_a_seeded_run_ends_with_the_adapter_of_an_unbroken_one(
     configured: Configure, play: Play, kind: type[events.Event], number: int
 ) -> None:

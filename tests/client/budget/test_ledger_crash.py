@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 DRIVER = Path(__file__).with_name("ledger_crash_driver.py")
 
 
@@ -31,6 +33,7 @@ def test_sending_before_committing_is_caught_by_the_same_test() -> None:
     assert any("was sent and is" in line for line in outcome["violations"])
 
 
+@pytest.mark.nightly
 def test_killed_at_any_moment_it_never_knows_less_than_was_sent() -> None:
     """A timer ends each life wherever it is, also inside a write."""
     outcome = drive("moments")
