@@ -120,8 +120,11 @@ def test_without_its_outbox_a_site_would_answer_twice(drill: Drill) -> None:
 
     for path in (drill.folder / "outbox").iterdir():
         path.unlink()
-    drill.link.ask_again(question)
-    drill.run()
+    for _ in range(3):  # the killed process may have asked for mail: Flower then hands the question to nobody
+        drill.link.ask_again(question)
+        drill.run()
+        if drill.handled()[question] == 2:
+            break
 
     assert drill.handled()[question] == 2
     assert drill.link.answer_id(question) == announced
