@@ -74,14 +74,20 @@ class Coordinator:
         """The sites that accepted the plan, in order of their names."""
         return tuple(sorted(self._address))
 
-    def propose(self, adapter: Callable[[], tuple[FloatVec, FloatVec]]) -> tuple[str, ...]:
+    def propose(
+        self, adapter: Callable[[], tuple[FloatVec, FloatVec]], *, expected: Collection[str] = ()
+    ) -> tuple[str, ...]:
         """Send the plan to every site, note who accepts, and let them agree on keys.
 
+        Guarantees: no keys are agreed on before everybody expected has accepted, so whoever accepts late, in another
+            call, shares them too.
         Args:
             adapter: gives the adapter before the first round, trained and frozen part; asked whenever the plan is
                 sent, also to a site that comes late.
+            expected: sites without which the run does not start.
         Raises:
-            RunNotStarted: fewer acceptances than the floor, naming refusals by their code, or no keys.
+            RunNotStarted: fewer acceptances than the floor, naming refusals by their code, or not all that are
+                expected, or no keys.
         """
         self._adapter = adapter
         parcel = self._proposal()
@@ -98,6 +104,11 @@ class Coordinator:
             raise RunNotStarted(
                 f"run {self._plan.run}: {len(self._address)} of {len(everybody)} sites accepted the plan, "
                 f"{self._plan.minimum_cohort} needed{why}; no record was read"
+            )
+        if missing := sorted(set(expected) - set(self._address)):
+            raise RunNotStarted(
+                f"run {self._plan.run}: {', '.join(missing)} did not accept the plan, expected by the job; "
+                "no record was read"
             )
         self._agree_keys()
         self._listen(events.RunStarted(run=self._plan.run, sites=self.sites, rounds=self._plan.rounds))

@@ -23,7 +23,7 @@ from partsong.common.errors import PartsongError, RoundAborted
 from partsong.common.plan import Plan
 from partsong.common.thresholds import Floors
 from partsong.server.checkpoint import Checkpoints, Saved
-from partsong.server.coordinator import Coordinator, RunNotStarted
+from partsong.server.coordinator import Coordinator
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Exchange
 from partsong.server.planning import epsilon_after
@@ -168,12 +168,7 @@ class Run:
             sample=terms.sample,
             floors=terms.floors,
         )
-        accepted = coordinator.propose(terms.adapter)
-        if missing := sorted(set(terms.expected) - set(accepted)):
-            raise RunNotStarted(
-                f"run {self._plan.run}: {', '.join(missing)} did not accept the plan, expected by the job; "
-                "no record was read"
-            )
+        coordinator.propose(terms.adapter, expected=terms.expected)
         state = self._ask_all(coordinator)
         trained_P = state.adapter_P.astype(np.float32)
         checked_by = coordinator.close(trained_P)

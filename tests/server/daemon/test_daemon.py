@@ -291,6 +291,23 @@ def test_a_plan_that_a_person_has_to_approve_is_proposed_until_it_is(office: Mak
     assert run.events.read_text().count('"site_refused"') == 3
 
 
+def test_whoever_is_expected_and_approves_last_shares_keys_with_the_others(office: Make) -> None:
+    """Nobody agrees on keys before everybody expected has accepted: otherwise it would be left out of every sum."""
+    made = office()
+    made.hospitals.refusals = {"c": "state"}
+
+    def approve(site: str, phase: str, parcel: Parcel) -> Parcel:
+        if [phase for phase, site in made.hospitals.lines.asked if site == "a"].count("propose") > 1:
+            made.hospitals.refusals = {}
+        return parcel
+
+    made.hospitals.lines.before = approve
+    run = made.played(expected_sites=("c",))
+
+    assert run.told().state == "finished"
+    assert {line.split(": ")[1] for line in contributions(run)} == {"a, b, c, d, e contributed"}
+
+
 def test_a_run_is_stopped_between_two_rounds_and_resumed(office: Make) -> None:
     """No round is asked twice; another start alone does not take it up."""
     made = office()
