@@ -45,6 +45,15 @@ class SiteRefused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SitesAwaited:
+    """Sites that the job expects have not accepted the plan yet; nothing has begun."""
+
+    sites: tuple[str, ...]
+    """Those that have."""
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseBegan:
     """A phase of a round asks its sites."""
 
@@ -148,6 +157,7 @@ Event = (
     | RoundOpened
     | SiteProgress
     | SiteRefused
+    | SitesAwaited
     | PhaseBegan
     | SiteReady
     | SiteReported

@@ -106,6 +106,7 @@ class Coordinator:
                 f"{self._plan.minimum_cohort} needed{why}; no record was read"
             )
         if missing := sorted(set(expected) - set(self._address)):
+            self._listen(events.SitesAwaited(sites=self.sites, missing=tuple(missing)))
             raise RunNotStarted(
                 f"run {self._plan.run}: {', '.join(missing)} did not accept the plan, expected by the job; "
                 "no record was read"

@@ -17,6 +17,7 @@ from partsong.common.files import append_line, read_lines
 TOLD: Mapping[type[events.Event], tuple[str, tuple[str, ...]]] = {
     events.RunStarted: ("run_started", ("run", "sites", "rounds")),
     events.SiteRefused: ("site_refused", ("site", "code")),
+    events.SitesAwaited: ("sites_awaited", ("sites", "missing")),
     events.RoundOpened: ("round_opened", ("round", "sites")),
     events.PhaseBegan: ("phase_began", ("round", "phase")),
     events.SiteReady: ("site_ready", ("round", "site")),

@@ -119,11 +119,11 @@ def _one(site: str, history: Sequence[dict[str, Any]], *, accepted: bool, code: 
 
 
 def _answers(told: Sequence[dict[str, Any]]) -> tuple[set[str], dict[str, str]]:
-    """Give those that took part when the run last went on, and the newest refusals of the others."""
+    """Give those that had accepted when the run last went on or waited, and the newest refusals of the others."""
     accepted: set[str] = set()
     refused: dict[str, str] = {}
     for line in told:
-        if line["event"] == "run_started":
+        if line["event"] in ("run_started", "sites_awaited"):
             accepted = set(line["sites"])
             refused = {site: code for site, code in refused.items() if site not in accepted}
         elif line["event"] == "site_refused":
