@@ -14,8 +14,8 @@ from partsong.client.data.encode import Encoded
 from partsong.client.training.train import score
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, PartsongError
+from partsong.server.coordinator import RunNotStarted
 from partsong.server.questions.publication import ANSWER
-from partsong.server.run import RunNotStarted
 from partsong.simulations import sites
 from partsong.simulations.federation import Federation
 from partsong.simulations.marks import marks
