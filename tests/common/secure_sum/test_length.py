@@ -48,19 +48,23 @@ def test_one_site_outside_its_clip_is_found() -> None:
 
 
 def test_an_excess_that_the_others_leave_room_for_is_not_found() -> None:
-    """What the check cannot see, said as a test: three clips of one site among short vectors pass."""
+    """What the check cannot see, said as a test: three clips of one site among short vectors pass. A little more does not."""
     encoding = Encoding(blocks=(BLOCK,), field_bits=24, max_sites=3)
     direction = np.ones(40) / np.sqrt(40)
 
     require_short(direction * 5.9, BLOCK, encoding, sites=3)
+    with pytest.raises(SumTooLong):
+        require_short(direction * 6.1, BLOCK, encoding, sites=3)
 
 
 def test_a_block_that_bounds_values_has_no_length() -> None:
-    """A histogram may be as long as its counts make it."""
+    """A histogram may be as long as its counts make it; the same values of a clipped vector are too long."""
     block = Block(name="update", size=4, clip=1.0, norm="linf", rotate=False)
-    encoding = Encoding(blocks=(block,), field_bits=24, max_sites=3)
+    clipped = Block(name="update", size=4, clip=1.0, norm="l2", rotate=False)
 
-    require_short(np.full(4, 3.0), block, encoding, sites=3)
+    require_short(np.full(4, 3.0), block, Encoding(blocks=(block,), field_bits=24, max_sites=3), sites=3)
+    with pytest.raises(SumTooLong):
+        require_short(np.full(4, 3.0), clipped, Encoding(blocks=(clipped,), field_bits=24, max_sites=3), sites=3)
 
 
 def test_whoever_reads_the_sum_of_a_round_checks_it(make_plan: Callable[..., Plan]) -> None:
