@@ -100,8 +100,7 @@ def _require_charter(signed: SignedFacts, sha256: str) -> None:
 
 def _audit(signed: SignedFacts, file: Path) -> AuditFacts:
     facts = signed.facts
-    steps = 0 if facts.privacy is None else facts.planned_rounds * facts.privacy.steps_per_round
-    return read_audit(file, facts.privacy, steps=steps)
+    return read_audit(file, facts.privacy, steps=facts.planned_steps)
 
 
 def _text(run: Path) -> str:
