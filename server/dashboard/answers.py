@@ -31,5 +31,4 @@ def rows_of(run: Path) -> tuple[tuple[str, ...], ...]:
 
 def _row(figure: Figure) -> tuple[str, ...]:
     value = "?" if figure.value is None else f"{figure.value:.4g}"
-    is_bounded = figure.low is not None and figure.high is not None
-    return figure.name, value, f"{figure.low:.4g} to {figure.high:.4g}" if is_bounded else "", figure.about
+    return figure.name, value, f"{figure.low:.4g} to {figure.high:.4g}", figure.about

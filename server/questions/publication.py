@@ -60,5 +60,5 @@ def text_of(answer: Mapping[str, Any], *, run: str, base_name: str, marks: Seque
 
 def _line(figure: Mapping[str, Any]) -> str:
     value = "?" if figure["value"] is None else f"{figure['value']:.4g}"
-    ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
+    ends = f"{figure['low']:.4g} to {figure['high']:.4g}"
     return f"  {figure['name'][:24]:24}{value:>10}   {ends:24} {figure['about']}".rstrip()

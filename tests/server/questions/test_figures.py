@@ -96,6 +96,7 @@ def test_calibration_compares_confidence_with_hits() -> None:
     found = figures_of(plan, sums)
 
     assert found["calibration_error"].value == pytest.approx(16 / 50)
+    assert found["calibration_error"].low < 16 / 50 < found["calibration_error"].high
     assert found["overconfidence"].value == pytest.approx(16 / 50)
     assert found["overconfidence"].low < 16 / 50 < found["overconfidence"].high
 
