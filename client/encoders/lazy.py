@@ -17,6 +17,7 @@ from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.encoders.resident import ResidentModel
+from partsong.client.encoders.rouge import require_library
 from partsong.client.rules.consent import Facts, NotAgreed, Rules, check_limits
 from partsong.common.adapters.adapter import AdapterLayout, FloatVec
 from partsong.common.config import DataConfig, ModelConfig
@@ -169,6 +170,15 @@ class LazySurvey(LazyModel):
 
 class LazyEvaluation(LazyModel):
     """The encoder of evaluation queries at a site's daemon; its records are those that the site keeps for testing."""
+
+    def facts(self, plan: Plan) -> Facts:
+        """Say what the site has for this plan; see `LazyModel.facts`.
+
+        Raises:
+            NotAgreed: `model`: the plan asks for ROUGE-L, and the library is not installed.
+        """
+        require_library(plan.question)
+        return LazyModel.facts(self, plan)
 
     def encode(
         self,

@@ -18,6 +18,7 @@ from partsong.common.questions.question import (
     CONFUSION,
     GROUPS,
     HITS,
+    ROUGE,
     TOKEN_LOSS,
     TOKENS,
     UNITS,
@@ -66,6 +67,9 @@ def _whole(question: Question, sums: Sums) -> Iterator[Figure]:
     yield figure_of(name, proportion(hits, units), f"share of units whose {about}")
     loss = proportion(sums.loss, units, scale=question.loss_clip)
     yield figure_of("loss", loss, f"mean over units, each cut at {question.loss_clip:g} [nats]")
+    if ROUGE in sums.parts:
+        about = f"mean over units of ROUGE-L (F), of at most {question.most_new_tokens} generated tokens"
+        yield figure_of("rouge_l", proportion(sums.parts[ROUGE].at(0), units), about)
     if TOKENS in sums.parts and TOKEN_LOSS in sums.parts:
         yield from _of_tokens(question, sums, units)
 

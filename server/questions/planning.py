@@ -18,6 +18,7 @@ from partsong.common.questions.question import (
     DUPLICATES,
     GROUPS,
     HITS,
+    ROUGE,
     TABLE,
     TOKEN_LOSS,
     TOKENS,
@@ -140,6 +141,8 @@ def _evaluation(config: Config, labels: tuple[str, ...]) -> Question:
         names.append(CONFIDENCE)
     if not labels:
         names += [TOKENS, TOKEN_LOSS]
+    if chosen.rouge:
+        names.append(ROUGE)
     if chosen.groups:
         names.append(GROUPS)
     return Question(
@@ -150,6 +153,7 @@ def _evaluation(config: Config, labels: tuple[str, ...]) -> Question:
         groups=chosen.groups,
         bins=chosen.bins,
         most_tokens=chosen.most_tokens,
+        most_new_tokens=chosen.most_new_tokens,
     )
 
 
