@@ -30,7 +30,7 @@ from partsong.client.site import Chance, Site, Watch
 from partsong.common.config import SimulationConfig
 from partsong.common.plan import Plan
 from partsong.simulations.consortium import Consortium
-from partsong.simulations.own_tests import Used, budget_of, used_records
+from partsong.simulations.own_tests import Used, budget_of, personal_in, used_records
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
 
@@ -66,7 +66,7 @@ def make_site(
     ledger = _ledger(config, run, name, policy=policy)
     site = Site(
         name=name,
-        encoder=_encoder(prepared, used),
+        encoder=_encoder(prepared, name, used),
         consent=ByRules(rules)
         if policy is None
         else ByPolicy(policy, Approvals(folder / "approvals"), coordinator=coordinator),
@@ -86,14 +86,19 @@ def make_site(
     return site, ledger
 
 
-def _encoder(prepared: Prepared, used: Used) -> Encoder:
+def _encoder(prepared: Prepared, name: str, used: Used) -> Encoder:
     """Give what answers the queries of the run's purpose."""
     host, labels = prepared.host, labels_of(prepared)
     if prepared.config.purpose == "evaluate":
         return Evaluation(host=host, encoded=used.encoded, labels=labels, groups=used.groups)
     training = LoraTraining(host=host, encoded=used.encoded, labels=labels)
     if prepared.config.purpose == "survey":
-        return Survey(facts=training.facts, records=lambda _: used.encoded, groups=used.groups)
+        return Survey(
+            facts=training.facts,
+            records=lambda _: used.encoded,
+            groups=used.groups,
+            personal=personal_in(prepared, name),
+        )
     return training
 
 

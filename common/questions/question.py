@@ -29,6 +29,7 @@ CONFIDENCE: Final = "confidence"
 GROUPS: Final = "groups"
 TABLE: Final = "table"
 DUPLICATES: Final = "duplicates"
+PERSONAL: Final = "personal_details"
 
 PartName = Literal[
     "units",
@@ -41,10 +42,11 @@ PartName = Literal[
     "groups",
     "table",
     "duplicates",
+    "personal_details",
 ]
 EVALUATION: frozenset[PartName] = frozenset({UNITS, HITS, TOKENS, TOKEN_LOSS, ROUGE, CONFUSION, CONFIDENCE, GROUPS})
 """Parts that a question about a model may have."""
-SURVEY: frozenset[PartName] = frozenset({UNITS, TABLE, DUPLICATES})
+SURVEY: frozenset[PartName] = frozenset({UNITS, TABLE, DUPLICATES, PERSONAL})
 """Parts that a question about records may have."""
 
 MOST_NUMBERS = 1 << 20
@@ -137,6 +139,7 @@ class Question:
             GROUPS: groups * (matrix or 2),
             TABLE: 2 * max(1, self.classes) * max(1, groups) * (len(self.lengths) + 1),
             DUPLICATES: 1,
+            PERSONAL: 1,
         }[name]
 
     def reach_of(self, name: PartName) -> float:

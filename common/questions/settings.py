@@ -59,6 +59,9 @@ class SurveyConfig:
     """Closed, public list of the values of data.group_field that are told apart."""
     lengths: tuple[int, ...] = (64, 128, 256, 512)
     """Upper ends of the classes of length [tokens]; one more class lies above the last."""
+    personal_details: bool = False
+    """Whether records with an e-mail address, a telephone number, an IBAN or a payment card are counted; sites need
+    partsong[survey]."""
     most_units: int = MOST_UNITS
     """Most records (or patients) of a site; one with more refuses."""
 

@@ -18,6 +18,7 @@ from partsong.common.questions.question import (
     DUPLICATES,
     GROUPS,
     HITS,
+    PERSONAL,
     ROUGE,
     TABLE,
     TOKEN_LOSS,
@@ -160,8 +161,11 @@ def _evaluation(config: Config, labels: tuple[str, ...]) -> Question:
 def _survey(config: Config, labels: tuple[str, ...]) -> Question:
     """No loss is asked for: its place in the vector holds a sum of zeros, with noise like any other."""
     chosen = config.survey
+    names: list[PartName] = [UNITS, TABLE, DUPLICATES]
+    if chosen.personal_details:
+        names.append(PERSONAL)
     return Question(
-        parts=equal_parts(UNITS, TABLE, DUPLICATES),
+        parts=equal_parts(*names),
         most_units=chosen.most_units,
         loss_clip=config.privacy.loss_clip,
         classes=len(labels),

@@ -230,7 +230,14 @@ def test_what_sites_get_alone_stays_with_them(asked: Callable[..., SimulationCon
 
 def test_a_survey_counts_what_would_be_trained_on(asked: Callable[..., SimulationConfig]) -> None:
     """Thirty-six records of four labels without noise; each site sees its own exact findings, which are not sent."""
-    done = simulate(asked("purpose=survey", "survey.lengths=[8,16]", "survey.groups=[w0]"), console=Console(quiet=True))
+    settings = ("survey.lengths=[8,16]", "survey.groups=[w0]", "survey.personal_details=true")
+    config = asked("purpose=survey", *settings)
+    training = Path(str(config.data.path))
+    rows = [json.loads(line) for line in training.read_text().splitlines()]
+    rows[0]["text"] += " jane.doe@clinic.example.org"
+    training.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    done = simulate(config, console=Console(quiet=True))
 
     found = figures(json.loads((done.run.path / ANSWER).read_text())["answer"])
     assert found["units"]["value"] == pytest.approx(36, abs=1e-3)
@@ -239,3 +246,6 @@ def test_a_survey_counts_what_would_be_trained_on(asked: Callable[..., Simulatio
     assert found["duplicates"]["value"] == pytest.approx(0, abs=1e-2)
     told = json.loads((done.run.site_folder("site-1") / "findings.json").read_text())
     assert (told["records"], told["duplicates"], told["missing"]) == (12, 0, 0)
+    assert found["personal_details"]["value"] == pytest.approx(1 / 36, abs=1e-3)
+    everyone = [json.loads((done.run.site_folder(f"site-{n}") / "findings.json").read_text()) for n in (1, 2, 3)]
+    assert sum(site["personal"] for site in everyone) == 1
