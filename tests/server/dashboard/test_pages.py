@@ -120,7 +120,7 @@ def test_report_and_adapter_come_as_files_to_keep(finished: Finished) -> None:
     assert {name: got.body for name, got in files.items()} == {
         name: (run.adapter / name).read_bytes() for name in get_args(wire.AdapterFile)
     }
-    links = [found.get("href") or "" for tag, found in Words(look(finished.page).text).tags if tag == "a"]
+    links = [found["href"] or "" for tag, found in Words(look(finished.page).text).tags if "download" in found]
     assert sum(f"{finished.page}/" in link for link in links) == len(reports) + len(files)
 
 
