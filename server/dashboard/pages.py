@@ -94,7 +94,7 @@ class _Pages:
         if asked.names["form"] not in _FORMS:
             raise NotThere("report")
         form, media_type = _FORMS[asked.names["form"]]
-        text = command.report(run.path, form=form, audit=None)
+        text = command.report(run.path, form=form)
         return Sent(name=f"{run.name}-report.{form}", media_type=media_type, body=text.encode())
 
     def adapter(self, asked: Asked) -> Answer:

@@ -176,7 +176,7 @@ def test_a_run_is_watched_from_its_first_phase_to_its_report(
     assert key.key not in address
     assert stayed is True
     assert wrong == []
-    assert (tmp_path / "report.html").read_text() == report(held.run.path, form="html", audit=None)
+    assert (tmp_path / "report.html").read_text() == report(held.run.path, form="html")
     assert at_home(window, key.port)
     assert window.complaints == []
 
@@ -329,7 +329,7 @@ def test_the_report_opens_offline(office: Callable[..., Any], window: Window, tm
     """As a file, from a browser without a network; nothing is asked for but the file itself."""
     run = office().played(rounds=2)
     file = tmp_path / "report.html"
-    file.write_text(report(run.path, form="html", audit=None))
+    file.write_text(report(run.path, form="html"))
     window.page.context.set_offline(True)
 
     window.page.goto(file.as_uri())
