@@ -27,8 +27,8 @@ ADDED = {"title", "lead", "remarks"}
 WIDTH = 120
 HEAD = (
     "Each table has the command that makes it, the machine and the day. This page is made of the files in "
-    "`docs/benchmarks/` by `scripts/benchmark_pages.py`: what `partsong bench NAME --json` prints becomes a section when "
-    "it is put there."
+    "`docs/benchmarks/` by `scripts/benchmark_pages.py`: what `partsong bench NAME --json` prints becomes a section "
+    "when it is put there."
 )
 
 
