@@ -191,7 +191,8 @@ class Site:
         check_query(query, plan, opened=[q for q in before if not goes_on or q != (query.round, query.attempt)])
         if plan.dp is not None and not goes_on and (paid := self._purse.queries(plan)) >= plan.rounds:
             raise NotAgreed("budget", f"{paid} of {plan.rounds} rounds are spent")
-        adapter_P = wire.floats(vector, size=plan.layout.size(trained=True))
+        adapters = 2 if plan.is_vote(query.round) else 1
+        adapter_P = wire.floats(vector, size=adapters * plan.layout.size(trained=True))
         if vector_digest(vector, stop=adapter_P.size) != query.adapter_sha256:
             raise WireError("open message: the adapter is not the one that the header names")
         with _coded("sum"):
@@ -231,7 +232,8 @@ class Site:
             if self._unfinished is not None:
                 self._unfinished.erase(plan.sha256)
         # Counts have no weights: the answer is that of all units together, each as one.
-        share = 1.0 if plan.question is not None else self._door.share
+        counts = plan.question is not None or plan.is_vote(roster.round)
+        share = 1.0 if counts else self._door.share
         update_P = waiting.update.update_P if share == 1.0 else waiting.update.update_P * np.float32(share)
         # An exact sum of losses is rounded once, by the seal.
         loss_1: AnyFloats = np.array([waiting.update.loss], np.float32 if plan.on_sum is None else np.float64)
