@@ -9,7 +9,6 @@ flwr[simulation] beside what partsong needs.
 
 from __future__ import annotations
 
-import functools
 import json
 import statistics
 import sys
@@ -17,47 +16,13 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from partsong.common.adapters.adapter import FloatVec
-from partsong.common.plan import Plan
-from partsong.simulations.bench.adapter_task import plan_of, update_of
+from partsong.simulations.bench.peers.flower_client import client_of, loaded
 from partsong.simulations.bench.peers.process import asked
-from partsong.simulations.configure import compose_simulation
 from partsong.simulations.federation import fresh_adapter
-from partsong.simulations.prepare import Prepared, prepare
-
-
-@functools.cache
-def loaded(overrides: tuple[str, ...]) -> tuple[Prepared, Plan, FloatVec]:
-    """Load model and records, once in an actor."""
-    torch.set_num_threads(1)
-    task = prepare(compose_simulation(overrides))
-    return task, plan_of(task), fresh_adapter(task)[1]
-
-
-def client_of(overrides: tuple[str, ...]) -> ClientApp:
-    """Make the client: told a site's name, a round and the adapter, it answers with the site's update."""
-    app = ClientApp()
-
-    @app.train()
-    def train(message: Message, _context: Context) -> Message:
-        task, plan, frozen_F = loaded(overrides)
-        (config,), (arrays,) = message.content.config_records.values(), message.content.array_records.values()
-        update_P = update_of(
-            task,
-            plan,
-            site=str(config["site"]),
-            number=int(str(config["round"])),
-            state_P=arrays.to_numpy_ndarrays()[0].copy(),
-            frozen_F=frozen_F,
-        )
-        return Message(RecordDict({"update": ArrayRecord([update_P])}), reply_to=message)
-
-    return app
 
 
 def play(overrides: tuple[str, ...]) -> tuple[FloatVec, dict[str, float]]:
@@ -84,7 +49,10 @@ def play(overrides: tuple[str, ...]) -> tuple[FloatVec, dict[str, float]]:
                 )
                 for node, name in zip(nodes, names, strict=True)
             ]
-            updates = [r.content.array_records["update"].to_numpy_ndarrays()[0] for r in grid.send_and_receive(out)]
+            replies = list(grid.send_and_receive(out))
+            if failed := [reply.error.reason for reply in replies if reply.has_error()]:
+                raise AssertionError(f"{len(failed)} clients failed: {failed[0]}")
+            updates = [reply.content.array_records["update"].to_numpy_ndarrays()[0] for reply in replies]
             state[0] = state[0] + np.sum(updates, axis=0, dtype=np.float64) / len(names)
             seconds.append(time.perf_counter() - start)
 
