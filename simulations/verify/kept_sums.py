@@ -22,6 +22,7 @@ from partsong.common.secure_sum.messages import Signed
 from partsong.common.secure_sum.recompute import recompute
 from partsong.common.secure_sum.transcript import RunFacts
 from partsong.server.adapter_file import read_adapter
+from partsong.server.run_files import ROLLBACK, RunFiles
 from partsong.server.secure_sum.sum_journal import KeptResult, Spooled, SumJournal
 from partsong.simulations.verify.findings import Findings
 
@@ -38,7 +39,7 @@ class Sums:
     """Sums that all hold, and what follows from them."""
 
     adapter_P: FloatVec
-    """(P,) trained part after the last of them."""
+    """(P,) trained part after the last of them, or after the round that the run was rolled back to."""
     sites: dict[int, tuple[str, ...]]
     """By round, whose vectors are in its sum."""
     checked_by: tuple[str, ...] | None
@@ -65,12 +66,20 @@ def check(path: Path, plan: Plan, charter: Charter, findings: Findings, tick: Ti
     if history is None or results is None:
         return None
     findings.right(START, "the start that the plan names")
-    kept = _Kept(journal=journal, run=run)
-    sites = _rounds(kept, results, history, findings, tick)
+    kept, published = _Kept(journal=journal, run=run), RunFiles(path).rolled_back_to()
+    after = {0: history.adapter_P} if published == 0 else {}
+    sites = _rounds(kept, results, history, findings, tick, after=after, wanted=published)
     if sites is None:
         return None
     _incomplete(plan, journal, results, findings)
-    return Sums(adapter_P=history.adapter_P, sites=sites, checked_by=_checked_by(kept, history, findings))
+    checked_by = _checked_by(kept, history, findings)
+    if published is None:
+        return Sums(adapter_P=history.adapter_P, sites=sites, checked_by=checked_by)
+    if published not in after:
+        findings.wrong(ROLLBACK, f"found round {published}, expected one with a sum")
+        return None
+    findings.right(ROLLBACK, f"back to the adapter after round {published}; what sites signed is about the last one")
+    return Sums(adapter_P=after[published], sites=sites, checked_by=() if checked_by is not None else None)
 
 
 def read_start(path: Path, plan: Plan) -> FloatVec:
@@ -122,9 +131,19 @@ def _results(journal: SumJournal) -> list[KeptResult]:
 
 
 def _rounds(
-    kept: _Kept, results: list[KeptResult], history: History, findings: Findings, tick: Tick
+    kept: _Kept,
+    results: list[KeptResult],
+    history: History,
+    findings: Findings,
+    tick: Tick,
+    *,
+    after: dict[int, FloatVec],
+    wanted: int | None,
 ) -> dict[int, tuple[str, ...]] | None:
-    """Take up result after result; None where one differs, or a sum is not what its vectors add up to."""
+    """Take up result after result; None where one differs, or a sum is not what its vectors add up to.
+
+    The adapter after round `wanted` is put into `after`.
+    """
     sites: dict[int, tuple[str, ...]] = {}
     sound = True
     for done, result in enumerate(results):
@@ -137,6 +156,8 @@ def _rounds(
                     f"{FOLDER}/results/{left.round:06d}.result", "follows a result that differs", number=left.number
                 )
             return None
+        if result.number == wanted:
+            after[result.number] = history.adapter_P
         findings.right(place, _words(followed, first=done == 0), number=result.number)
         sites[result.number] = kept.names(followed.opened.sites)
         sound &= _recomputed(kept, result, followed, findings)
