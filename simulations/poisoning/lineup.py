@@ -158,6 +158,11 @@ LINEUPS: Mapping[Grid, Lineup] = {
 }
 
 
+def _vote(cell: Cell, lineup: Lineup) -> dict[str, Any]:
+    """Let no site have more votes than each has records to vote by."""
+    return {"mode": "holdout", "most_votes": max(1, lineup.vote_limit // cell.cohort.sites)}
+
+
 def settings_of(cell: Cell, lineup: Lineup, *, model: ModelConfig, reach: float) -> dict[str, Any]:
     """Spell out the run of a cell.
 
@@ -186,7 +191,7 @@ def settings_of(cell: Cell, lineup: Lineup, *, model: ModelConfig, reach: float)
             "learning_rate": lineup.learning_rate,
         },
         "secure_sum": {"mode": "sum-only", "update_clip": clip, "field_bits": 32},
-        "vote": {"mode": "holdout"} if cell.defence.votes else {},
+        "vote": _vote(cell, lineup) if cell.defence.votes else {},
         "partition": {"kind": "dirichlet", "alpha": lineup.alpha, "seed": cell.seed},
         "study": "poisoning",
         "rounds": lineup.rounds,

@@ -36,10 +36,11 @@ _AGAINST = {
 _HOW = (
     "FFA of rank 8 on query and value with a classification head, AdamW, labels drawn with Dirichlet {alpha:g}, no "
     "differential privacy, so votes have no noise. {rounds} rounds of {steps} steps, each on {rate:g} of a site's "
-    "records; texts cut at {length} tokens. Votes are by at most {votes} validation records over all sites, scores by "
-    "test records, neither of which is trained on. The clip is what AdamW can reach in a round; without it an update "
-    "may be a thousand times as long. A poisoner's update passes the seal, which shortens it to the clip; the check of "
-    "the sum's length is always on and meets only who breaks the seal (tests/attacks/test_garbage.py)."
+    "records; texts cut at {length} tokens. Votes are by at most {votes} validation records over all sites, no site "
+    "with more votes than each has records for it; scores are by test records. Neither is trained on. The clip is what "
+    "AdamW can reach in a round; without it an update may be a thousand times as long. A poisoner's update passes the "
+    "seal, which shortens it to the clip; the check of the sum's length is always on and meets only who breaks the "
+    "seal (tests/attacks/test_garbage.py)."
 )
 
 Found = Sequence[tuple[Cell, Outcome | None]]
