@@ -254,7 +254,7 @@ class Run:
             "seconds": round(time.monotonic() - self._started, 3),
         }
         if self._plan.question is not None:
-            entry |= {"loss": None, "answer": None if step.answer is None else to_tree(answer_of(step, self._plan))}
+            entry |= {"loss": None, "answer": self._answer(step)}
         if step.ballot is not None:
             entry |= {"loss": None, "vote": to_tree(step.ballot)}
         self._tell(step, entry)
@@ -263,6 +263,11 @@ class Run:
         self._saved = Saved(round=step.round, state=step.state, facts={"history": self._history})
         self._checkpoints.save(self._saved)
         self._files.rewrite_metrics(self._history)
+
+    def _answer(self, step: Step) -> Any:
+        """Read what a question was answered with; None where the round has no sum."""
+        opened = step.answer
+        return None if opened is None else to_tree(answer_of(opened, self._plan, sites=step.ended.survivors))
 
     def _tell(self, step: Step, entry: dict[str, Any]) -> None:
         """Say who contributed, and note who should have and did not."""

@@ -43,6 +43,7 @@ from partsong.simulations.in_the_clear import InTheClear
 from partsong.simulations.own_tests import own_test, used_records
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
+from partsong.simulations.shortcuts import shortcuts
 from partsong.simulations.sites import StandIn, honest, make_site
 
 SiteError = Callable[[str, PartsongError], None]
@@ -89,7 +90,8 @@ class Federation:
         if script.faults:
             write_script(script, run.path)
         config = prepared.config
-        self._consortium = found(self._names, config, run) if self.plan.masked else None
+        with shortcuts():
+            self._consortium = found(self._names, config, run) if self.plan.masked else None
         terms = Terms(
             plan=self.plan,
             adapter=lambda: (start_P, self._frozen_F),
@@ -128,8 +130,9 @@ class Federation:
             Diverged: the global adapter is useless; the last good checkpoint stands.
             TryAgain: the disk is full; resume later.
         """
-        self._run.begin()
         with contextlib.ExitStack() as stack:
+            stack.enter_context(shortcuts())
+            self._run.begin()
             stack.callback(self._engine.close)
             stack.callback(self._stopping.set)
             if self._prepared.config.engine.verify_once:

@@ -31,7 +31,7 @@ from partsong.client.site import Chance, Site, Watch
 from partsong.common.config import SimulationConfig
 from partsong.common.plan import Plan
 from partsong.simulations.consortium import Consortium
-from partsong.simulations.own_tests import Used, budget_of, own_test, used_records
+from partsong.simulations.own_tests import Used, budget_of, own_test, personal_in, used_records
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
 
@@ -104,7 +104,12 @@ def _encoder(prepared: Prepared, name: str, used: Used) -> Encoder:
         return Evaluation(host=host, encoded=used.encoded, labels=labels, groups=used.groups)
     training = LoraTraining(host=host, encoded=used.encoded, labels=labels)
     if prepared.config.purpose == "survey":
-        return Survey(facts=training.facts, records=lambda _: used.encoded, groups=used.groups)
+        return Survey(
+            facts=training.facts,
+            records=lambda _: used.encoded,
+            groups=used.groups,
+            personal=personal_in(prepared, name),
+        )
     if prepared.config.vote.mode == "holdout":
         return Voting(training, Booth(host=host, encoded=own_test(prepared, name).encoded))
     return training

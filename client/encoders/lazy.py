@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from partsong.client.daemon.records import Snapshot
 from partsong.client.data.encode import Encoded
+from partsong.client.data.personal import has_details, require_libraries
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.encoders.resident import ResidentModel
+from partsong.client.encoders.rouge import require_library
 from partsong.client.rules.consent import Facts, NotAgreed, Rules, check_limits
 from partsong.common.adapters.adapter import AdapterLayout, FloatVec
 from partsong.common.config import DataConfig, ModelConfig
@@ -191,6 +193,15 @@ class LazyVoting(LazyLora):
 class LazySurvey(LazyModel):
     """The encoder of survey queries at a site's daemon. The model is loaded for its tokenizer; it is not asked."""
 
+    def facts(self, plan: Plan) -> Facts:
+        """Say what the site has for this plan; see `LazyModel.facts`.
+
+        Raises:
+            NotAgreed: `data`: the plan asks for personal details, and what finds them is not installed.
+        """
+        require_libraries(plan.question)
+        return LazyModel.facts(self, plan)
+
     def encode(
         self,
         plan: Plan,
@@ -204,14 +215,29 @@ class LazySurvey(LazyModel):
         """Answer a round's question; see `Survey.encode`."""
         from partsong.client.encoders.survey import Survey  # noqa: PLC0415 - torch, on first need
 
-        groups = self.records.table.groups(self.data)
-        return Survey(facts=self.facts, records=lambda asked: self.ready(asked)[1], groups=groups).encode(
+        table, region = self.records.table, self.data.phone_region
+        survey = Survey(
+            facts=self.facts,
+            records=lambda asked: self.ready(asked)[1],
+            groups=table.groups(self.data),
+            personal=lambda place: has_details(table.rows[place], region=region),
+        )
+        return survey.encode(
             plan, number=number, frozen_F=frozen_F, adapter_P=adapter_P, randomness=randomness, on_step=on_step
         )
 
 
 class LazyEvaluation(LazyModel):
     """The encoder of evaluation queries at a site's daemon; its records are those that the site keeps for testing."""
+
+    def facts(self, plan: Plan) -> Facts:
+        """Say what the site has for this plan; see `LazyModel.facts`.
+
+        Raises:
+            NotAgreed: `model`: the plan asks for ROUGE-L, and the library is not installed.
+        """
+        require_library(plan.question)
+        return LazyModel.facts(self, plan)
 
     def encode(
         self,

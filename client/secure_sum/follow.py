@@ -153,5 +153,6 @@ def _sha256_of(tensors: Mapping[str, Vec64], facts: Mapping[str, str]) -> str:
     """Digest of all that the file says, so that a changed bit of it is not taken for a lie of the coordinator."""
     whole = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
-        whole.update(f"{name}\0".encode() + value.astype("<f8", copy=False).tobytes())
+        whole.update(f"{name}\0".encode())
+        whole.update(np.ascontiguousarray(value, dtype="<f8").data)
     return whole.hexdigest()

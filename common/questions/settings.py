@@ -37,13 +37,18 @@ class EvaluationConfig:
     """Bins of confidence. Every number that is asked for gets its own noise: few bins tell more."""
     most_tokens: int = 32
     """Language model: learned tokens of a record count as at most so many."""
+    rouge: bool = False
+    """Language model: whether each site has the adapter continue its test records and compares the words (ROUGE-L).
+    Much slower than all the rest; sites need partsong[evaluation]."""
+    most_new_tokens: int = 64
+    """With rouge: of each continuation."""
     most_units: int = MOST_UNITS
     """Most records (or patients) of a site; one with more refuses."""
 
     def __post_init__(self) -> None:
         _check(epsilon=self.epsilon, most_units=self.most_units, groups=self.groups)
-        if not (1 <= self.bins <= 100 and self.most_tokens >= 1):
-            raise ValueError("1 to 100 bins, and most_tokens of at least 1")
+        if not (1 <= self.bins <= 100 and self.most_tokens >= 1 and self.most_new_tokens >= 1):
+            raise ValueError("1 to 100 bins, most_tokens and most_new_tokens of at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +61,9 @@ class SurveyConfig:
     """Closed, public list of the values of data.group_field that are told apart."""
     lengths: tuple[int, ...] = (64, 128, 256, 512)
     """Upper ends of the classes of length [tokens]; one more class lies above the last."""
+    personal_details: bool = False
+    """Whether records with an e-mail address, a telephone number, an IBAN or a payment card are counted; sites need
+    partsong[survey]."""
     most_units: int = MOST_UNITS
     """Most records (or patients) of a site; one with more refuses."""
 

@@ -71,6 +71,11 @@ class History:
         with np.errstate(over="ignore"):  # what is too large becomes infinite and differs from what is published
             return self._state.adapter_P.astype(np.float32)
 
+    @property
+    def last(self) -> OpenedSum | None:
+        """The last result that was taken up; None before the first."""
+        return self._last
+
     def take(self, packed: bytes, *, number: int) -> Followed:
         """Check the next result and move the adapter along it.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from partsong.common.adapters.adapter import FloatVec, digest
@@ -20,6 +20,7 @@ from partsong.common.plan import Plan
 from partsong.common.secure_sum.history import Followed, History, HistoryDiffers
 from partsong.common.secure_sum.messages import Signed
 from partsong.common.secure_sum.recompute import recompute
+from partsong.common.secure_sum.result import OpenedSum
 from partsong.common.secure_sum.transcript import RunFacts
 from partsong.server.adapter_file import read_adapter
 from partsong.server.run_files import ROLLBACK, RunFiles
@@ -44,6 +45,8 @@ class Sums:
     """By round, whose vectors are in its sum."""
     checked_by: tuple[str, ...] | None
     """Sites that signed that the last sum and the adapter that follows from it are right; None: others are kept."""
+    last: OpenedSum
+    """What a question was answered with, where the plan asks one."""
 
 
 def check(path: Path, plan: Plan, charter: Charter, findings: Findings, tick: Tick) -> Sums | None:
@@ -69,17 +72,22 @@ def check(path: Path, plan: Plan, charter: Charter, findings: Findings, tick: Ti
     kept, published = _Kept(journal=journal, run=run), RunFiles(path).rolled_back_to()
     after = {0: history.adapter_P} if published == 0 else {}
     sites = _rounds(kept, results, history, findings, tick, after=after, wanted=published)
-    if sites is None:
+    if sites is None or history.last is None:
         return None
     _incomplete(plan, journal, results, findings)
-    checked_by = _checked_by(kept, history, findings)
-    if published is None:
-        return Sums(adapter_P=history.adapter_P, sites=sites, checked_by=checked_by)
-    if published not in after:
-        findings.wrong(ROLLBACK, f"found round {published}, expected one with a sum")
+    sums = Sums(
+        adapter_P=history.adapter_P, sites=sites, checked_by=_checked_by(kept, history, findings), last=history.last
+    )
+    return sums if published is None else _rolled_back(sums, after, published, findings)
+
+
+def _rolled_back(sums: Sums, after: dict[int, FloatVec], number: int, findings: Findings) -> Sums | None:
+    """Expect the adapter after an earlier round, which nobody has signed for."""
+    if number not in after:
+        findings.wrong(ROLLBACK, f"found round {number}, expected one with a sum")
         return None
-    findings.right(ROLLBACK, f"back to the adapter after round {published}; what sites signed is about the last one")
-    return Sums(adapter_P=after[published], sites=sites, checked_by=() if checked_by is not None else None)
+    findings.right(ROLLBACK, f"back to the adapter after round {number}; what sites signed is about the last one")
+    return replace(sums, adapter_P=after[number], checked_by=() if sums.checked_by is not None else None)
 
 
 def read_start(path: Path, plan: Plan) -> FloatVec:
