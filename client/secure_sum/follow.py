@@ -56,7 +56,7 @@ class Follower:
             kept, facts = self._load()
             if facts["plan"] == plan.sha256:
                 state, round_ = kept, int(facts["round"])
-                self._past |= {int(number): sha256 for number, sha256 in json.loads(facts["past"]).items()}
+                self._past |= _past_of(facts, digest(state.adapter_P.astype(np.float32)))
         self._plan, self._round, self._sha256 = plan, round_, digest(state.adapter_P.astype(np.float32))
 
     @property
@@ -147,6 +147,13 @@ class Follower:
             expected="this site's copy of the adapter",
             remedy="leave the run: without the copy no published adapter can be checked",
         )
+
+
+def _past_of(facts: Mapping[str, str], sha256: str) -> dict[int, str]:
+    """Read the adapters after each round; a copy that an earlier version wrote knows the last one alone."""
+    if "past" not in facts:
+        return {int(facts["round"]): sha256}
+    return {int(number): found for number, found in json.loads(facts["past"]).items()}
 
 
 def _sha256_of(tensors: Mapping[str, Vec64], facts: Mapping[str, str]) -> str:
