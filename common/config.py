@@ -101,12 +101,13 @@ class DataConfig:
 class AdapterConfig:
     """What is trained and sent: LoRA."""
 
-    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"] = "ffa"
+    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot", "hlora"] = "ffa"
     """ffa: A is frozen and drawn from a public seed, B is trained and averaged; the mean of the products is exact.
     fedit: A and B are averaged each on its own, the plain FedAvg baseline; not exact. rolora: B in odd rounds and A in
     even ones, the other frozen and the same everywhere; exact. fedsb: A and B are frozen and public, an r x r core
     between them is trained; exact, and the fewest numbers. fedrot: fedit, but each site first turns its factors towards
-    the global ones, which does not change their product; nearly exact."""
+    the global ones, which does not change their product; nearly exact. hlora: each site trains A and B of a rank of its
+    own, and the whole product B·A is summed; exact, many more numbers, without privacy and in simulations only."""
     lr_ratio: float = 5.0
     """rolora: training.learning_rate, which is B's, over that of A."""
     clip_ratio: float = 1.0
@@ -324,6 +325,9 @@ class SimulationConfig:
     site_policy: str | None = None
     """Policy file (docs/policy.md) that every simulated site enforces, its holding named `records`. None: each site
     allows what the run asks for, once."""
+    site_ranks: tuple[int, ...] = ()
+    """With adapter.method=hlora: ranks that the sites have chosen, one site after the other and then again from the
+    first; adapter.r is the most. Empty: all train the most."""
     measure_aggregation: bool = False
     """Write down, layer by layer, what each round's average lost. The simulator looks at every site's update for it;
     nobody could where sites are real."""
@@ -357,6 +361,10 @@ class SimulationConfig:
             raise ValueError("no seed under privacy.mode=dp: a guessed sample or noise voids the guarantee")
         if self.privacy.mode == "dp" and self.privacy.unit == "patient" and self.data.unit_field is None:
             raise ValueError("data.unit_field with privacy.unit=patient: the column that says whose record it is")
+        if self.site_ranks and self.adapter.method != "hlora":
+            raise ValueError("site_ranks with adapter.method=hlora; every other method has one rank for all sites")
+        if any(not 1 <= rank <= self.adapter.r for rank in self.site_ranks):
+            raise ValueError("site_ranks of at least 1 and at most adapter.r")
         if self.data.packing and self.privacy.mode == "dp":
             raise ValueError("data.packing=false under privacy.mode=dp: one sequence must hold one record")
 

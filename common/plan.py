@@ -133,7 +133,7 @@ class Plan:
     rounds: int
     base_sha256: str
     """Digest of the base model; a site with another base refuses."""
-    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"]
+    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot", "hlora"]
     lora: Mapping[str, Any]
     """Keyword arguments of `peft.LoraConfig`; a site compares them with those of its own model."""
     layout: AdapterLayout
@@ -184,6 +184,8 @@ class Plan:
             raise ValueError("rotation with method=fedrot, which trains both factors in every round")
         if not 0 <= self.rotation <= 1:
             raise ValueError(f"rotation between 0 and 1, not {self.rotation}")
+        if self.method == "hlora" and self.question is None and (self.dp is not None or self.turns):
+            raise ValueError("method=hlora without differential privacy: a site's noise would be noise times noise")
         if any(not specs_of(self.layout, turn) for turn in self.turns):
             raise ValueError("turns that train at least one tensor")
         check_question(self)

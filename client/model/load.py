@@ -10,6 +10,7 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
+from partsong.client.model.any_rank import AnyRankHost
 from partsong.client.model.host import ModelHost
 from partsong.client.model.lora import attach, lora_options, public_parameters
 from partsong.client.model.source import BaseFiles, locate
@@ -72,7 +73,8 @@ def load(
     tokenizer = _load_tokenizer(files)
     # Decoders that classify find a record's last token by the padding that they are told of here.
     base.config.pad_token_id = tokenizer.pad_token_id
-    return ModelHost(model=dressed, tokenizer=tokenizer, files=files, device=device, options=options)
+    kind = AnyRankHost if adapter.method == "hlora" else ModelHost
+    return kind(model=dressed, tokenizer=tokenizer, files=files, device=device, options=options)
 
 
 def pick_device(wish: str) -> torch.device:
