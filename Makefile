@@ -17,6 +17,7 @@ test: setup-dev
 
 check: lint types contracts
 	$(BIN)/python scripts/settings_page.py --check
+	$(BIN)/python scripts/benchmark_pages.py --check
 	$(BIN)/python scripts/generate_control.py --check
 	$(BIN)/python scripts/lock.py --check
 

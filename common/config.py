@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from partsong.common.bounds import positive as _positive
 from partsong.common.bounds import within as _within
-from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig
+from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig, VoteConfig
 from partsong.common.simulated import EngineConfig, PartitionConfig
 
 
@@ -320,6 +320,7 @@ class SimulationConfig:
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     survey: SurveyConfig = field(default_factory=SurveyConfig)
+    vote: VoteConfig = field(default_factory=VoteConfig)
     purpose: Purpose = "train"
     """train an adapter, evaluate one on records that it was not trained on, or survey the records beforehand."""
     site_policy: str | None = None

@@ -179,7 +179,7 @@ class Run:
             trained_P=trained_P,
             frozen_F=terms.adapter()[1],
             history=self._history,
-            epsilon=epsilon_after(self._plan, len(self._checkpoints.attempts())),
+            epsilon=epsilon_after(self._plan, max(self._checkpoints.attempts(), default=0)),
             secure_sum=None if terms.trust is None else sum_facts(terms.trust.charter, checked_by=checked_by),
         )
 
@@ -255,6 +255,8 @@ class Run:
         }
         if self._plan.question is not None:
             entry |= {"loss": None, "answer": self._answer(step)}
+        if step.ballot is not None:
+            entry |= {"loss": None, "vote": to_tree(step.ballot)}
         self._tell(step, entry)
         entry |= self._score(step.round, _single(step))
         self._history.append(entry)
@@ -282,6 +284,8 @@ class Run:
                     update_norm=step.update_norm,
                 )
             )
+        if (vote := step.ballot) is not None:
+            self._listen(events.RoundVoted(round=step.round, of=vote.of, kept=vote.kept, votes=vote.votes))
 
 
 def _single(step: Step) -> FloatVec:

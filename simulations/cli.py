@@ -3,6 +3,8 @@
 0 done, 1 failed, 2 wrong configuration or input, 75 try again, 130 interrupted.
 """
 
+# ruff: noqa: PLR0917  # positional parameters are how typer spells options
+
 from __future__ import annotations
 
 import json
@@ -176,6 +178,16 @@ def report(
         Path | None,
         typer.Option("--audit", metavar="FILE", help="Show this audit of the same settings beside the claim."),
     ] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--answer", metavar="RUN", help="Show what this evaluation of the adapter, or survey, was answered."
+        ),
+    ] = None,
+    compared: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SITE=FILE", help="Show what a site gained: what `partsong site compare --json` printed."),
+    ] = None,  # one line of help
     drafts: Annotated[
         Path | None,
         typer.Option(
@@ -187,12 +199,13 @@ def report(
     from partsong.server.report import command
 
     if drafts is not None:
-        if out is not None or audit_file is not None or form != "text":
-            raise typer.BadParameter("stands without --format, --out and --audit", param_hint="--drafts")
+        if out or audit_file or answers or compared or form != "text":
+            raise typer.BadParameter("stands alone", param_hint="--drafts")
         for file in command.write_drafts(run, drafts):
             typer.echo(str(file))
         return
-    text = command.report(run, form=form, audit=audit_file)
+    given = command.Given(audit=audit_file, answers=tuple(answers or ()), compared=tuple(compared or ()))
+    text = command.report(run, form=form, given=given)
     if out is None:
         typer.echo(text, nl=False)
     else:

@@ -26,7 +26,12 @@ class Used:
 
 def budget_of(config: SimulationConfig) -> float:
     """Give the epsilon of the whole run."""
-    asked = {"train": config.privacy.epsilon, "evaluate": config.evaluation.epsilon, "survey": config.survey.epsilon}
+    votes = config.vote.epsilon if config.vote.mode == "holdout" else 0.0
+    asked = {
+        "train": config.privacy.epsilon + votes,
+        "evaluate": config.evaluation.epsilon,
+        "survey": config.survey.epsilon,
+    }
     return asked[config.purpose]
 
 
@@ -70,5 +75,5 @@ def _own(prepared: Prepared, site: str, *, count: int) -> NDArray[np.int64]:
     by_site = prepared.tables.held_out_by_site
     if by_site:
         return by_site.get(site, np.zeros(0, np.int64))
-    names = sorted(prepared.sites)
+    names = sorted(prepared.tables.sites)
     return np.arange(names.index(site), count, len(names), dtype=np.int64)

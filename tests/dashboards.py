@@ -11,6 +11,7 @@ from partsong.common.dashboard.serving import serving_dashboard
 from partsong.server.daemon.control import CoordinatorControl
 from partsong.server.daemon.daemon import CoordinatorDaemon
 from partsong.server.dashboard import pages as coordinator_pages
+from partsong.server.dashboard.deeds import Office
 
 
 @contextlib.contextmanager
@@ -22,7 +23,8 @@ def coordinator_dashboard(
         daemon or office.daemon(), office.home, office.hospitals, consortium=consortium, port=lambda: 7443,
         charter=lambda: office.signed,
     )  # fmt: skip
-    board = coordinator_pages.board_of(control, consortium=consortium, runs=office.home.runs)
+    asked = Office(control=control, runs=office.home.runs, jobs=office.home.jobs, charter=lambda: office.signed)
+    board = coordinator_pages.board_of(asked, consortium=consortium)
     office.home.socket.parent.mkdir(parents=True, exist_ok=True)
     with serving_dashboard(board, port=0, socket=office.home.socket) as key:
         assert key is not None

@@ -76,7 +76,7 @@ def _is_address(word: str) -> bool:
 def _has_telephone(text: str, region: str | None) -> bool:
     from phonenumbers import PhoneNumberMatcher  # noqa: PLC0415
 
-    return PhoneNumberMatcher(text, region).has_next()
+    return bool(PhoneNumberMatcher(text, region).has_next())
 
 
 def _has_number(words: Sequence[str]) -> bool:

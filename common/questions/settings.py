@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from partsong.common.questions.vote import Vote
+
 Purpose = Literal["train", "evaluate", "survey"]
 MOST_UNITS = 1_000_000
 
@@ -69,3 +71,29 @@ class SurveyConfig:
         _check(epsilon=self.epsilon, most_units=self.most_units, groups=self.groups)
         if list(self.lengths) != sorted(set(self.lengths)) or not all(n > 0 for n in self.lengths):
             raise ValueError("lengths above 0, ascending")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoteConfig:
+    """Whether the sites vote on each round of training before its adapter is kept (docs/robustness.md)."""
+
+    mode: Literal["off", "holdout"] = "off"
+    """holdout: each site scores the adapter before and after a round on records that it keeps for testing; a round
+    that is voted down is undone. It doubles the number of rounds, and each vote costs privacy."""
+    epsilon: float = 1.0
+    """Of all votes together, at privacy.delta; on top of privacy.epsilon, from the same holding."""
+    margin: float = 0.01
+    """A loss may rise by this [nats] before a record votes against the new adapter."""
+    scale: float = 0.1
+    """A loss that falls or rises by this much more [nats] is a whole vote; by less, a part of one."""
+    most_votes: int = 1000
+    """A site's votes add up to at most this: a site with more records for testing has no more to say."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon <= 1000:
+            raise ValueError(f"epsilon above 0 and at most 1000, not {self.epsilon}")
+        self.terms(noise_multiplier=None)
+
+    def terms(self, *, noise_multiplier: float | None) -> Vote:
+        """Give what stands in the plan."""
+        return Vote(most_votes=self.most_votes, margin=self.margin, scale=self.scale, noise_multiplier=noise_multiplier)

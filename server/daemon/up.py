@@ -25,6 +25,7 @@ from partsong.common.notify import notify, watchdog_interval_s
 from partsong.server.daemon.carry import Pace
 from partsong.server.daemon.control import CoordinatorControl
 from partsong.server.daemon.daemon import CoordinatorDaemon
+from partsong.server.dashboard.deeds import Office
 from partsong.server.dashboard.pages import board_of
 from partsong.server.link.transport import EmbeddedSuperlink, Listen
 from partsong.server.membership.home import CoordinatorHome
@@ -90,7 +91,8 @@ def serve(home: CoordinatorHome, opened: OpenedCoordinator, watching: Watching) 
                 trace_endpoint=opened.config.trace_endpoint,
             )
         )
-        board = board_of(control, consortium=opened.config.consortium, runs=home.runs)
+        office = Office(control=control, runs=home.runs, jobs=home.jobs, charter=lambda: disk.charter)
+        board = board_of(office, consortium=opened.config.consortium)
         stack.enter_context(serving_dashboard(board, port=opened.config.dashboard_port, socket=home.socket))
         daemon.start()
         stack.callback(daemon.close)

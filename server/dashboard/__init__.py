@@ -1,1 +1,1 @@
-"""The coordinator's dashboard: what its daemon and the files of its runs say, to look at. Nothing is decided here."""
+"""The coordinator's dashboard: what its daemon and the files of its runs say, and a run begun, stopped and resumed."""

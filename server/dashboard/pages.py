@@ -1,4 +1,4 @@
-"""The pages of the coordinator's dashboard. They only show: jobs are begun, stopped and resumed by commands."""
+"""The pages of the coordinator's dashboard that only show; what can be done stands in `deeds`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from partsong.common.control.surfaces import CoordinatorControl, RunStatus
+from partsong.common.control.surfaces import RunStatus
 from partsong.common.dashboard.pages import Answer, Asked, Dashboard, NotThere, Sent, Shown, View
 from partsong.common.errors import InputError
 from partsong.common.plain_text import without_paths
 from partsong.server import report
-from partsong.server.daemon.deployed_run import DeployedRun, find_run
+from partsong.server.daemon.deployed_run import OPEN_STATES, DeployedRun, find_run
 from partsong.server.dashboard import answers
+from partsong.server.dashboard.deeds import AGAIN, Deeds, Office
+from partsong.server.dashboard.jobs import names_of_jobs
 from partsong.server.dashboard.run_view import ADAPTER_FILES, ROUND_HEAD, SITE_HEAD, view_of
 from partsong.server.report import charts, command
 
@@ -25,15 +27,14 @@ _FORMS: Mapping[str, tuple[Literal["html", "md", "json"], str]] = {
 _BINARY = "application/octet-stream"
 
 
-def board_of(control: CoordinatorControl, *, consortium: str, runs: Path) -> Dashboard:
+def board_of(office: Office, *, consortium: str) -> Dashboard:
     """Make the coordinator's dashboard.
 
     Args:
-        control: the daemon.
+        office: the daemon and its folders.
         consortium: its name.
-        runs: folder of all runs.
     """
-    pages = _Pages(control, runs)
+    pages = _Pages(office)
     return Dashboard(
         who=consortium,
         side="coordinator",
@@ -43,17 +44,18 @@ def board_of(control: CoordinatorControl, *, consortium: str, runs: Path) -> Das
             View(path="runs/{run}", answer=pages.run),
             View(path="runs/{run}/report/{form}", answer=pages.report),
             View(path="runs/{run}/adapter/{file}", answer=pages.adapter),
+            *Deeds(office).views(),
         ),
         templates=TEMPLATES,
-        feed=control.feed,
+        feed=office.control.feed,
     )
 
 
 class _Pages:
     """Answers from the daemon and from the files of its runs."""
 
-    def __init__(self, control: CoordinatorControl, runs: Path) -> None:
-        self._control, self._runs = control, runs
+    def __init__(self, office: Office) -> None:
+        self._control, self._runs, self._jobs = office.control, office.runs, office.jobs
 
     def first(self, _asked: Asked) -> Answer:
         """Sites and their state, the run that is under way, and every run before it."""
@@ -67,6 +69,7 @@ class _Pages:
                 "sites": [_site_row(site, site in status.connected, now) for site in status.members],
                 "now": now,
                 "runs": [(run, without_paths(run.reason)) for run in reversed(runs)],
+                "jobs": names_of_jobs(self._jobs),
             },
         )
 
@@ -80,6 +83,8 @@ class _Pages:
             "round_head": ROUND_HEAD,
             "answer_head": answers.HEAD,
             "forms": _FORMS,
+            "can_stop": found.status.state in OPEN_STATES,
+            "can_resume": found.status.state in AGAIN,
         }
         return Shown(template="run.html.j2", title=f"Run {found.name}", values=values)
 
@@ -89,7 +94,7 @@ class _Pages:
         if asked.names["form"] not in _FORMS:
             raise NotThere("report")
         form, media_type = _FORMS[asked.names["form"]]
-        text = command.report(run.path, form=form, audit=None)
+        text = command.report(run.path, form=form)
         return Sent(name=f"{run.name}-report.{form}", media_type=media_type, body=text.encode())
 
     def adapter(self, asked: Asked) -> Answer:

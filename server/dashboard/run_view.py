@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from partsong.common import wire
-from partsong.common.config import CohortConfig
 from partsong.common.control.surfaces import RunStatus
 from partsong.common.plain_text import without_paths
 from partsong.common.plan import Plan
+from partsong.server.daemon.canary_job import read_canary
 from partsong.server.daemon.deployed_run import DeployedRun
 from partsong.server.daemon.explain import Explained, explain, status_of
 from partsong.server.daemon.job import read_config
@@ -88,7 +88,7 @@ def view_of(run: DeployedRun) -> RunView:
         status=status,
         reason=without_paths(status.reason),
         asked_ms=run.about().asked_ms,
-        privacy=_privacy_words(plan),
+        privacy=privacy_words(plan),
         steps=_steps(plan, status.standing.phase) if is_open else (),
         deadline_ms=_deadline_ms(run) if is_open else None,
         sites=tuple(_site_row(site, rounds) for site in sites),
@@ -103,7 +103,8 @@ def view_of(run: DeployedRun) -> RunView:
     )
 
 
-def _privacy_words(plan: Plan) -> str:
+def privacy_words(plan: Plan) -> str:
+    """Say what a plan promises each record, in words."""
     if plan.dp is None:
         return "NONE: no differential privacy"
     words = f"epsilon {plan.dp.epsilon:g} at delta {plan.dp.delta:g} planned at each site, for one {plan.dp.unit}"
@@ -118,8 +119,10 @@ def _steps(plan: Plan, phase: str) -> tuple[Step, ...]:
 def _deadline_ms(run: DeployedRun) -> int | None:
     """Add what the job allows a phase to when the newest one began."""
     began: Sequence[Mapping[str, Any]] = [line for line in read_events(run.events) if line["event"] == "phase_began"]
-    cohort: CohortConfig = read_config(run.job).cohort
-    return int(began[-1]["time_ms"] + cohort.report_timeout_s * 1000) if began else None
+    if not began:
+        return None
+    waits_s = read_canary(run.job).report_timeout_s if run.is_canary else read_config(run.job).cohort.report_timeout_s
+    return int(began[-1]["time_ms"] + waits_s * 1000)
 
 
 def _site_row(site: Explained, rounds: Sequence[RoundFacts]) -> tuple[str, ...]:

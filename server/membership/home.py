@@ -7,6 +7,7 @@ invited/           invitations that were not answered yet
 enrolled/          what each site asked for and got: identity key, certificate
 charters/          every charter that all of its sites have signed, by version; the newest counts
 draft.json         the next version, while signatures are collected
+jobs/NAME/         a job that lies ready to be begun from the dashboard
 runs/NAME/         a run: plan, checkpoints, sums, and in the end the adapter
 control/           socket of the daemon, and the key of its dashboard
 log/               JSON lines
@@ -58,6 +59,11 @@ class CoordinatorHome:
     def draft(self) -> Path:
         """The next charter, while signatures are collected."""
         return self.path / "draft.json"
+
+    @property
+    def jobs(self) -> Path:
+        """Folder with one folder for each job that lies ready."""
+        return self.path / "jobs"
 
     @property
     def runs(self) -> Path:

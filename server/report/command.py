@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from partsong.common.errors import ConfigError, DataError
 from partsong.common.files import make_folder, write_bytes
 from partsong.common.identity.charter import read as read_charter
 from partsong.server.report.audit import AuditFacts, read_audit
+from partsong.server.report.beside import Beside, read_answer, read_benefit
 from partsong.server.report.compose import page_of
 from partsong.server.report.drafts import drafts_of
 from partsong.server.report.render import to_html, to_json, to_markdown
@@ -17,27 +19,43 @@ from partsong.server.report.signed import FACTS, SignedFacts, read_facts
 Format = Literal["text", "html", "md", "json"]
 
 
-def report(run: Path, *, form: Format, audit: Path | None) -> str:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Given:
+    """Files that are to stand beside a report."""
+
+    audit: Path | None = None
+    """That `partsong audit` wrote about the same settings."""
+    answers: tuple[Path, ...] = ()
+    """Of evaluations of this adapter and of surveys: `answer.json`, or the directory of the run."""
+    compared: tuple[str, ...] = ()
+    """`SITE=FILE`, what `partsong site compare --json` prints."""
+
+
+NOTHING = Given()
+
+
+def report(run: Path, *, form: Format, given: Given = NOTHING) -> str:
     """Write a report of a run.
 
     Args:
         run: its directory, or a copy of its `facts.json` alone.
         form: how it is written.
-        audit: file that `partsong audit` wrote about the same settings; not beside text.
+        given: what is to stand beside it; not beside text.
     Raises:
-        DataError: no finished run, or facts that were changed after they were signed.
-        ConfigError: an audit beside text, or of other settings.
+        DataError: no finished run, facts that were changed after they were signed, or a given file that is damaged.
+        ConfigError: something beside text, or of other settings, another adapter or other sites.
         Refused: the audit is over private records.
     """
     if form == "text":
-        if audit is not None:
-            raise ConfigError("--audit", found="beside text", expected="--format html, md or json")
+        if given != NOTHING:
+            key = "--audit" if given.audit else "--answer" if given.answers else "--compared"
+            raise ConfigError(key, found="beside text", expected="--format html, md or json")
         return _text(run)
     signed = read_run(run)
-    found = None if audit is None else _audit(signed, audit)
+    beside = _beside(signed, given)
     if form == "json":
-        return to_json(signed, audit=found)
-    page = page_of(signed, audit=found)
+        return to_json(signed, beside=beside)
+    page = page_of(signed, beside=beside)
     return to_html(page) if form == "html" else to_markdown(page)
 
 
@@ -98,10 +116,20 @@ def _require_charter(signed: SignedFacts, sha256: str) -> None:
         raise DataError(FACTS, found="facts under another charter", expected=f"the charter beside it, sha256 {sha256}")
 
 
+def _beside(signed: SignedFacts, given: Given) -> Beside:
+    benefits = tuple(read_benefit(pair, signed.facts) for pair in given.compared)
+    if len({one.site for one in benefits}) != len(benefits):
+        raise ConfigError("--compared", found="a site twice", expected="each site once")
+    return Beside(
+        audit=None if given.audit is None else _audit(signed, given.audit),
+        answers=tuple(read_answer(file, signed.facts) for file in given.answers),
+        benefits=benefits,
+    )
+
+
 def _audit(signed: SignedFacts, file: Path) -> AuditFacts:
     facts = signed.facts
-    steps = 0 if facts.privacy is None else facts.planned_rounds * facts.privacy.steps_per_round
-    return read_audit(file, facts.privacy, steps=steps)
+    return read_audit(file, facts.privacy, steps=facts.planned_steps)
 
 
 def _text(run: Path) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from partsong.server.report import privacy_sections as privacy
 from partsong.server.report import run_sections as run
-from partsong.server.report.audit import AuditFacts
+from partsong.server.report import score_sections as scores
+from partsong.server.report.beside import Beside
 from partsong.server.report.page import Page
 from partsong.server.report.signed import SignedFacts
 
 
-def page_of(signed: SignedFacts, *, audit: AuditFacts | None) -> Page:
+def page_of(signed: SignedFacts, *, beside: Beside) -> Page:
     """Lay out a report.
 
     Args:
         signed: the facts.
-        audit: of the same settings; None: none was given.
+        beside: what else was given.
     """
     facts = signed.facts
     return Page(
@@ -31,9 +32,11 @@ def page_of(signed: SignedFacts, *, audit: AuditFacts | None) -> Page:
             run.left(facts),
             run.rounds(facts),
             run.ledgers(facts),
-            privacy.audit(audit),
+            privacy.audit(beside.audit),
             privacy.hazards(facts),
-            run.evaluation(facts),
+            scores.evaluation(facts, beside.answers),
+            scores.benefit(beside.benefits),
+            scores.survey(beside.answers),
             privacy.not_protected(facts),
             run.origin(signed),
             run.signature(signed),

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from partsong.common.build import to_tree
 from partsong.server.report import charts
-from partsong.server.report.audit import AuditFacts
+from partsong.server.report.beside import Beside
 from partsong.server.report.page import Page
 from partsong.server.report.signed import SignedFacts
 
@@ -49,9 +49,10 @@ def to_markdown(page: Page) -> str:
     return _environment(autoescape=False).get_template("report.md.j2").render(page=page)
 
 
-def to_json(signed: SignedFacts, *, audit: AuditFacts | None) -> str:
-    """Write the signed facts as they are, and the audit beside them."""
-    return json.dumps(to_tree(signed) | {"audit": to_tree(audit)}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def to_json(signed: SignedFacts, *, beside: Beside) -> str:
+    """Write the signed facts as they are, and what stands beside them."""
+    tree = to_tree(signed) | to_tree(beside)
+    return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def fill(template: str, **values: Any) -> str:

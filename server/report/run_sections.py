@@ -136,9 +136,15 @@ def _round_row(entry: RoundFacts) -> tuple[str, ...]:
         str(entry.round),
         names(entry.sites) if entry.sites else f"no sum ({entry.reason})",
         names(lost),
-        "none" if entry.loss is None else f"{entry.loss:.3f}",
+        _outcome(entry),
         "none" if entry.epsilon is None else f"{entry.epsilon:.3f}",
     )
+
+
+def _outcome(entry: RoundFacts) -> str:
+    if entry.vote is not None:
+        return entry.vote.words
+    return "none" if entry.loss is None else f"{entry.loss:.3f}"
 
 
 def ledgers(facts: Facts) -> Section:
@@ -158,24 +164,6 @@ def ledgers(facts: Facts) -> Section:
                 ),
             ),
         ),
-    )
-
-
-def evaluation(facts: Facts) -> Section:
-    """Scores on held-out records."""
-    section, title = "evaluation", "Evaluation"
-    rows = tuple(
-        (str(entry.round), f"{entry.held_out_loss:.3f}", f"{entry.held_out_exact:.3f}")
-        for entry in facts.rounds
-        if entry.held_out_loss is not None and entry.held_out_exact is not None
-    )
-    if not rows:
-        return Section(id=section, title=title, lead="This run scored no held-out records.")
-    return Section(
-        id=section,
-        title=title,
-        lead="The simulator scored held-out records. Intervals and groups are not in the files of the run.",
-        tables=(Table(caption="Held-out records", head=("after round", "loss", "exact answers"), rows=rows),),
     )
 
 

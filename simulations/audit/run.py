@@ -14,9 +14,11 @@ from partsong.simulations.audit.memory import Memory, remembered
 from partsong.simulations.audit.rehearsal import listen, train_with_texts, watch
 from partsong.simulations.audit.settings import RehearsalConfig, require_public
 from partsong.simulations.audit.steps import play_steps
+from partsong.simulations.audit.timed import Timed
 from partsong.simulations.audit.verdict import Verdict, judge
 from partsong.simulations.federation import draft, fresh_adapter
 from partsong.simulations.prepare import Prepared, prepare
+from partsong.simulations.time_left import TimeLeft
 
 Say = Callable[[str], None]
 
@@ -72,12 +74,14 @@ def rehearse(config: RehearsalConfig, prepared: Prepared, plan: Plan, *, say: Sa
     steps = play_steps(settings_of(dp), trials=config.audit.step_trials, random=random)
     others = records[: config.audit.others]
     say(f"rehearsal of {plan.steps} steps with {config.audit.canaries} gradient canaries and {len(others)} records")
-    watched = watch(host, others, plan=plan, canaries=config.audit.canaries, random=random)
+    seen = Timed(TimeLeft("watched steps", of=plan.steps, say=say))
+    watched = watch(host, others, plan=plan, canaries=config.audit.canaries, random=random, train=seen)
     noise = listen(host, plan=plan)
     memory = None
     if texts := config.audit.texts:
         say(f"rehearsal with {texts} random texts among {len(records)} records")
-        trained = train_with_texts(host, records, plan=plan, texts=texts, random=random)
+        heard = Timed(TimeLeft("steps with texts", of=plan.steps, say=say))
+        trained = train_with_texts(host, records, plan=plan, texts=texts, random=random, train=heard)
         batch_size = config.training.per_device_eval_batch_size
         memory = remembered(host, trained, batch_size=batch_size, random=random)
     say("weighing what was seen")

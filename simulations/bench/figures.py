@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.metadata
 import os
 import platform
@@ -39,6 +40,8 @@ def report(bench: str, figures: Sequence[Figure], *, packages: Sequence[str]) ->
     """Give the object that `--json` prints."""
     return {
         "bench": bench,
+        "command": f"partsong bench {bench} --json",
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "gpu": _gpu()},
         "versions": {name: _version(name) for name in packages},
         "figures": [_line(figure) for figure in figures],

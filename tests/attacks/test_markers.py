@@ -82,9 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     run = simulate(compose_simulation(settings), console=Console(file=said, force_terminal=True, width=200)).run.path
     torch.set_num_threads(before)
     outputs = {f"run/{file.relative_to(run)}": file.read_bytes() for file in run.rglob("*") if file.is_file()}
-    outputs |= {
-        f"report.{form}": report(run, form=form, audit=None).encode() for form in ("text", "html", "md", "json")
-    }
+    outputs |= {f"report.{form}": report(run, form=form).encode() for form in ("text", "html", "md", "json")}
     outputs |= {f"drafts/{file.name}": file.read_bytes() for file in write_drafts(run, folder / "drafts")}
     outputs |= {f"export/{file.name}": file.read_bytes() for file in export_adapter(run, folder / "adapter").iterdir()}
     outputs["verify"] = json.dumps(table.facts(verify(run))).encode()

@@ -58,7 +58,7 @@ def test_the_facts_of_a_run_verify(private: Path) -> None:
 
 def test_both_kinds_of_run_show_their_guarantee(private: Path, finished: Path, unmasked: Path) -> None:
     """A number with delta and unit, or that there is none; and who signed."""
-    texts = [report(run, form="md", audit=None) for run in (private, finished, unmasked)]
+    texts = [report(run, form="md") for run in (private, finished, unmasked)]
 
     facts = read_run(private).facts
     assert facts.privacy is not None
@@ -159,7 +159,7 @@ def test_no_record_key_or_path_is_in_any_output(private: Path, finished: Path, t
     for run in (private, finished):
         keys = [file.read_bytes() for file in run.rglob("*.key")]
         drafts = write_drafts(run, tmp_path / run.name)
-        texts = [report(run, form=form, audit=None) for form in FORMS] + [file.read_text() for file in drafts]
+        texts = [report(run, form=form) for form in FORMS] + [file.read_text() for file in drafts]
         published = [file.read_text() for file in (run / "adapter").glob("*.*") if file.suffix in (".md", ".json")]
 
         assert len(keys) == 11

@@ -19,6 +19,7 @@ from dashboards import coordinator_dashboard, site_dashboard
 from partsong.client.rules.policy import HoldingPolicy, Policy, PurposePolicy
 from partsong.common import wire
 from partsong.common.build import to_tree
+from partsong.server.daemon.deployed_run import all_runs
 from partsong.server.report.command import report
 
 pytest.importorskip("playwright", reason="playwright is not installed")
@@ -175,9 +176,61 @@ def test_a_run_is_watched_from_its_first_phase_to_its_report(
     assert key.key not in address
     assert stayed is True
     assert wrong == []
-    assert (tmp_path / "report.html").read_text() == report(held.run.path, form="html", audit=None)
+    assert (tmp_path / "report.html").read_text() == report(held.run.path, form="html")
     assert at_home(window, key.port)
     assert window.complaints == []
+
+
+def test_a_run_is_begun_stopped_and_resumed(office: Callable[..., Any], window: Window) -> None:
+    """From the first page by links, boxes and buttons; the form cannot be sent before its box is ticked."""
+    made = office()
+    made.home.jobs.mkdir(parents=True)
+    made.job(study="discharge-letters", rounds=2).rename(made.home.jobs / "discharge-letters")
+    daemon = made.daemon()
+    wrong = []
+    with coordinator_dashboard(made, daemon) as key:
+        window.page.goto(key.url)
+        window.page.get_by_role("link", name="Begin discharge-letters").click()
+        shown(window, "What follows")
+        wrong += window.look("coordinator-job")
+        window.page.get_by_role("button", name="Begin this run").click()
+        unticked = len(all_runs(made.home.runs))
+        done(window, "Begin this run")
+        shown(window, "waiting, round 0 of 2")
+        (run,) = all_runs(made.home.runs)
+        for deed, state in (("Stop", "stopped"), ("Resume", "waiting")):
+            window.page.get_by_role("link", name=f"{deed} \N{HORIZONTAL ELLIPSIS}").click()
+            shown(window, "What follows")
+            wrong += window.look(f"coordinator-{deed.lower()}")
+            done(window, f"{deed} this run")
+            shown(window, f"{state}, round 0 of 2")
+            assert run.told().state == state
+
+    assert unticked == 0
+    assert wrong == []
+    assert at_home(window, key.port)
+    assert window.complaints == []
+
+
+def test_without_scripts_a_run_is_begun_all_the_same(office: Callable[..., Any], browser: Browser) -> None:
+    """By the same links and buttons."""
+    made = office()
+    made.home.jobs.mkdir(parents=True)
+    made.job(rounds=2).rename(made.home.jobs / "wards")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    with coordinator_dashboard(made) as key:
+        page.goto(f"http://127.0.0.1:{key.port}/")
+        page.get_by_label("Key").fill(key.key)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("link", name="Begin wards").click()
+        page.get_by_role("checkbox").check()
+
+        page.get_by_role("button", name="Begin this run").click()
+
+        expect(page.locator("body")).to_contain_text("waiting, round 0 of 2", timeout=PATIENCE_MS)
+    context.close()
+    assert [run.told().state for run in all_runs(made.home.runs)] == ["waiting"]
 
 
 def test_a_plan_is_approved_with_the_keyboard_alone(fleet: Any, window: Window) -> None:
@@ -276,7 +329,7 @@ def test_the_report_opens_offline(office: Callable[..., Any], window: Window, tm
     """As a file, from a browser without a network; nothing is asked for but the file itself."""
     run = office().played(rounds=2)
     file = tmp_path / "report.html"
-    file.write_text(report(run.path, form="html", audit=None))
+    file.write_text(report(run.path, form="html"))
     window.page.context.set_offline(True)
 
     window.page.goto(file.as_uri())
@@ -296,6 +349,12 @@ def test_the_checker_finds_what_is_wrong(window: Window) -> None:
 
     assert any(one.startswith("image-alt (critical)") for one in found)
     assert any("Content Security Policy" in one for one in window.complaints)
+
+
+def done(window: Window, button: str) -> None:
+    """Tick the box and press the button."""
+    window.page.get_by_role("checkbox").check()
+    window.page.get_by_role("button", name=button).click()
 
 
 def propose(site: Any, run: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from partsong.common.errors import ConfigError, DataError, PartsongError, Refused
 from partsong.server.report.audit import read_audit
+from partsong.server.report.beside import Beside
 from partsong.server.report.compose import page_of
 from partsong.server.report.facts import Facts
 from partsong.server.report.render import to_html, to_json, to_markdown
@@ -53,9 +54,13 @@ def test_the_bound_stands_beside_the_claim(
 ) -> None:
     """In each format, and marked as no part of what is signed."""
     found = read_audit(write(), facts.privacy, steps=STEPS)
-    page = page_of(sign(facts), audit=found)
+    page = page_of(sign(facts), beside=Beside(audit=found))
 
-    html, markdown, tree = to_html(page), to_markdown(page), json.loads(to_json(sign(facts), audit=found))
+    html, markdown, tree = (
+        to_html(page),
+        to_markdown(page),
+        json.loads(to_json(sign(facts), beside=Beside(audit=found))),
+    )
 
     assert "| single steps | 3.250 | 4.000 | 0.0001 | not contradicted |" in markdown
     assert "nothing contradicts the claim" in markdown
@@ -72,7 +77,7 @@ def test_a_broken_claim_is_shown_as_broken(
     """Not as a bound among others."""
     found = read_audit(write("passed", value=False), facts.privacy, steps=STEPS)
 
-    assert "THE CLAIM IS CONTRADICTED" in to_markdown(page_of(sign(facts), audit=found))
+    assert "THE CLAIM IS CONTRADICTED" in to_markdown(page_of(sign(facts), beside=Beside(audit=found)))
 
 
 @pytest.mark.parametrize(

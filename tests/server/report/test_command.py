@@ -11,7 +11,7 @@ import pytest
 from partsong.common.errors import ConfigError, DataError
 from partsong.common.identity.charter import Charter, SignedCharter, sign_as_coordinator, sign_as_site
 from partsong.common.identity.keys import Identity
-from partsong.server.report.command import read_run, report, write_drafts, write_new
+from partsong.server.report.command import Given, read_run, report, write_drafts, write_new
 from partsong.server.report.facts import Facts
 from partsong.server.report.signed import FACTS, SignedFacts
 
@@ -42,14 +42,14 @@ def test_the_file_alone_gives_the_same_report_as_its_directory(run: Path, tmp_pa
     alone = shutil.copy(run / FACTS, tmp_path / "mine.json")
 
     for form in ("html", "md", "json"):
-        assert report(Path(alone), form=form, audit=None) == report(run, form=form, audit=None)
+        assert report(Path(alone), form=form) == report(run, form=form)
 
 
 def test_text_is_the_report_that_was_written(run: Path) -> None:
     """To the byte; an audit has no place in it."""
-    assert report(run, form="text", audit=None) == "a report\n"
+    assert report(run, form="text") == "a report\n"
     with pytest.raises(ConfigError):
-        report(run, form="text", audit=run / FACTS)
+        report(run, form="text", given=Given(audit=run / FACTS))
 
 
 def test_facts_under_another_charter_than_the_one_beside_them_are_refused(run: Path, charter: Charter) -> None:
@@ -66,7 +66,7 @@ def test_facts_under_another_charter_than_the_one_beside_them_are_refused(run: P
 def test_a_directory_without_a_finished_run_is_refused(tmp_path: Path, form: Any) -> None:
     """With what to do about it."""
     with pytest.raises(DataError, match="directory of a finished run"):
-        report(tmp_path, form=form, audit=None)
+        report(tmp_path, form=form)
 
 
 def test_nothing_is_overwritten(run: Path, tmp_path: Path) -> None:

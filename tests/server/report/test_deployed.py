@@ -23,7 +23,7 @@ def test_a_deployed_run_has_a_report_that_verifies(tmp_path: Path, make_masked_p
     assert signed.signature is not None
     assert (signed.facts.simulated, signed.facts.contributors) == (False, NAMES)
     assert {s.ledger_head for s in signed.facts.sites} == {None}
-    assert "failure capsule" in report(run.path, form="md", audit=None)
+    assert "failure capsule" in report(run.path, form="md")
 
 
 def test_the_report_names_no_path_and_no_key(tmp_path: Path, make_masked_plan: Callable[..., Plan]) -> None:
@@ -33,7 +33,7 @@ def test_the_report_names_no_path_and_no_key(tmp_path: Path, make_masked_plan: C
     consortium = office.hospitals.made.consortium
     secrets = [key.secret_bytes() for key in (consortium.coordinator, *consortium.identities)]
 
-    outputs = [report(run.path, form=form, audit=None) for form in ("html", "md", "json", "text")]
+    outputs = [report(run.path, form=form) for form in ("html", "md", "json", "text")]
 
     for text in outputs:
         assert str(tmp_path) not in text

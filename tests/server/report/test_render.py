@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from partsong.server.report.beside import Beside
 from partsong.server.report.compose import page_of
 from partsong.server.report.drafts import drafts_of
 from partsong.server.report.facts import Facts
@@ -76,7 +77,7 @@ def hostile(facts: Facts, sign: Sign) -> SignedFacts:
 
 def test_the_page_is_well_formed_and_labelled(signed: SignedFacts) -> None:
     """Every element is closed, headings go down one by one, tables have captions and headers, links have targets."""
-    page = Read(to_html(page_of(signed, audit=None)))
+    page = Read(to_html(page_of(signed, beside=Beside())))
 
     levels = [int(name[1]) for name, _ in page.found if re.fullmatch(r"h[1-6]", name)]
     ids = [attributes["id"] for _, attributes in page.found if "id" in attributes]
@@ -95,7 +96,7 @@ def test_the_page_is_well_formed_and_labelled(signed: SignedFacts) -> None:
 
 def test_each_row_has_a_header_and_as_many_cells_as_the_table(signed: SignedFacts) -> None:
     """A screen reader names every cell by its row and its column."""
-    html = to_html(page_of(signed, audit=None))
+    html = to_html(page_of(signed, beside=Beside()))
 
     for table in re.findall(r"<table>.*?</table>", html, re.DOTALL):
         columns = len(re.findall(r'<th scope="col">', table))
@@ -106,7 +107,7 @@ def test_each_row_has_a_header_and_as_many_cells_as_the_table(signed: SignedFact
 
 def test_the_page_reaches_for_nothing(signed: SignedFacts) -> None:
     """No script, no style beside the one whose hash the policy names, nothing that is loaded from anywhere."""
-    html = to_html(page_of(signed, audit=None))
+    html = to_html(page_of(signed, beside=Beside()))
 
     page, style = Read(html), re.search(r"<style>(.*?)</style>", html, re.DOTALL)
     assert style is not None
@@ -126,7 +127,7 @@ def test_the_page_reaches_for_nothing(signed: SignedFacts) -> None:
 
 def test_markup_in_names_stays_text(hostile: SignedFacts) -> None:
     """In HTML it is seen as it is; in Markdown and the drafts no part of it is markup."""
-    page = page_of(hostile, audit=None)
+    page = page_of(hostile, beside=Beside())
 
     html, markdown = to_html(page), to_markdown(page)
     texts = [markdown, *drafts_of(hostile.facts).values()]
@@ -153,7 +154,7 @@ def test_escaping_can_fail() -> None:
 def test_every_row_of_markdown_has_its_columns(hostile: SignedFacts) -> None:
     """A bar in a name does not begin a cell, and a line break does not end the row."""
     found = dataclasses.replace(hostile.facts, run="a\nb | c")
-    page = page_of(dataclasses.replace(hostile, facts=found), audit=None)
+    page = page_of(dataclasses.replace(hostile, facts=found), beside=Beside())
 
     blocks = re.findall(r"(?:^\|.*\n)+", to_markdown(page), re.MULTILINE)
 
@@ -164,7 +165,7 @@ def test_every_row_of_markdown_has_its_columns(hostile: SignedFacts) -> None:
 
 def test_markdown_and_html_show_the_same(signed: SignedFacts) -> None:
     """Every cell and point of one is in the other, and the numbers are those of the facts."""
-    page = page_of(signed, audit=None)
+    page = page_of(signed, beside=Beside())
 
     html, markdown = to_html(page), to_markdown(page)
 
@@ -186,17 +187,17 @@ def test_the_most_accurate_guess_follows_from_epsilon_and_delta(facts: Facts, si
     for epsilon in (0.0, 1.0986122886681098, 20.0):
         assert facts.privacy is not None
         changed = dataclasses.replace(facts.privacy, epsilon=epsilon, delta=1e-9)
-        found = to_markdown(page_of(sign(dataclasses.replace(facts, privacy=changed)), audit=None))
+        found = to_markdown(page_of(sign(dataclasses.replace(facts, privacy=changed)), beside=Beside()))
         shown += re.findall(r"right in at most ([\d.]+%)", found)
 
     assert shown == ["50.00%", "75.00%", "100.00%"]
 
 
 def test_json_is_what_was_signed(signed: SignedFacts) -> None:
-    """And the audit beside it, none here."""
-    found: dict[str, Any] = json.loads(to_json(signed, audit=None))
+    """And what stands beside it, nothing here."""
+    found: dict[str, Any] = json.loads(to_json(signed, beside=Beside()))
 
-    assert found.pop("audit") is None
+    assert (found.pop("audit"), found.pop("answers"), found.pop("benefits")) == (None, [], [])
     assert found == json.loads(signed.to_bytes())
 
 

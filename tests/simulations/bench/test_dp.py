@@ -33,7 +33,7 @@ def test_the_report_names_every_engine_and_is_plain_json() -> None:
     tree = json.loads(json.dumps(dp.run(repetitions=1, shapes=[TINY])))
 
     torch.set_num_threads(threads)
-    assert set(tree) == {"bench", "machine", "versions", "figures"}
+    assert set(tree) == {"bench", "command", "date", "machine", "versions", "figures"}
     assert [f["name"] for f in tree["figures"]] == [
         "plain_time_tiny",
         "flat_time_ratio_tiny",
