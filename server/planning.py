@@ -8,7 +8,7 @@ from typing import Any
 
 from partsong.common.adapters.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.adapters.turns import Turn, specs_of
-from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
+from partsong.common.config import ANY_RANK, AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError, Refused
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, SumNoise
@@ -79,9 +79,9 @@ def make_plan(
     if privacy.placement == "sum":
         on_sum = _noise_on_sum(config, max_sites=max_sites, floors=floors)
     dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=steps, size=size, on_sum=on_sum)
-    if config.adapter.method == "hlora":
+    if config.adapter.method in ANY_RANK:
         _require_simulated(config)
-    slack = _TURNED if config.adapter.method in {"fedrot", "hlora"} else 1.0
+    slack = _TURNED if config.adapter.method in {"fedrot", *ANY_RANK} else 1.0
     clip = config.secure_sum.update_clip or slack * _reach(training, dp, size=size)
     encoding = Encoding(
         blocks=(
@@ -133,17 +133,18 @@ def _require_simulated(config: SimulationConfig | JobConfig) -> None:
     Raises:
         ConfigError: a deployed job, or differential privacy.
     """
+    method = config.adapter.method
     if isinstance(config, JobConfig):
         raise ConfigError(
             "adapter.method",
-            found="hlora: the published factors come of a decomposition, whose bits no two machines agree on",
+            found=f"{method}: published factors come of a decomposition, whose bits no two machines agree on",
             expected="a method that sites can check bit by bit",
-            remedy="take ffa with the largest rank, or try hlora in a simulation",
+            remedy="take ffa with the largest rank, or try it in a simulation",
         )
     if config.privacy.mode != "none":
         raise ConfigError(
             "adapter.method",
-            found="hlora under differential privacy: noise on both factors is noise times noise in what is sent",
+            found=f"{method} under differential privacy: noise on both factors is noise times noise in what is sent",
             expected="privacy=none, or a method with linear noise: ffa, rolora, fedsb",
         )
 

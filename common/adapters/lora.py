@@ -2,12 +2,13 @@
 
 Shape letters: O outputs, I inputs of a layer, r rank, R rank of all blocks together.
 
-Four forms of B, by the tensors' names:
+Five forms of B, by the tensors' names:
 
     X.lora_B.weight                                  (O, r), as PEFT has it
     X.lora_B.core.weight, X.lora_B.basis.weight      (r, r) and (O, r): B = basis · core
     X.lora_B.blocks.0.weight, .1, ...                (O, r) each: B = their columns side by side
     X.lora_B.product.weight                          (O, I): the whole product; A is where a site starts from zero
+    X.lora_B.range.weight, .corange, .omega, .psi    sketches of the product, and what they are taken with (`sketch`)
 
 Products are sums of elementwise products in float64, one rank after the other, and not calls of BLAS: so every machine
 gives the same bits, and what is published can be compared with what follows from the sums. The one exception is a
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partsong.common.adapters.adapter import AdapterLayout, FloatVec, unflatten
+from partsong.common.adapters.sketch import CORANGE, PSI, RANGE, from_both
 
 Mat64 = NDArray[np.float64]
 Tensors = Mapping[str, NDArray[np.float32]]
@@ -77,11 +79,11 @@ def as_lora(tensors: Tensors) -> dict[str, NDArray[np.float32]]:
 def _decomposed(tensors: Tensors) -> dict[str, NDArray[np.float32]]:
     """Give A and B of each layer whose product is kept as a whole."""
     found: dict[str, NDArray[np.float32]] = {}
-    for name, value in tensors.items():
+    for name in tensors:
         layer, mark, rest = name.partition(_B)
-        if mark and rest == PRODUCT:
+        if mark and rest in {PRODUCT, RANGE}:
             rank = tensors[f"{layer}.lora_A.weight"].shape[0]
-            left_Or, right_rI = truncated(value.astype(np.float64), rank=rank)
+            left_Or, right_rI = truncated(_product_of(tensors, layer), rank=rank)
             found[layer + _B + _WEIGHT] = left_Or.astype(np.float32)
             found[f"{layer}.lora_A.weight"] = right_rI.astype(np.float32)
     return found
@@ -114,6 +116,9 @@ def _product_of(tensors: Tensors, layer: str) -> Mat64:
     a_rI = tensors[f"{layer}.lora_A.weight"]
     if (whole_OI := tensors.get(layer + _B + PRODUCT)) is not None:
         return whole_OI.astype(np.float64)
+    if layer + _B + RANGE in tensors:
+        y_Os, w_lI, psi_lO = (tensors[layer + _B + part].astype(np.float64) for part in (RANGE, CORANGE, PSI))
+        return from_both(y_Os, w_lI, psi_lO=psi_lO)
     if (core_rr := tensors.get(f"{layer}{_B}core.weight")) is not None:
         return product(tensors[f"{layer}{_B}basis.weight"], product(core_rr, a_rI))
     b_Or = tensors.get(layer + _B + _WEIGHT)

@@ -28,7 +28,7 @@ _PIECE = 1 << 15
 
 _CANDIDATE = "candidate/"
 
-MethodName = Literal["ffa", "fedit", "rolora", "fedsb", "fedrot", "hlora"]
+MethodName = Literal["ffa", "fedit", "rolora", "fedsb", "fedrot", "hlora", "sketch"]
 Exactness = Literal["exact", "near", "not exact"]
 
 
@@ -42,7 +42,7 @@ class Method:
     at whatever rank a site chooses, of which B·A is sent."""
     exactness: Exactness
     """Of the averaged adapter's product B·A, against the average of the sites' products. exact: equal. near: closer
-    than two separate averages, not equal."""
+    than two separate averages, not equal (of sketch: equal only where it is wide enough)."""
     dp_noise_order: Literal["linear", "quadratic"]
     """How noise on what a round sends enters the product: quadratic is noise times noise. Of hlora a site's own noise
     would be on both factors, so that a plan of it has no privacy terms."""
@@ -96,6 +96,13 @@ METHODS: dict[str, Method] = {
         exactness="exact",
         dp_noise_order="linear",
         source="HLoRA 2025, arXiv 2503.00813; Bai et al. 2024, FlexLoRA, arXiv 2402.11505",
+    ),
+    "sketch": Method(
+        name="sketch",
+        trains=("product",),
+        exactness="near",
+        dp_noise_order="quadratic",
+        source="FlexLoRA, arXiv 2402.11505, through the sketches of Tropp et al. 2017, arXiv 1609.00048",
     ),
 }
 

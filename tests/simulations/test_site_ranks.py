@@ -53,6 +53,23 @@ def test_ranks_1_2_and_4_make_one_adapter_of_rank_4(configured: Configure) -> No
     assert tuned.peft_config["default"].r == 4
 
 
+def test_sketches_as_wide_as_all_ranks_lose_nothing_and_send_less(configured: Configure) -> None:
+    """Ranks 1, 2 and 4 through sketches of width 7, under the secure sum; `verify` recomputes what is published."""
+    adapter = ("adapter.method=sketch", "adapter.sketch=7", "site_ranks=[1,2,4]")
+    config = configured(*RANKS, *adapter, "measure_aggregation=true", "training.learning_rate=0.05")
+
+    done = simulate(config, console=Console(quiet=True))
+
+    (error,) = done.result.history[-1]["aggregation_error"]
+    assert error["ours"] < 1e-2 < error["fedit"]  # what fixed point rounds off is enlarged on the way back
+    assert verify(done.run.path).wrong == ()
+    whole = sum(spec.size for spec in done.result.plan.layout.trained)
+    published = load_file(done.run.adapter / "adapter_model.safetensors")
+    (a, b) = (next(value for name, value in published.items() if f"lora_{f}.weight" in name) for f in "AB")
+    assert whole == 7 * b.shape[0] + 15 * a.shape[1]
+    assert set(published) == {name for name in published if name.endswith((".lora_A.weight", ".lora_B.weight"))}
+
+
 def test_a_run_whose_adapter_is_published_in_another_form_is_verified(configured: Configure) -> None:
     """Fed-SB: its core is trained, its A and B are published, and the facts are those of the core."""
     config = configured("adapter.method=fedsb", "adapter.r=2", "rounds=1")
@@ -69,6 +86,7 @@ def test_a_run_whose_adapter_is_published_in_another_form_is_verified(configured
         (("adapter.method=ffa",), "site_ranks"),
         (("site_ranks=[5]",), "site_ranks"),
         (("site_ranks=[0]",), "site_ranks"),
+        (("adapter.method=sketch", "adapter.sketch=3"), "sketch of at least r"),
     ],
 )
 def test_ranks_that_no_run_can_have_are_refused(configured: Configure, overrides: tuple[str, ...], match: str) -> None:
