@@ -83,6 +83,26 @@ def export(
         write_bytes(out, text.encode())
 
 
+@ledger.command()
+def carry(
+    file: Annotated[Path, typer.Argument(metavar="EXPORT", help="As `export` wrote it, in JSON.")],
+    folder: Dir = HERE,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="More was spent since, and the policy's budgets were lowered by it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Begin the ledger of a site that lost its own with what an export of it had spent."""
+    from partsong.client.budget.ledger_export import to_tree
+    from partsong.client.home import ledger as ledgers
+    from partsong.client.home import site_files
+    from partsong.client.home.layout import SiteHome
+
+    ledgers.carry(SiteHome(folder), file, incomplete=incomplete)
+    tree = to_tree(site_files.open_ledger(folder), entries=False)
+    _print(tree, site_files.ledger_words(tree), as_json=as_json)
+
+
 @policy.command()
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The policy, in YAML.")], as_json: Json = False

@@ -27,11 +27,12 @@ from partsong.client.seal import seal
 from partsong.client.secure_sum.door import Answer, Door
 from partsong.client.training.unfinished import UnfinishedWork
 from partsong.common import wire
-from partsong.common.adapters.adapter import FloatVec, digest
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.errors import DataError, PartsongError, Refused, WireError
 from partsong.common.files import append_line, read_lines
 from partsong.common.plan import LOSS, UPDATE, Plan
 from partsong.common.secure_sum.rotation import FloatVec as AnyFloats
+from partsong.common.vectors import vector_digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,14 +162,15 @@ class Site:
         self._consent.agree(plan, self._encoder.facts(plan), afford=self._purse.afford)
         if plan.masked != self._door.masked:
             raise NotAgreed("policy", "the plan's sum is unmasked, or this site is in no charter")
-        if digest(frozen_F) != plan.frozen_sha256:
+        if vector_digest(vector, stop=frozen_F.size) != plan.frozen_sha256:
             raise WireError("propose message: the frozen part is not the one that the plan names")
-        if digest(start_P) != plan.start_sha256:
+        if vector_digest(vector, first=frozen_F.size, stop=both.size) != plan.start_sha256:
             raise WireError("propose message: the start is not the one that the plan names")
         if self._unfinished is None or (self._plan is not None and self._plan.sha256 != plan.sha256):
             self._forget()
         self._door.agree(plan, start_P)
-        self._plan, self._frozen_F = plan, frozen_F
+        # A copy: a view would keep the start in memory for as long as the plan is in force.
+        self._plan, self._frozen_F = plan, frozen_F.copy()
         return Answer(header=wire.encode(wire.Accept(site=self._name, plan_sha256=plan.sha256)))
 
     def _keys(self, message: wire.Keys, note: bytes) -> Answer:
@@ -189,8 +191,9 @@ class Site:
         check_query(query, plan, opened=[q for q in before if not goes_on or q != (query.round, query.attempt)])
         if plan.dp is not None and not goes_on and (paid := self._purse.queries(plan)) >= plan.rounds:
             raise NotAgreed("budget", f"{paid} of {plan.rounds} rounds are spent")
-        adapter_P = wire.floats(vector, size=plan.layout.size(trained=True))
-        if digest(adapter_P) != query.adapter_sha256:
+        adapters = 2 if plan.is_vote(query.round) else 1
+        adapter_P = wire.floats(vector, size=adapters * plan.layout.size(trained=True))
+        if vector_digest(vector, stop=adapter_P.size) != query.adapter_sha256:
             raise WireError("open message: the adapter is not the one that the header names")
         with _coded("sum"):
             self._door.open(query, note)
@@ -229,8 +232,9 @@ class Site:
             if self._unfinished is not None:
                 self._unfinished.erase(plan.sha256)
         # Counts have no weights: the answer is that of all units together, each as one.
-        share = 1.0 if plan.question is not None else self._door.share
-        update_P = waiting.update.update_P * np.float32(share)
+        counts = plan.question is not None or plan.is_vote(roster.round)
+        share = 1.0 if counts else self._door.share
+        update_P = waiting.update.update_P if share == 1.0 else waiting.update.update_P * np.float32(share)
         # An exact sum of losses is rounded once, by the seal.
         loss_1: AnyFloats = np.array([waiting.update.loss], np.float32 if plan.on_sum is None else np.float64)
         blocks = {UPDATE: update_P, LOSS: loss_1}

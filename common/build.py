@@ -21,6 +21,9 @@ from partsong.common.errors import ConfigError
 
 T = TypeVar("T")
 
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def build(cls: type[T], data: object, *, where: str = "") -> T:
     """Make a `cls` from nested mappings, lists and scalars.
@@ -60,15 +63,14 @@ def _value(kind: Any, data: object, where: str) -> object:
 def _dataclass(cls: type[Any], data: object, where: str) -> object:
     if not isinstance(data, Mapping):
         raise ConfigError(where or "configuration", found=_show(data), expected=f"the keys of {cls.__name__}")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    fields = _fields(typing.cast(Any, cls))
     hints = _hints(typing.cast(Any, cls))
     for key in data:
         if key not in fields:
             raise unknown_key(str(key), fields, where=where)
     values = {k: _value(hints[k], v, _join(where, str(k))) for k, v in data.items()}
-    for name, field in fields.items():
-        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if name not in values and required:
+    for name, required in fields.items():
+        if required and name not in values:
             raise ConfigError(_join(where, name), found="nothing", expected=f"a {_name(hints[name])}")
     try:
         return cls(**values)
@@ -76,6 +78,19 @@ def _dataclass(cls: type[Any], data: object, where: str) -> object:
         raise
     except ValueError as err:
         raise ConfigError(where or cls.__name__, found="values that do not fit together", expected=str(err)) from err
+
+
+@functools.cache
+def _fields(cls: type[Any]) -> dict[str, bool]:
+    """Names of a class's fields, and whether each has to be given."""
+    missing = dataclasses.MISSING
+    return {f.name: f.default is missing and f.default_factory is missing for f in dataclasses.fields(cls) if f.init}
+
+
+@functools.cache
+def _field_names(cls: type[Any]) -> tuple[str, ...] | None:
+    """Names of all fields; None: no dataclass."""
+    return tuple(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else None
 
 
 @functools.cache
@@ -140,8 +155,11 @@ def unknown_key(key: str, known: Iterable[str], *, where: str = "") -> ConfigErr
 
 def to_tree(value: object) -> Any:
     """Turn a dataclass back into mappings, lists and scalars; the inverse of `build`."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_tree(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    kind: Any = type(value)
+    if kind in _SCALARS:
+        return value
+    if (names := _field_names(kind)) is not None:
+        return {name: to_tree(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(k): to_tree(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
@@ -151,8 +169,7 @@ def to_tree(value: object) -> Any:
 
 def canonical_json(value: object) -> bytes:
     """Encode a tree so that equal trees give equal bytes: sorted keys, no spaces, UTF-8, no NaN."""
-    text = json.dumps(to_tree(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return _CANONICAL.encode(to_tree(value)).encode()
 
 
 def sha256_of(value: object) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from partsong.common.bounds import positive as _positive
 from partsong.common.bounds import within as _within
-from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig
+from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig, VoteConfig
 from partsong.common.simulated import EngineConfig, PartitionConfig
 
 
@@ -71,6 +71,9 @@ class DataConfig:
     anything is checked, counted, fingerprinted or learned."""
     group_field: str | None = None
     """Column of the group, for an evaluation or a survey that tells groups apart."""
+    phone_region: str | None = None
+    """Country (ISO 3166-1, such as DE) whose way of writing telephone numbers a survey of personal details reads beside
+    the international one."""
     labels: tuple[str, ...] = ()
     """Closed, public list of classes. Never collected from private records."""
     max_length: int = 512
@@ -90,6 +93,8 @@ class DataConfig:
             raise ValueError("labels without repeats")
         if self.opt_out is not None and self.unit_field is None:
             raise ValueError("unit_field with opt_out: the column that the list is looked up in")
+        if self.phone_region is not None and not (len(self.phone_region) == 2 and self.phone_region.isupper()):
+            raise ValueError("phone_region as two capital letters")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -314,6 +319,7 @@ class SimulationConfig:
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     survey: SurveyConfig = field(default_factory=SurveyConfig)
+    vote: VoteConfig = field(default_factory=VoteConfig)
     purpose: Purpose = "train"
     """train an adapter, evaluate one on records that it was not trained on, or survey the records beforehand."""
     site_policy: str | None = None

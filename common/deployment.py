@@ -19,7 +19,7 @@ from partsong.common.config import (
     ServerOptimizerConfig,
     TrainingConfig,
 )
-from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig
+from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig, VoteConfig
 
 _WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _HOST_PORT = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):([0-9]{1,5})")
@@ -141,6 +141,7 @@ class JobConfig:
     secure_sum: SecureSumConfig = field(default_factory=SecureSumConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     survey: SurveyConfig = field(default_factory=SurveyConfig)
+    vote: VoteConfig = field(default_factory=VoteConfig)
     purpose: Purpose = "train"
     """train an adapter, evaluate one on the sites' test records, or survey their records beforehand."""
     study: str = "study"

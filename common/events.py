@@ -112,6 +112,18 @@ class RoundSummed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RoundVoted:
+    """The sites voted on a round, or could not; only a vote that is not against it keeps its adapter."""
+
+    round: int
+    of: int
+    """Round that it is about."""
+    kept: bool
+    votes: float | None
+    """Sum over the sites, noised under differential privacy; None: the vote had no sum."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoundIncomplete:
     """A sum lacks sites that the job expects in every round."""
 
@@ -164,6 +176,7 @@ Event = (
     | SiteLost
     | SharesDisputed
     | RoundSummed
+    | RoundVoted
     | RoundIncomplete
     | RoundAbandoned
     | ResultChecked

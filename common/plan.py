@@ -17,9 +17,10 @@ from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.build import sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.privacy.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
-from partsong.common.questions.fit import check_question
+from partsong.common.questions.fit import check_question, check_vote
 from partsong.common.questions.question import Question
-from partsong.common.secure_sum.fixed_point import Encoding
+from partsong.common.questions.vote import FIELD_BITS, Vote
+from partsong.common.secure_sum.fixed_point import Block, Encoding
 from partsong.common.secure_sum.noised import LONG_ROUNDING, OVERFLOW, NoisedEncoding
 
 UPDATE = "update"
@@ -166,6 +167,8 @@ class Plan:
     """fedrot: how far a site turns its factors towards the global ones before they are sealed, 0 to 1."""
     question: Question | None = None
     """What an evaluation or a survey asks for; None where a round trains, or is a canary's."""
+    vote: Vote | None = None
+    """Every second round votes on the one before it. None: every round trains."""
 
     def __post_init__(self) -> None:
         if not is_name(self.run):
@@ -187,6 +190,7 @@ class Plan:
         if any(not specs_of(self.layout, turn) for turn in self.turns):
             raise ValueError("turns that train at least one tensor")
         check_question(self)
+        check_vote(self)
         if self.on_sum is not None:
             self._check_lockstep(self.on_sum)
 
@@ -229,7 +233,24 @@ class Plan:
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run at one site."""
-        return self.rounds * self.training.steps_per_round
+        return self.steps_in(self.rounds)
+
+    @property
+    def training_rounds(self) -> int:
+        """Rounds that train."""
+        return self.training_number(self.rounds)
+
+    def steps_in(self, rounds: int) -> int:
+        """Give the optimizer steps of the first `rounds` rounds at one site."""
+        return self.training_number(rounds) * self.training.steps_per_round
+
+    def is_vote(self, number: int) -> bool:
+        """Whether round `number` votes on the one before it."""
+        return self.vote is not None and number % 2 == 0
+
+    def training_number(self, number: int) -> int:
+        """Count the rounds that train, up to and with round `number`; a vote is about the last of them."""
+        return number if self.vote is None else (number + 1) // 2
 
     @property
     def vector_size(self) -> int:
@@ -237,17 +258,24 @@ class Plan:
         return self.layout.size(trained=True) if self.question is None else self.question.size
 
     def turn(self, number: int) -> Turn | None:
-        """Give what round `number` trains; None: all."""
-        return self.turns[(number - 1) // self.rounds_per_turn % len(self.turns)] if self.turns else None
+        """Give what round `number` trains, or votes about; None: all."""
+        before = self.training_number(number) - 1
+        return self.turns[before // self.rounds_per_turn % len(self.turns)] if self.turns else None
 
     def update_size(self, number: int) -> int:
-        """Number of values that a round's update or answer has, Q."""
+        """Number of values that a round's update or answer has, Q; a vote is one number."""
+        if self.is_vote(number):
+            return 1
         if self.question is not None:
             return self.question.size
         return sum(spec.size for spec in specs_of(self.layout, self.turn(number)))
 
     def encoding_of(self, number: int) -> Encoding:
-        """Give how round `number` is encoded. Rounds of one turn have one shape."""
+        """Give how round `number` is encoded. Rounds of one turn have one shape, and so have all votes."""
+        if self.vote is not None and self.is_vote(number):
+            votes = Block(name=UPDATE, size=1, clip=self.vote.reach, norm="l2", rotate=False)
+            unused = Block(name=LOSS, size=1, clip=1.0, norm="linf", rotate=False)
+            return replace(self.encoding, blocks=(votes, unused), field_bits=FIELD_BITS)
         if (turn := self.turn(number)) is None:
             return self.encoding
         size = self.update_size(number)
@@ -270,6 +298,30 @@ class Plan:
         if self.dp.on_sum is None:
             return self.dp.events(steps=steps, size=self.vector_size)
         return self._sum_events(self.dp, steps=steps, shares=self.dp.on_sum.shares)
+
+    def releases(self, *, first: int, last: int) -> tuple[StepEvents, ...]:
+        """Give what the rounds from `first` to `last` release about a unit of one site: steps, and votes.
+
+        Raises:
+            ValueError: a plan without differential privacy.
+        """
+        before = self.training_number(first - 1)
+        trained, votes = self.training_number(last) - before, 0
+        if self.vote is not None:
+            votes = last - first + 1 - trained
+        steps = (self.events(steps=trained * self.training.steps_per_round),) if trained else ()
+        return (*steps, *((self._vote_events(votes),) if votes else ()))
+
+    def _vote_events(self, votes: int) -> StepEvents:
+        if self.dp is None or self.vote is None or self.vote.noise_multiplier is None:
+            raise ValueError("a plan with votes and differential privacy")
+        noise = self.vote.noise_multiplier
+        return StepEvents(
+            sampling_rate=1.0,
+            noise_multiplier=on_grid(noise, size=1) if self.dp.noise == "discrete" else noise,
+            steps=votes,
+            unit=self.dp.unit,
+        )
 
     def events_alone(self, *, steps: int) -> StepEvents:
         """Give what it releases if all other sites tell the coordinator their shares: the site's own is what is left.
@@ -321,71 +373,21 @@ class Plan:
 
     def sealed_bytes(self) -> int:
         """Bytes of sealed vectors that a site sends in all rounds, each answered once."""
+        votes = self.rounds - self.training_rounds
+        return self.training_bytes() + (votes * self.encoding_of(2).bytes() if votes else 0)
+
+    def training_bytes(self) -> int:
+        """Those of the rounds that train."""
         if not self.turns:
-            return self.rounds * self.encoding.bytes()
-        each = self.rounds_per_turn
-        whole, rest = divmod(self.rounds, each * len(self.turns))
+            return self.training_rounds * self.encoding.bytes()
+        each, apart = self.rounds_per_turn, 1 if self.vote is None else 2
+        whole, rest = divmod(self.training_rounds, each * len(self.turns))
         first = [place * each for place in range(len(self.turns))]
         counts = [whole * each + min(max(rest - start, 0), each) for start in first]
-        return sum(count * self.encoding_of(start + 1).bytes() for count, start in zip(counts, first, strict=True))
+        shapes = [self.encoding_of(start * apart + 1) for start in first]
+        return sum(count * shape.bytes() for count, shape in zip(counts, shapes, strict=True))
 
 
 def rotation_seed(plan_sha256: str, *, number: int) -> bytes:
     """Public seed of a round's rotation: every site of the round uses the same, no two rounds of a plan share one."""
     return hashlib.sha256(f"partsong rotation\0{plan_sha256}\0{number}".encode()).digest()
-
-
-def learning_rate(training: TrainingConfig, *, number: int, rounds: int) -> float:
-    """Give the rate of round `number`: linear and cosine fall from the full rate in round 1 towards 0 after the last.
-
-    Args:
-        training: rate of the first round and schedule.
-        number: of the round, 1 to `rounds`.
-        rounds: of the run.
-    """
-    done = (number - 1) / rounds
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-    return training.learning_rate * factor[training.lr_scheduler_type]
-
-
-def step_rate(plan: Plan, *, number: int) -> float:
-    """Give the learning rate of round `number`, with that of its turn."""
-    turn = plan.turn(number)
-    rate = learning_rate(plan.training, number=number, rounds=plan.rounds)
-    return rate * (1.0 if turn is None else turn.learning_rate)
-
-
-def largest_update(training: TrainingConfig, dp: DpPlan | None, *, size: int) -> float:
-    """Give a public bound of the L2 norm of a site's update in one round: the clip of a sealed vector.
-
-    Guarantees: with AdamW no gradients whatever lead past it, weight decay apart. With SGD it is a practical bound:
-        the learning rate times the mean gradient, its clip plus the noise of a sample of at least eight expected
-        records. A longer update is shortened, never wrapped.
-    Args:
-        training: steps, optimizer and learning rate.
-        dp: privacy terms; without them SGD's gradients are taken to have norm 1.
-        size: number of trained parameters.
-    """
-    if training.optim == "adamw":
-        return training.learning_rate * _adam_reach(training) * math.sqrt(size)
-    clip = 1.0 if dp is None else dp.clip_norm
-    noise = 0.0 if dp is None else dp.noise_multiplier * clip * math.sqrt(size) / 8
-    return training.steps_per_round * training.learning_rate * (clip + noise)
-
-
-def _adam_reach(training: TrainingConfig) -> float:
-    """Bound how many learning rates Adam moves one entry in a round: the sum over its steps of |m| / sqrt(v).
-
-    m is a weighted mean of the gradients so far, v one of their squares, with weights a and b that add up to 1 (that
-    is the bias correction), so m**2 <= sum(a**2 / b) * v by Cauchy and Schwarz. Four steps with the usual betas reach
-    4.02 instead of 4. `adam_beta2` has to be above 0 for it.
-
-    Source: Kingma & Ba 2015 (arXiv 1412.6980), algorithm 1.
-    """
-    beta1, beta2 = training.adam_beta1, training.adam_beta2
-    ratio = beta1**2 / beta2 if beta2 else 0.0
-    reach = sum_a = sum_b = sum_ratio = 0.0
-    for age in range(training.steps_per_round):
-        sum_a, sum_b, sum_ratio = sum_a + beta1**age, sum_b + beta2**age, sum_ratio + ratio**age
-        reach += math.sqrt(sum_ratio * sum_b) / sum_a
-    return reach

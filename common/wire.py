@@ -30,21 +30,22 @@ size caps. Does not cover: who sent it (the transport's and the note's signature
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from partsong.common.build import build, canonical_json, to_tree
+from partsong.common import vectors
+from partsong.common.build import build, canonical_json
 from partsong.common.errors import ConfigError, WireError
 from partsong.common.plan import LONGEST_NAME, Plan, is_name
 
 WIRE_VERSION = 1
 MAX_HEADER_BYTES = 1 << 20
 """A plan with ten thousand tensors takes about 1 MB."""
+
+vector_bytes, floats, words = vectors.vector_bytes, vectors.floats, vectors.words
 
 T = TypeVar("T")
 RefusalCode = Literal["plan", "policy", "budget", "data", "model", "state", "sum"]
@@ -55,6 +56,8 @@ AdapterFile = Literal[
 WEIGHTS: AdapterFile = "adapter_model.safetensors"
 MOST_OFFERED = 100
 MOST_SMALL_FILE_BYTES = 1 << 22
+_REMEMBERED = 4
+"""Headers whose meaning is remembered: immutable bytes give immutable values, so nobody can tell. Up to 1 MiB each."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -309,7 +312,7 @@ class Stored:
 
 def encode(message: Any) -> bytes:
     """Encode a message's header."""
-    return canonical_json({"wire": WIRE_VERSION, "kind": message.kind, "body": to_tree(message)})
+    return canonical_json({"wire": WIRE_VERSION, "kind": message.kind, "body": message})
 
 
 def decode(data: bytes, cls: type[T]) -> T:
@@ -319,6 +322,12 @@ def decode(data: bytes, cls: type[T]) -> T:
         WireError: unknown wire version, another kind, an unknown or missing field, a wrong type, over 1 MiB,
             or not the canonical encoding. Nothing of the message was acted on.
     """
+    return cast(T, _decoded(data, cast(Any, cls)))
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _decoded(data: bytes, cls: type[Any]) -> Any:
+    """Decode; the newest headers are remembered, since a coordinator sends every site the same ones."""
     tree = _tree(data)
     if tree["wire"] != WIRE_VERSION or type(tree["wire"]) is not int:
         text = f"wire version {_shown(tree['wire'])} is unknown here, expected {WIRE_VERSION}; update the older side"
@@ -344,31 +353,12 @@ def kind_of(data: bytes) -> str:
     Raises:
         WireError: no header at all.
     """
+    return _kind_of(data)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _kind_of(data: bytes) -> str:
     return _shown(_tree(data).get("kind"))
-
-
-def vector_bytes(vector: NDArray[np.float32] | NDArray[np.uint64]) -> bytes:
-    """Little-endian bytes of a vector."""
-    return vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes()
-
-
-def floats(data: bytes, *, size: int) -> NDArray[np.float32]:
-    """Decode `size` finite float32 numbers, exactly."""
-    vector = np.frombuffer(_exact(data, size=size, width=4), dtype="<f4").astype(np.float32)
-    if not np.isfinite(vector).all():
-        raise WireError("vector: a number that is not finite")
-    return vector
-
-
-def words(data: bytes, *, size: int) -> NDArray[np.uint64]:
-    """View `size` 64-bit words, exactly; they are read-only, and on a little-endian machine not copied."""
-    return np.frombuffer(_exact(data, size=size, width=8), dtype="<u8").astype(np.uint64, copy=False)
-
-
-def _exact(data: bytes, *, size: int, width: int) -> bytes:
-    if len(data) != size * width:
-        raise WireError(f"vector: found {len(data)} bytes, expected {size * width}")
-    return data
 
 
 def _tree(data: bytes) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from safetensors.numpy import load, save_file
 
 from partsong.common.adapters.methods import ServerState, Vec64
 from partsong.common.errors import DataError
-from partsong.common.files import append_line, is_full, read_lines, replacing, sha256_file, write_json
+from partsong.common.files import append_line, is_full, read_lines, replacing, sha256_file, write_bytes
 
 _LATEST, _OPENED = "latest.json", "opened.jsonl"
 
@@ -66,7 +66,8 @@ class Checkpoints:
             "steps": saved.state.steps,
             "facts": saved.facts,
         }
-        write_json(self._folder / _LATEST, latest)
+        # Without indentation: of a long run the history is most of it, and is written after every round.
+        write_bytes(self._folder / _LATEST, json.dumps(latest, ensure_ascii=False, allow_nan=False).encode())
 
     def load(self) -> Saved | None:
         """Read the newest checkpoint; None where there is none.

@@ -25,6 +25,7 @@ TOLD: Mapping[type[events.Event], tuple[str, tuple[str, ...]]] = {
     events.SiteLost: ("site_lost", ("round", "site", "why")),
     events.SharesDisputed: ("shares_disputed", ("round", "disputes", "liars")),
     events.RoundSummed: ("round_summed", ("round", "sites", "loss", "epsilon", "update_norm")),
+    events.RoundVoted: ("round_voted", ("round", "of", "kept", "votes")),
     events.RoundIncomplete: ("round_incomplete", ("round", "missing")),
     events.RoundAbandoned: ("round_abandoned", ("round", "reason")),
     events.ResultChecked: ("result_checked", ("sites", "of")),

@@ -11,12 +11,14 @@ from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError, Refused
-from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, SumNoise, largest_update
+from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, SumNoise
 from partsong.common.privacy.accounting import StepEvents, epsilon, for_grid
 from partsong.common.privacy.calibration import calibrate
+from partsong.common.reach import largest_update
 from partsong.common.secure_sum.fixed_point import Block, Encoding
 from partsong.common.thresholds import Floors
 from partsong.server.lockstep import largest_sum, require_lockstep, sum_noise, with_room_for_rounding
+from partsong.server.voting import with_votes
 
 _LOSS_RANGE = 4.0
 """The released loss is clipped before it is noised, so noise may carry it beyond its clip; this many times the clip
@@ -112,6 +114,8 @@ def make_plan(
         rounds_per_turn=-(-config.rounds // config.adapter.refresh) if config.adapter.refresh > 1 else 1,
         rotation=config.adapter.rotation if config.adapter.method == "fedrot" else 0.0,
     )
+    if config.vote.mode == "holdout":
+        return with_votes(plan, config)
     if on_sum is None:
         return plan
     if privacy.noise_multiplier is None:
@@ -185,16 +189,15 @@ def epsilon_after(plan: Plan, rounds: int, *, sites: int = 1) -> float | None:
         return None
     if rounds == 0:
         return 0.0
-    steps = sites * rounds * plan.training.steps_per_round
-    events = plan.events(steps=steps)
-    return epsilon([events], delta=plan.dp.delta).epsilon
+    events = [replace(e, steps=sites * e.steps) for e in plan.releases(first=1, last=rounds)]
+    return epsilon(events, delta=plan.dp.delta).epsilon
 
 
 def epsilon_alone_after(plan: Plan, rounds: int) -> float | None:
     """Give what they cost if a site's own share of the noise is all that is left of it; None: not bounded."""
     if plan.dp is None or rounds == 0:
         return None if plan.dp is None else 0.0
-    events = plan.events_alone(steps=rounds * plan.training.steps_per_round)
+    events = plan.events_alone(steps=plan.steps_in(rounds))
     try:
         return epsilon([events], delta=plan.dp.delta).epsilon
     except Refused:

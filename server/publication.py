@@ -53,7 +53,7 @@ def publish_run(
     """
     plan = result.plan
     if plan.question is not None:
-        publish_answer(files, result, base_name=base_name, marks=marks)
+        publish_answer(files, result, base_name=base_name, marks=marks, signer=signer)
         return
     keep_end(files, plan.layout, trained_P=result.trained_P, frozen_F=result.frozen_F)
     ending = Ending(

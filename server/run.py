@@ -179,7 +179,7 @@ class Run:
             trained_P=trained_P,
             frozen_F=terms.adapter()[1],
             history=self._history,
-            epsilon=epsilon_after(self._plan, len(self._checkpoints.attempts())),
+            epsilon=epsilon_after(self._plan, max(self._checkpoints.attempts(), default=0)),
             secure_sum=None if terms.trust is None else sum_facts(terms.trust.charter, checked_by=checked_by),
         )
 
@@ -254,13 +254,20 @@ class Run:
             "seconds": round(time.monotonic() - self._started, 3),
         }
         if self._plan.question is not None:
-            entry |= {"loss": None, "answer": None if step.answer is None else to_tree(answer_of(step, self._plan))}
+            entry |= {"loss": None, "answer": self._answer(step)}
+        if step.ballot is not None:
+            entry |= {"loss": None, "vote": to_tree(step.ballot)}
         self._tell(step, entry)
         entry |= self._score(step.round, _single(step))
         self._history.append(entry)
         self._saved = Saved(round=step.round, state=step.state, facts={"history": self._history})
         self._checkpoints.save(self._saved)
         self._files.rewrite_metrics(self._history)
+
+    def _answer(self, step: Step) -> Any:
+        """Read what a question was answered with; None where the round has no sum."""
+        opened = step.answer
+        return None if opened is None else to_tree(answer_of(opened, self._plan, sites=step.ended.survivors))
 
     def _tell(self, step: Step, entry: dict[str, Any]) -> None:
         """Say who contributed, and note who should have and did not."""
@@ -277,6 +284,8 @@ class Run:
                     update_norm=step.update_norm,
                 )
             )
+        if (vote := step.ballot) is not None:
+            self._listen(events.RoundVoted(round=step.round, of=vote.of, kept=vote.kept, votes=vote.votes))
 
 
 def _single(step: Step) -> FloatVec:

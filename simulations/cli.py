@@ -360,7 +360,7 @@ def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
 
 def _facts(done: Any) -> dict[str, Any]:
     from partsong.common.build import to_tree
-    from partsong.server.questions.publication import ANSWER
+    from partsong.server.questions.signed import ANSWER
     from partsong.server.report.claims import guarantee
     from partsong.simulations.marks import marks
 

@@ -14,7 +14,7 @@ from partsong.client.secure_sum.file_vault import FileVault
 from partsong.client.secure_sum.masked_door import Membership
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, DataError
-from partsong.common.files import make_folder, sync_folder, write_bytes
+from partsong.common.files import make_folder, sync, sync_folder, write_bytes
 from partsong.common.identity.charter import (
     Charter,
     Member,
@@ -165,7 +165,7 @@ def _secret(file: Path) -> bytes:
         with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as new:
             new.write(os.urandom(_SECRET_BYTES))
             new.flush()
-            os.fsync(new.fileno())
+            sync(new.fileno())
         half.replace(file)
         sync_folder(file.parent)
     key = file.read_bytes()

@@ -68,7 +68,7 @@ class _Board:
     """Why the last round gave no sum."""
     started: float = field(default_factory=time.monotonic)
 
-    def take(self, event: events.Event) -> None:  # noqa: C901  # one flat case per kind of event
+    def take(self, event: events.Event) -> None:  # noqa: C901, PLR0912  # one flat case per kind of event
         """Update from an event."""
         match event:
             case events.RunStarted():
@@ -91,6 +91,8 @@ class _Board:
                 self.notice = _disputed(event)
             case events.RoundSummed():
                 self.loss, self.epsilon, self.notice = event.loss, event.epsilon, ""
+            case events.RoundVoted():
+                self.notice = "" if event.kept else _voted(event)
             case events.Evaluated():
                 self.held_out = event
             case events.RoundAbandoned():
@@ -168,6 +170,8 @@ class PlainDisplay:
                 self._say(f"  {_checked(event)}")
             case events.RoundSummed():
                 self._say(f"{_headline(self._board)}; sum of {len(event.sites)} sites")
+            case events.RoundVoted():
+                self._say(f"  {_voted(event)}")
             case events.Evaluated():
                 self._say(f"  held-out loss {event.loss:.3f}, exact {event.exact:.3f} after round {event.round}")
             case _:
@@ -194,6 +198,11 @@ def display_for(console: Console, *, title: str, budget: float | None, unit: Uni
 
 def _checked(event: events.ResultChecked) -> str:
     return f"{len(event.sites)} of {event.of} sites recomputed the adapter from the sums and signed that it is right"
+
+
+def _voted(event: events.RoundVoted) -> str:
+    votes = "no sum of votes" if event.votes is None else f"votes {event.votes:+.1f}"
+    return f"round {event.of}: {votes}; its adapter is {'kept' if event.kept else 'dropped, the one before it stays'}"
 
 
 def _disputed(event: events.SharesDisputed) -> str:

@@ -37,6 +37,7 @@ from partsong.simulations.faults.exchange import CoordinatorKilled, Director, Fa
 from partsong.simulations.faults.script import Script, write_script
 from partsong.simulations.local_exchange import LocalExchange
 from partsong.simulations.secure_sum import Consortium
+from partsong.simulations.shortcuts import shortcuts
 from partsong.simulations.site_pool import SitePool
 
 HOLDING = "records"
@@ -89,6 +90,7 @@ class DryRun:
         """
         self._terms, self._folder, self._listen = terms, folder, listen
         self._clock = clock or VirtualClock()
+        self._chance = Chance(samples=SystemRandomness(), rounding=np.random.default_rng())
         self.sites = SitePool(self._start, awake=terms.awake)
         keys = terms.consortium
         self._exchange = LocalExchange(terms.names, self.sites, on_error=on_site_error)
@@ -105,15 +107,16 @@ class DryRun:
         Raises:
             RunNotStarted, RoundAborted: as `partsong.server.run.Run.play`.
         """
-        if self._terms.script.faults:
-            write_script(self._terms.script, self._folder)
-        while True:
-            try:
-                run = self._coordinator()
-                run.begin()
-                return run.play(FaultyExchange(self._exchange, self._director, site_at=self._exchange.site_at))
-            except CoordinatorKilled:
-                continue
+        with shortcuts():
+            if self._terms.script.faults:
+                write_script(self._terms.script, self._folder)
+            while True:
+                try:
+                    run = self._coordinator()
+                    run.begin()
+                    return run.play(FaultyExchange(self._exchange, self._director, site_at=self._exchange.site_at))
+                except CoordinatorKilled:
+                    continue
 
     def close(self) -> None:
         """Let go of all files."""
@@ -158,7 +161,7 @@ class DryRun:
                 units={"record": 0, "patient": None},
                 coordinator=_NOBODY,
             ),
-            chance=lambda _plan, _number: Chance(samples=SystemRandomness(), rounding=np.random.default_rng()),
+            chance=lambda _plan, _number: self._chance,
         )
         return site, ledger.close
 

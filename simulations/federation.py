@@ -40,10 +40,11 @@ from partsong.simulations.faults.clock import VirtualClock
 from partsong.simulations.faults.exchange import CoordinatorKilled, Director, FaultyExchange
 from partsong.simulations.faults.script import Script, draw, parse_drop, read_script, write_script
 from partsong.simulations.in_the_clear import InTheClear
-from partsong.simulations.own_tests import used_records
+from partsong.simulations.own_tests import own_test, used_records
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
-from partsong.simulations.sites import make_site
+from partsong.simulations.shortcuts import shortcuts
+from partsong.simulations.sites import StandIn, honest, make_site
 
 SiteError = Callable[[str, PartsongError], None]
 
@@ -63,6 +64,7 @@ class Federation:
         sites: tuple[str, ...] | None = None,
         listen: events.Listener = lambda _: None,
         on_site_error: SiteError = lambda _s, _e: None,
+        stand_in: StandIn = honest,
     ) -> None:
         """Set the run up: keys and charter are written, nothing is trained yet.
 
@@ -75,8 +77,11 @@ class Federation:
             sites: which of the prepared sites take part; None: all.
             listen: told what happens.
             on_site_error: told what went wrong at a site, with the site's own words.
+            stand_in: gives what a site computes with in place of its own encoder, in studies of sites that cheat; only
+                for sites that are played in this process.
         """
         self._prepared, self._dir, self._listen, self._on_site_error = prepared, run, listen, on_site_error
+        self._stand_in = stand_in
         self._names = tuple(sorted(prepared.sites)) if sites is None else sites
         self._stopping = threading.Event()
         # The start depends on the public seed only, whatever was trained on this host before.
@@ -85,7 +90,8 @@ class Federation:
         if script.faults:
             write_script(script, run.path)
         config = prepared.config
-        self._consortium = found(self._names, config, run) if self.plan.masked else None
+        with shortcuts():
+            self._consortium = found(self._names, config, run) if self.plan.masked else None
         terms = Terms(
             plan=self.plan,
             adapter=lambda: (start_P, self._frozen_F),
@@ -124,8 +130,9 @@ class Federation:
             Diverged: the global adapter is useless; the last good checkpoint stands.
             TryAgain: the disk is full; resume later.
         """
-        self._run.begin()
         with contextlib.ExitStack() as stack:
+            stack.enter_context(shortcuts())
+            self._run.begin()
             stack.callback(self._engine.close)
             stack.callback(self._stopping.set)
             if self._prepared.config.engine.verify_once:
@@ -173,6 +180,7 @@ class Federation:
             self._consortium,
             watch=self._watch(name),
             clock=self._clock.of(name),
+            stand_in=self._stand_in,
         )
 
     def _restart(self, name: str) -> None:
@@ -182,7 +190,9 @@ class Federation:
     def _score(self, number: int, adapter_P: FloatVec) -> dict[str, Any]:
         """Score the held-out records in the rounds that ask for it."""
         every = self._prepared.config.evaluate_every
-        due = self.plan.question is None and every and (number % every == 0 or number == self.plan.rounds)
+        settled = self.plan.question is None and (self.plan.vote is None or number == 0 or self.plan.is_vote(number))
+        done = self.plan.training_number(number)
+        due = settled and every and (done % every == 0 or number == self.plan.rounds)
         found: dict[str, Any] = {"held_out": self._evaluate(number, adapter_P)} if due else {}
         if self._clear is not None and number:
             found |= self._clear.measure(number, adapter_P, sites=self._summed)
@@ -247,6 +257,9 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
         raise ConfigError(
             "privacy.delta", found=f"{config.privacy.delta:g} with {largest} {unit}s", expected=f"below {1 / largest:g}"
         )
+    if config.vote.mode == "holdout" and config.purpose == "train":
+        for name in names:
+            own_test(prepared, name)
     start_P, frozen_F = fresh_adapter(prepared)
     floors = sum_floors(config, sites=len(names))
     try:
@@ -263,14 +276,14 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
         )
     except ValueError as err:
         raise ConfigError("secure_sum", found="an encoding that cannot be", expected=str(err)) from err
-    return plan, _script(config, names)
+    return plan, _script(config, names, rounds=plan.rounds)
 
 
-def _script(config: SimulationConfig, names: tuple[str, ...]) -> Script:
+def _script(config: SimulationConfig, names: tuple[str, ...], *, rounds: int) -> Script:
     """Draw the faults of a run."""
     asked = Script() if config.faults is None else read_script(Path(config.faults))
-    drops = tuple(parse_drop(text, sites=names, rounds=config.rounds) for text in config.drop)
-    return draw(dataclasses.replace(asked, faults=(*asked.faults, *drops)), sites=names, rounds=config.rounds)
+    drops = tuple(parse_drop(text, sites=names, rounds=rounds) for text in config.drop)
+    return draw(dataclasses.replace(asked, faults=(*asked.faults, *drops)), sites=names, rounds=rounds)
 
 
 def fresh_adapter(prepared: Prepared) -> tuple[FloatVec, FloatVec]:

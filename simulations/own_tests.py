@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from partsong.client.data.encode import Encoded
+from partsong.client.data.personal import has_details
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError
 from partsong.simulations.prepare import Prepared
@@ -24,7 +26,12 @@ class Used:
 
 def budget_of(config: SimulationConfig) -> float:
     """Give the epsilon of the whole run."""
-    asked = {"train": config.privacy.epsilon, "evaluate": config.evaluation.epsilon, "survey": config.survey.epsilon}
+    votes = config.vote.epsilon if config.vote.mode == "holdout" else 0.0
+    asked = {
+        "train": config.privacy.epsilon + votes,
+        "evaluate": config.evaluation.epsilon,
+        "survey": config.survey.epsilon,
+    }
     return asked[config.purpose]
 
 
@@ -37,6 +44,12 @@ def used_records(prepared: Prepared, site: str) -> Used:
     if prepared.config.purpose == "evaluate":
         return own_test(prepared, site)
     return Used(encoded=prepared.sites[site], groups=prepared.tables.sites[site].groups(prepared.config.data))
+
+
+def personal_in(prepared: Prepared, site: str) -> Callable[[int], bool]:
+    """Give what says of each record of a site, by its place, whether it holds a personal detail."""
+    rows, region = prepared.tables.sites[site].rows, prepared.config.data.phone_region
+    return lambda place: has_details(rows[place], region=region)
 
 
 def own_test(prepared: Prepared, site: str) -> Used:
@@ -62,5 +75,5 @@ def _own(prepared: Prepared, site: str, *, count: int) -> NDArray[np.int64]:
     by_site = prepared.tables.held_out_by_site
     if by_site:
         return by_site.get(site, np.zeros(0, np.int64))
-    names = sorted(prepared.sites)
+    names = sorted(prepared.tables.sites)
     return np.arange(names.index(site), count, len(names), dtype=np.int64)

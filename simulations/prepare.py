@@ -67,7 +67,7 @@ def prepare(
     Args:
         config: of the run.
         tables: records that were read already; None: what `config.data` names.
-        only: sites whose records are tokenised, and no held-out ones; None: all of them.
+        only: sites whose records are tokenised, and held-out ones only where sites test on them; None: all of them.
         say: told what is going on.
     Raises:
         InputError: the first thing that is wrong with configuration, data or model; no run directory exists yet.
@@ -91,7 +91,8 @@ def prepare(
     for name, site in sites.items():
         if site.report.truncated:
             say(f"{name}: {_cut_off(site.report, config.data.max_length)}")
-    held_out = tables.held_out if only is None else None
+    tested = only is None or config.purpose == "evaluate" or config.vote.mode == "holdout"
+    held_out = tables.held_out if tested else None
     encoded = None if held_out is None else encode(held_out, host.tokenizer, data, task=config.model.task)
     return Prepared(config=config, host=host, tables=tables, sites=sites, held_out=encoded)
 

@@ -26,7 +26,7 @@ from partsong.simulations.display import display_for
 from partsong.simulations.federation import Federation, draft, fresh_adapter, record_partition
 from partsong.simulations.in_the_clear import aggregation_lines
 from partsong.simulations.marks import marks
-from partsong.simulations.own_tests import budget_of, own_test
+from partsong.simulations.own_tests import budget_of, own_test, personal_in
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.resources import Resources, keep_resources, peak_mb
 from partsong.simulations.run_dir import RunDir
@@ -103,7 +103,8 @@ def finish(
 def _show_findings(prepared: Prepared, run: RunDir, *, console: Console) -> None:
     """Tell each site what its own records look like, exactly, and keep it in the site's own folder."""
     for name, encoded in sorted(prepared.sites.items()):
-        found = findings(encoded.records)
+        asked = prepared.config.survey.personal_details
+        found = findings(encoded.records, personal=personal_in(prepared, name) if asked else None)
         write_json(run.site_folder(name) / "findings.json", dataclasses.asdict(found))
         _say(console, f"  {name} (shown at the site only): {found.words}")
 

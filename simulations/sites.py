@@ -19,6 +19,7 @@ from partsong.client.encoders.encoder import Encoder
 from partsong.client.encoders.evaluation import Evaluation
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.encoders.survey import Survey
+from partsong.client.encoders.vote import Booth, Voting
 from partsong.client.rules.agreement import ByPolicy, ByRules
 from partsong.client.rules.approval import Approvals
 from partsong.client.rules.consent import Rules
@@ -30,12 +31,20 @@ from partsong.client.site import Chance, Site, Watch
 from partsong.common.config import SimulationConfig
 from partsong.common.plan import Plan
 from partsong.simulations.consortium import Consortium
-from partsong.simulations.own_tests import Used, budget_of, used_records
+from partsong.simulations.own_tests import Used, budget_of, own_test, personal_in, used_records
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
 
 HOLDING = "records"
 """Name of a site's records in its ledger."""
+
+
+StandIn = Callable[[str, Encoder], Encoder]
+
+
+def honest(site: str, encoder: Encoder) -> Encoder:  # noqa: ARG001 - every site is
+    """Let a site compute with its own encoder."""
+    return encoder
 
 
 def make_site(
@@ -46,6 +55,7 @@ def make_site(
     *,
     watch: Watch,
     clock: Callable[[], float] = time.time,
+    stand_in: StandIn = honest,
 ) -> tuple[Site, Ledger]:
     """Start a site on its folder of the run, new or after a crash.
 
@@ -56,6 +66,7 @@ def make_site(
         consortium: keys; None without the secure sum.
         watch: told what happens at the site.
         clock: of the site [Unix time, s].
+        stand_in: gives what the site computes with in place of its own encoder.
     Returns:
         the site, and its ledger for closing.
     """
@@ -66,7 +77,7 @@ def make_site(
     ledger = _ledger(config, run, name, policy=policy)
     site = Site(
         name=name,
-        encoder=_encoder(prepared, used),
+        encoder=stand_in(name, _encoder(prepared, name, used)),
         consent=ByRules(rules)
         if policy is None
         else ByPolicy(policy, Approvals(folder / "approvals"), coordinator=coordinator),
@@ -86,14 +97,21 @@ def make_site(
     return site, ledger
 
 
-def _encoder(prepared: Prepared, used: Used) -> Encoder:
+def _encoder(prepared: Prepared, name: str, used: Used) -> Encoder:
     """Give what answers the queries of the run's purpose."""
     host, labels = prepared.host, labels_of(prepared)
     if prepared.config.purpose == "evaluate":
         return Evaluation(host=host, encoded=used.encoded, labels=labels, groups=used.groups)
     training = LoraTraining(host=host, encoded=used.encoded, labels=labels)
     if prepared.config.purpose == "survey":
-        return Survey(facts=training.facts, records=lambda _: used.encoded, groups=used.groups)
+        return Survey(
+            facts=training.facts,
+            records=lambda _: used.encoded,
+            groups=used.groups,
+            personal=personal_in(prepared, name),
+        )
+    if prepared.config.vote.mode == "holdout":
+        return Voting(training, Booth(host=host, encoded=own_test(prepared, name).encoded))
     return training
 
 

@@ -123,6 +123,8 @@ class Books:
     """All holdings, replayed from entries; refuses entries that could not have come about."""
 
     ledger: str = ""
+    inherits: str = ""
+    """The lost ledger whose claims were carried into this one."""
     holdings: dict[str, Holding] = field(default_factory=dict)
     states: dict[str, State] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
@@ -134,8 +136,8 @@ class Books:
         """Replay one entry."""
         try:
             body = json.loads(entry.body)
-            if entry.kind == "reserved":
-                self._reserved(body, entry.time_ms)
+            if entry.kind in {"reserved", "carried"}:
+                {"reserved": self._reserved, "carried": self._carried}[entry.kind](body, entry.time_ms)
                 return
             {
                 "opened": self._opened,
@@ -143,6 +145,7 @@ class Books:
                 "committed": self._committed,
                 "released": self._released,
                 "anchored": self._anchored,
+                "inherits": self._inherits,
             }[entry.kind](body)
         except (KeyError, TypeError, ValueError, PartsongError) as err:
             raise damaged(entry.number) from err
@@ -169,6 +172,20 @@ class Books:
         holding.unfinished[day] = holding.unfinished.get(day, 0) + 1
         self.states[claim.context], self.owners[claim.context] = "reserved", claim.holding
         self.days[claim.context] = day
+
+    def _inherits(self, body: Any) -> None:
+        if self.states or self.inherits:
+            raise ValueError("claims are carried over before anything is reserved, and once")
+        self.inherits = body["ledger"]
+
+    def _carried(self, body: Any, time_ms: int) -> None:
+        claim = build(Claim, body)
+        if claim.context in self.states or not self.inherits:
+            raise ValueError("a context twice, or carried from nowhere")
+        holding = self.holdings[claim.holding]
+        holding.claims[claim.context], holding.fingerprint = claim, claim.fingerprint
+        holding.times_ms[claim.context] = time_ms
+        self.states[claim.context], self.owners[claim.context] = "committed", claim.holding
 
     def _committed(self, body: Any) -> None:
         context = body["context"]

@@ -21,6 +21,7 @@ from typing import Any
 
 from partsong.common.build import canonical_json
 from partsong.common.errors import InputError, Refused, TryAgain
+from partsong.common.files import disk_is_awaited, sync_folder
 
 FORMAT = 1
 DIGEST_LABEL = b"partsong ledger entry 1\0"
@@ -76,7 +77,8 @@ class Chain:
     """The log in one SQLite file.
 
     Guarantees:
-        - `append` returns only after the entry is on the disk, file and folder (`synchronous=EXTRA`);
+        - `append` returns only after the entry is on the disk, file and folder (`synchronous=EXTRA`), but in a
+          simulation (`files.disk_not_awaited`), whose entries outlive a killed process and not a power cut;
         - what `writing` yields sees every entry of every process, and nobody else appends until it is left;
         - an exception inside `writing` leaves no entry.
     """
@@ -99,11 +101,12 @@ class Chain:
         with self._explained():
             self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
             self._inode = path.stat().st_ino
-            for pragma in ("journal_mode=DELETE", "synchronous=EXTRA", "fullfsync=1", "trusted_schema=0"):
+            durable = ("synchronous=EXTRA", "fullfsync=1") if disk_is_awaited() else ("synchronous=OFF",)
+            for pragma in ("journal_mode=DELETE", *durable, "trusted_schema=0"):
                 self._db.execute(f"PRAGMA {pragma}").fetchall()
             self._prepare()
         if created:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Callable[[str, Mapping[str, Any]], Head]]:
@@ -226,7 +229,7 @@ class Chain:
             raise rolled_back(self._last)
 
     def _require_same_file(self) -> None:
-        if not self._path.exists() or self._path.stat().st_ino != self._inode:
+        if _inode_of(self._path) != self._inode:
             raise Refused(
                 "ledger_replaced",
                 reason=f"{self._path.name} was exchanged or removed while it was in use",
@@ -241,6 +244,13 @@ class Chain:
             raise _explain(err, self._path.name) from err
         except UnicodeDecodeError as err:  # from text in the file, or from SQLite's message that quotes it
             raise _unreadable(self._path.name) from err
+
+
+def _inode_of(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116 - asked several times in a query; a Path takes as long as the system
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def damaged(number: int) -> Refused:
@@ -288,11 +298,3 @@ def _create(path: Path) -> bool:
     except OSError as err:
         raise InputError(path.name, found="no access", expected="a folder that this site may write to") from err
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from partsong.client.budget.books import MS_PER_DAY, Books, Claim, Grant, Holding, State, quarter, spend, spend_against
+from partsong.client.budget.books import MS_PER_DAY, Books, Claim, Grant, Holding, State, spend, spend_against
+from partsong.client.budget.carried import Past
 from partsong.client.budget.chain import Chain, Entry, Head, rolled_back
+from partsong.client.budget.rations import require_finished, require_rations, require_small_delta
 from partsong.client.budget.remembered import RememberedHead
 from partsong.common.build import to_tree
 from partsong.common.errors import Refused
@@ -120,6 +122,45 @@ class Ledger:
                 self._require_fitting(name, grant, among=grants)
                 append("ceiling", {"holding": name, **to_tree(grant)})
         return tuple(changed)
+
+    def carry(self, past: Past) -> None:
+        """Begin with what a lost ledger of these records had spent: all of it counts as sent, and as of now.
+
+        Nothing changes where it was carried over before, or is of this very ledger.
+
+        Raises:
+            Refused: `ledger_begun`, if something was reserved here already; nothing was recorded.
+        """
+        with self._chain.writing() as append:
+            self._catch_up()
+            if past.ledger in (self._books.ledger, self._books.inherits):
+                return
+            if self._books.states or self._books.inherits:
+                raise Refused(
+                    "ledger_begun",
+                    reason="this ledger has claims of its own; those of another one can only stand before them",
+                    remedy="lower each holding's epsilon by what the other ledger had spent",
+                )
+            head = append("inherits", {"ledger": past.ledger, **to_tree(past.head)})
+            for name, grant in past.grants.items():
+                append("ceiling", {"holding": name, **to_tree(grant)})
+            for claim in past.claims:
+                head = append("carried", to_tree(claim))
+        # Only now: a head that is remembered and was never written would close the ledger for good.
+        if self._remembered is not None:
+            self._remembered.keep(head)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was reserved here or carried over."""
+        with self._now() as books:
+            return bool(books.states or books.inherits)
+
+    @property
+    def only_inherited(self) -> bool:
+        """Whether all that it knows was carried over from a lost ledger."""
+        with self._now() as books:
+            return bool(books.inherits) and not books.days
 
     def reserve(self, claim: Claim) -> Spend:
         """Set a query's cost aside; only then may a record be read.
@@ -242,6 +283,11 @@ class Ledger:
                 if not self._chain.contains(head):
                     raise rolled_back(head)
 
+    def holds(self, head: Head) -> bool:
+        """Whether an entry that somebody remembers is here."""
+        with self._now():
+            return self._chain.contains(head)
+
     def find(self, digest: bytes) -> Head:
         """Find the entry that somebody remembers by its digest alone.
 
@@ -320,8 +366,8 @@ class Ledger:
                 reason="this round and attempt was reserved here before",
                 remedy="let the coordinator open a new attempt",
             )
-        _require_small_delta(holding, claim)
-        _require_finished(holding, claim, day=now_ms // MS_PER_DAY)
+        require_small_delta(holding, claim)
+        require_finished(holding, claim, day=now_ms // MS_PER_DAY)
         spent = spend_against([*holding.claims.values(), claim], delta=holding.delta, most=holding.ceiling)
         if holding.ceiling is not None and spent.epsilon > holding.ceiling:
             raise Refused(
@@ -329,7 +375,7 @@ class Ledger:
                 reason=f"holding {claim.holding} would reach epsilon {spent.epsilon:.4g} of {holding.ceiling:.4g}",
                 remedy="ask for fewer steps or more noise, or let the operator raise the ceiling",
             )
-        _require_rations(holding, claim, now_ms=now_ms)
+        require_rations(holding, claim, now_ms=now_ms)
         return spent
 
     def _require_fitting(self, name: str, grant: Grant, *, among: Iterable[str] = ()) -> None:
@@ -348,40 +394,3 @@ class Ledger:
                     reason=f"holding {whole} is accounted as a whole and in blocks, so a record would have two budgets",
                     remedy="keep it as it was when it was first named, or name a new body of other records",
                 )
-
-
-def _require_small_delta(holding: Holding, claim: Claim) -> None:
-    if holding.delta * claim.records >= 1:
-        raise Refused(
-            "delta_too_large",
-            reason=f"delta {holding.delta:g} is not below 1 / {claim.records} records: it would allow one in the open",
-            remedy=f"name a holding with a delta below {1 / claim.records:.2g}",
-        )
-
-
-def _require_finished(holding: Holding, claim: Claim, *, day: int) -> None:
-    most, count = holding.grant.unfinished_per_day, holding.unfinished.get(day, 0)
-    if most is not None and count >= most:
-        raise Refused(
-            "too_many_unfinished",
-            reason=f"{count} queries to {claim.holding} were opened today and led to no sum, {most} are allowed",
-            remedy="ask the coordinator why its rounds fail; tomorrow counts anew",
-        )
-
-
-def _require_rations(holding: Holding, claim: Claim, *, now_ms: int) -> None:
-    grant = holding.grant
-    rations = (
-        (f"purpose {claim.purpose}", grant.purposes.get(claim.purpose), holding.of_purpose(claim.purpose)),
-        (f"quarter {quarter(now_ms)}", grant.per_quarter, holding.of_quarter(now_ms)),
-    )
-    for name, most, claims in rations:
-        if most is None:
-            continue
-        spent = spend_against([*claims, claim], delta=holding.delta, most=most)
-        if spent.epsilon > most:
-            raise Refused(
-                "over_ration",
-                reason=f"{name} of holding {claim.holding} would reach epsilon {spent.epsilon:.4g} of {most:.4g}",
-                remedy="ask for less, or wait for the next quarter where it is the quarter's ration that is spent",
-            )

@@ -103,7 +103,7 @@ class Purse:
         """
         self._require_survey(plan)
         context = context_of(plan.sha256, number=number, attempt=attempt)
-        self._ledger.reserve(self._claim(plan, context=context, rounds=1))
+        self._ledger.reserve(self._claim(plan, context=context, first=number, last=number))
         return context
 
     def resume(self, plan: Plan, *, number: int, attempt: int) -> str:
@@ -119,7 +119,7 @@ class Purse:
         if context not in self._ledger.outstanding():
             raise Refused("not_reserved", reason="this round is not reserved any more", remedy="open a new round")
         claimed = self._ledger.holding(self._holding).claims.get(context)
-        if claimed != self._claim(plan, context=context, rounds=1):
+        if claimed != self._claim(plan, context=context, first=number, last=number):
             raise Refused(
                 "other_claim",
                 reason="the round was paid for before the records or their holding changed",
@@ -134,7 +134,7 @@ class Purse:
             Refused: it has not, or the plan hides what nobody can count here.
         """
         self._require_survey(plan)
-        self._ledger.quote(self._claim(plan, context=f"{plan.sha256}:whole", rounds=plan.rounds))
+        self._ledger.quote(self._claim(plan, context=f"{plan.sha256}:whole", first=1, last=plan.rounds))
 
     def commit(self, context: str) -> None:
         """Make a cost final; only then may the vector be sealed."""
@@ -149,8 +149,9 @@ class Purse:
         prefix, claims = f"{plan.sha256}:", self._ledger.holding(self._holding).claims
         return sum(context.startswith(prefix) for context in claims)
 
-    def _claim(self, plan: Plan, *, context: str, rounds: int) -> Claim:
-        steps = rounds * plan.training.steps_per_round
+    def _claim(self, plan: Plan, *, context: str, first: int, last: int) -> Claim:
+        steps = plan.steps_in(last) - plan.steps_in(first - 1)
+        released = () if plan.dp is None else plan.releases(first=first, last=last)
         return Claim(
             holding=self._holding,
             context=context,
@@ -158,7 +159,7 @@ class Purse:
             run=plan.run,
             coordinator=self._coordinator,
             fingerprint=self._fingerprint,
-            events=() if plan.dp is None else (self._at_site(plan, plan.events(steps=steps)),),
+            events=tuple(self._at_site(plan, events) for events in released),
             alone=() if plan.on_sum is None else (self._at_site(plan, plan.events_alone(steps=steps)),),
             protected=plan.dp is not None,
         )

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from partsong.client.budget.ledger import Ledger
-from partsong.client.budget.remembered import RememberedHead
 from partsong.client.daemon.daemon import SiteDaemon, policy_under
 from partsong.client.daemon.plan_folder import all_plans
 from partsong.client.daemon.work import Workshop
 from partsong.client.encoders.resident import ResidentModel
 from partsong.client.home.layout import SiteHome
+from partsong.client.home.ledger import open_ledger
 from partsong.client.home.lock import held
 from partsong.client.home.opened import OpenedSite
 from partsong.client.rules.policy import Policy
@@ -85,6 +85,7 @@ def _ledger(home: SiteHome, clock: Callable[[], float]) -> Ledger:
         raise Refused(
             "ledger_missing",
             reason="plans were answered here, and what they have spent is not known",
-            remedy="put the ledger back; an empty one would allow everything a second time",
+            remedy="put the ledger back, or `partsong site ledger carry EXPORT`; an empty one would allow everything "
+            "a second time",
         )
-    return Ledger(home.ledger, remembered=RememberedHead(home.ledger_head), clock=clock)
+    return open_ledger(home, clock=clock)

@@ -1,20 +1,21 @@
 """What a plan's queries are answered with, and what they are paid from.
 
 Covers: a canary gets neither records nor model; a plan that trains or evaluates pays from the site's holding, counted
-as the records it reads were when it was taken up; an evaluation reads the test records and no others.
+as the records it reads were when it was taken up; an evaluation reads the test records and no others, a plan whose
+rounds are voted on reads both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import FreePurse, Purse
 from partsong.client.daemon.records import SiteRecords, Snapshot
 from partsong.client.encoders.canary import CanaryEncoder
 from partsong.client.encoders.encoder import Encoder
-from partsong.client.encoders.lazy import LazyEvaluation, LazyLora, LazySurvey
+from partsong.client.encoders.lazy import LazyEvaluation, LazyLora, LazyModel, LazySurvey, LazyVoting
 from partsong.client.encoders.resident import ResidentModel
 from partsong.client.rules.consent import NotAgreed, Rules
 from partsong.common import canary
@@ -28,6 +29,9 @@ _LAZY: dict[str, type[LazyLora | LazyEvaluation | LazySurvey]] = {
     "survey": LazySurvey,
 }
 """What answers the queries of each study that reads records."""
+
+
+L = TypeVar("L", bound=LazyModel)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,13 +111,9 @@ class Workshop:
             )
             return Work(encoder=CanaryEncoder(site=self._config.name), purse=free)
         records = self._snapshot(plan)
-        encoder = _LAZY[plan.study](
-            model=self._config.model,
-            data=self._config.data,
-            rules=self._rules,
-            records=records,
-            resident=self._resident,
-        )
+        encoder = self._lazy(_LAZY[plan.study], records)
+        if plan.vote is not None:
+            encoder = LazyVoting(encoder, tests=self._lazy(LazyLora, self._read(self.tests)))
         purse = Purse(
             self._ledger,
             holding=self._config.holding,
@@ -127,7 +127,18 @@ class Workshop:
 
     def _snapshot(self, plan: Plan) -> Snapshot:
         """Read what the plan is about: the records, or those that are kept for testing."""
-        source = self.tests if plan.study == "evaluate" else self.records
+        return self._read(self.tests if plan.study == "evaluate" else self.records)
+
+    def _lazy(self, kind: type[L], records: Snapshot) -> L:
+        return kind(
+            model=self._config.model,
+            data=self._config.data,
+            rules=self._rules,
+            records=records,
+            resident=self._resident,
+        )
+
+    def _read(self, source: SiteRecords | None) -> Snapshot:
         if source is None:
             raise NotAgreed("data", "no records are kept for testing here", rule="data.held_out")
         try:

@@ -19,6 +19,7 @@ from partsong.client.dp.totals import Totals
 from partsong.client.encoders.asked import chosen_records, places_of
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.evaluation_rows import Marked, rows_of
+from partsong.client.encoders.rouge import require_library, rouge_of
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts
 from partsong.client.training.train import score
@@ -55,8 +56,13 @@ class Evaluation:
             max_length=encoded.report.max_length,
         )
 
-    def facts(self, plan: Plan) -> Facts:  # noqa: ARG002 - the model that is loaded is the same for every plan
-        """Say what is installed here, and how many test records there are."""
+    def facts(self, plan: Plan) -> Facts:
+        """Say what is installed here, and how many test records there are.
+
+        Raises:
+            NotAgreed: `model`: the plan asks for ROUGE-L, and the library is not installed.
+        """
+        require_library(plan.question)
         return self._facts
 
     def encode(
@@ -90,6 +96,7 @@ class Evaluation:
             label_N=np.array([record.label for record in records], np.int64),
             guess_N=scores.guess_N,
             confidence_N=scores.confidence_N,
+            rouge_N=rouge_of(self._host, records, plan.question),
             group_N=group_R[chosen_N],
         )
         on_step(Progress(step=1, steps=1, local_loss=float(marked.loss_N.mean()) if records else 0.0))
@@ -127,5 +134,6 @@ def _cut(marked: Marked, part: slice) -> Marked:
         label_N=marked.label_N[part],
         guess_N=marked.guess_N[part],
         confidence_N=marked.confidence_N[part],
+        rouge_N=marked.rouge_N[part],
         group_N=marked.group_N[part],
     )

@@ -16,6 +16,7 @@ from partsong.common.questions.question import (
     CONFUSION,
     GROUPS,
     HITS,
+    ROUGE,
     TOKEN_LOSS,
     TOKENS,
     UNITS,
@@ -42,6 +43,8 @@ class Marked:
     """Predicted class; -1 for a language model."""
     confidence_N: Rows
     """Probability of the predicted class."""
+    rouge_N: Rows
+    """How much of the record's own continuation the model's has, 0 to 1; 0 where nobody asks."""
     group_N: Numbers
     """Place in `Question.all_groups`; 0 where the question has none."""
 
@@ -75,6 +78,10 @@ def _token_loss(question: Question, marked: Marked) -> Rows:
     """Loss of the tokens that count, in units of `most_tokens * loss_clip`."""
     clipped_N = marked.loss_N.clip(0.0, question.loss_clip) / question.loss_clip
     return _tokens(question, marked) * clipped_N[:, None]
+
+
+def _rouge(_question: Question, marked: Marked) -> Rows:
+    return marked.rouge_N[:, None]
 
 
 def _confusion(question: Question, marked: Marked) -> Rows:
@@ -115,6 +122,7 @@ _PARTS: Mapping[PartName, Callable[[Question, Marked], Rows]] = {
     HITS: _hits,
     TOKENS: _tokens,
     TOKEN_LOSS: _token_loss,
+    ROUGE: _rouge,
     CONFUSION: _confusion,
     CONFIDENCE: _confidence,
     GROUPS: _groups,

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from partsong.client.daemon.records import Snapshot
 from partsong.client.data.encode import Encoded
+from partsong.client.data.personal import has_details, require_libraries
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.encoders.resident import ResidentModel
+from partsong.client.encoders.rouge import require_library
 from partsong.client.rules.consent import Facts, NotAgreed, Rules, check_limits
 from partsong.common.adapters.adapter import AdapterLayout, FloatVec
 from partsong.common.config import DataConfig, ModelConfig
@@ -44,8 +46,8 @@ class LazyModel:
             records: of the site, as they were when the plan was taken up.
             resident: shared by all plans.
         """
-        self._model, self.data, self._rules = model, data, rules
-        self.records, self._resident = records, resident
+        self.model, self.data, self.rules = model, data, rules
+        self.records, self.resident = records, resident
         self._encoded: tuple[str, Encoded] | None = None
 
     def facts(self, plan: Plan) -> Facts:
@@ -56,21 +58,21 @@ class LazyModel:
         """
         bare = Facts(
             records=self.records.count,
-            base_sha256=self._resident.sha256,
+            base_sha256=self.resident.sha256,
             layout=AdapterLayout(tensors=()),
             labels=self.data.labels or plan.labels,
             patients=self.records.patients,
             max_length=min(plan.max_length, self.data.max_length),
         )
         try:
-            check_limits(plan, self._rules)
+            check_limits(plan, self.rules)
         except NotAgreed:
             return bare
-        if plan.task != self._model.task:
-            raise NotAgreed("model", f"the plan is for {plan.task}, this site has a {self._model.task}", rule="task")
+        if plan.task != self.model.task:
+            raise NotAgreed("model", f"the plan is for {plan.task}, this site has a {self.model.task}", rule="task")
         if (plan.base_sha256, plan.labels, plan.max_length) != (bare.base_sha256, bare.labels, bare.max_length):
             return bare
-        host = self._resident.host_for(plan)
+        host = self.resident.host_for(plan)
         return replace(bare, layout=host.layout, lora=host.lora_options)
 
     def ready(self, plan: Plan) -> tuple[ModelHost, Encoded]:
@@ -81,7 +83,7 @@ class LazyModel:
         Raises:
             NotAgreed: `model` or `data`: they do not fit the plan.
         """
-        host = self._resident.host_for(plan)
+        host = self.resident.host_for(plan)
         if self._encoded is None or self._encoded[0] != plan.sha256:
             data = replace(self.data, labels=plan.labels, max_length=plan.max_length)
             try:
@@ -145,8 +147,60 @@ class LazyLora(LazyModel):
         return LoraTraining(host=host, encoded=encoded, labels=plan.labels)
 
 
+class LazyVoting(LazyLora):
+    """The encoder at a site's daemon of plans whose rounds are voted on, by records that the site keeps for testing."""
+
+    def __init__(self, training: LazyModel, tests: LazyModel) -> None:
+        """Train on the records of one, vote by those of the other."""
+        super().__init__(
+            model=training.model,
+            data=training.data,
+            rules=training.rules,
+            records=training.records,
+            resident=training.resident,
+        )
+        self._tests = tests
+
+    def encode_on(
+        self,
+        plan: Plan,
+        *,
+        number: int,
+        frozen_F: FloatVec,
+        adapter_P: FloatVec,
+        randomness: Randomness,
+        on_step: Callable[[Progress], None],
+        bookmark: Bookmark,
+    ) -> LocalUpdate:
+        """Train for one round, or vote on the one before it; see `Voting.encode_on`."""
+        if not plan.is_vote(number):
+            return super().encode_on(
+                plan,
+                number=number,
+                frozen_F=frozen_F,
+                adapter_P=adapter_P,
+                randomness=randomness,
+                on_step=on_step,
+                bookmark=bookmark,
+            )
+        from partsong.client.encoders.vote import Booth, cast_votes  # noqa: PLC0415 - torch, on first need
+
+        host, encoded = self._tests.ready(plan)
+        booth = Booth(host=host, encoded=encoded)
+        return cast_votes(booth, plan, frozen_F=frozen_F, both_P=adapter_P, randomness=randomness, on_step=on_step)
+
+
 class LazySurvey(LazyModel):
     """The encoder of survey queries at a site's daemon. The model is loaded for its tokenizer; it is not asked."""
+
+    def facts(self, plan: Plan) -> Facts:
+        """Say what the site has for this plan; see `LazyModel.facts`.
+
+        Raises:
+            NotAgreed: `data`: the plan asks for personal details, and what finds them is not installed.
+        """
+        require_libraries(plan.question)
+        return LazyModel.facts(self, plan)
 
     def encode(
         self,
@@ -161,14 +215,29 @@ class LazySurvey(LazyModel):
         """Answer a round's question; see `Survey.encode`."""
         from partsong.client.encoders.survey import Survey  # noqa: PLC0415 - torch, on first need
 
-        groups = self.records.table.groups(self.data)
-        return Survey(facts=self.facts, records=lambda asked: self.ready(asked)[1], groups=groups).encode(
+        table, region = self.records.table, self.data.phone_region
+        survey = Survey(
+            facts=self.facts,
+            records=lambda asked: self.ready(asked)[1],
+            groups=table.groups(self.data),
+            personal=lambda place: has_details(table.rows[place], region=region),
+        )
+        return survey.encode(
             plan, number=number, frozen_F=frozen_F, adapter_P=adapter_P, randomness=randomness, on_step=on_step
         )
 
 
 class LazyEvaluation(LazyModel):
     """The encoder of evaluation queries at a site's daemon; its records are those that the site keeps for testing."""
+
+    def facts(self, plan: Plan) -> Facts:
+        """Say what the site has for this plan; see `LazyModel.facts`.
+
+        Raises:
+            NotAgreed: `model`: the plan asks for ROUGE-L, and the library is not installed.
+        """
+        require_library(plan.question)
+        return LazyModel.facts(self, plan)
 
     def encode(
         self,

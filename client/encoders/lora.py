@@ -16,7 +16,8 @@ from partsong.client.training.lockstep import sum_gradients
 from partsong.client.training.train import train_round
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.turns import Turn, specs_of
-from partsong.common.plan import DpPlan, Plan, step_rate
+from partsong.common.plan import DpPlan, Plan
+from partsong.common.rates import step_rate
 
 
 class LoraTraining:
@@ -97,7 +98,11 @@ class LoraTraining:
         if plan.rotation == 0:
             return update
         turned_P = turned_update(
-            update.update_P, adapter_P=adapter_P, layout=plan.layout, number=number, how_far=plan.rotation
+            update.update_P,
+            adapter_P=adapter_P,
+            layout=plan.layout,
+            number=plan.training_number(number),
+            how_far=plan.rotation,
         )
         return replace(update, update_P=turned_P)
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partsong.client.data.encode import Encoded, Record
+from partsong.client.data.personal import require_libraries
 from partsong.client.data.tokens import IGNORED
 from partsong.client.dp.sampler import Randomness
 from partsong.client.dp.totals import Totals
@@ -27,8 +28,10 @@ from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.rules.consent import Facts
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import Plan
-from partsong.common.questions.question import DUPLICATES, TABLE, UNITS, Question
+from partsong.common.questions.question import DUPLICATES, PERSONAL, TABLE, UNITS, Question
 
+IsPersonal = Callable[[int], bool]
+"""Whether the record at a place holds a personal detail (`partsong.client.data.personal`)."""
 _MOST_AT_ONCE = 1 << 20
 """Numbers of the rows that are held at a time: 8 MB."""
 
@@ -44,13 +47,16 @@ class Findings:
     """Records with nothing to learn from: no text, or none that is learned."""
     longest: int
     """Tokens of the longest record, after the cut."""
+    personal: int | None = None
+    """Records in which a personal detail was found; None: nobody looked."""
 
     @property
     def words(self) -> str:
         """For people."""
+        personal = "" if self.personal is None else f", {self.personal} with a personal detail"
         return (
             f"{self.records} records, {self.duplicates} duplicates, {self.missing} with nothing to learn from, "
-            f"the longest of {self.longest} tokens"
+            f"the longest of {self.longest} tokens{personal}"
         )
 
 
@@ -58,7 +64,12 @@ class Survey:
     """The encoder of survey queries."""
 
     def __init__(
-        self, *, facts: Callable[[Plan], Facts], records: Callable[[Plan], Encoded], groups: Sequence[str] | None
+        self,
+        *,
+        facts: Callable[[Plan], Facts],
+        records: Callable[[Plan], Encoded],
+        groups: Sequence[str] | None,
+        personal: IsPersonal,
     ) -> None:
         """Hold the way to the records; nothing is read.
 
@@ -66,11 +77,17 @@ class Survey:
             facts: what the site says of itself.
             records: those that it would train on, tokenised.
             groups: of each record, where the site says which group it is of.
+            personal: of the record at a place, asked where the question asks.
         """
-        self._facts, self._records, self._groups = facts, records, groups
+        self._facts, self._records, self._groups, self._personal = facts, records, groups, personal
 
     def facts(self, plan: Plan) -> Facts:
-        """Say what is installed here, and how many records there are."""
+        """Say what is installed here, and how many records there are.
+
+        Raises:
+            NotAgreed: `data`: the plan asks for personal details, and what finds them is not installed.
+        """
+        require_libraries(plan.question)
         return self._facts(plan)
 
     def encode(
@@ -101,6 +118,7 @@ class Survey:
         for start in range(0, len(chosen_N), each):
             part_N = chosen_N[start : start + each]
             rows = survey_rows(question, [records[i] for i in part_N], group_R[part_N], seen, clip_norm=clip_norm)
+            add_personal(rows, question, part_N, self._personal, clip_norm=clip_norm)
             totals.add(rows, np.zeros(len(part_N)))
         on_step(Progress(step=1, steps=1, local_loss=0.0))
         answer_Q, loss = totals.exact() if plan.dp is None else totals.release(plan.dp)
@@ -139,6 +157,29 @@ def survey_rows(
     return row_NQ
 
 
+def add_personal(
+    row_NQ: NDArray[np.float64],
+    question: Question,
+    place_N: NDArray[np.int64],
+    personal: IsPersonal,
+    *,
+    clip_norm: float,
+) -> None:
+    """Mark the rows of the records in which a personal detail is found; none where the question does not ask.
+
+    Args:
+        row_NQ: of `survey_rows`; changed.
+        question: of a survey.
+        place_N: of each row's record among all of them.
+        personal: of the record at a place.
+        clip_norm: L2 bound of a row.
+    """
+    for part, place in question.slices():
+        if part.name == PERSONAL:
+            scale = question.scale_of(part, clip_norm=clip_norm)
+            row_NQ[:, place.start] = [scale * personal(int(i)) for i in place_N]
+
+
 def cell_of(question: Question, record: Record, group: int) -> int:
     """Give the place in the table: label, then group, then class of length, then whether something is missing."""
     label, groups = max(record.label, 0), max(1, len(question.all_groups))
@@ -153,14 +194,20 @@ def is_missing(record: Record) -> bool:
     return not bool((record.labels[1:] != IGNORED).any())
 
 
-def findings(records: Sequence[Record]) -> Findings:
-    """Look at a site's records, for its operator alone."""
+def findings(records: Sequence[Record], *, personal: IsPersonal | None = None) -> Findings:
+    """Look at a site's records, for its operator alone.
+
+    Args:
+        records: all of them.
+        personal: of the record at a place; None: nobody looks for personal details.
+    """
     seen: set[bytes] = set()
     return Findings(
         records=len(records),
         duplicates=sum(_again(record, seen) for record in records),
         missing=sum(map(is_missing, records)),
         longest=max((len(record.input_ids) for record in records), default=0),
+        personal=None if personal is None else sum(map(personal, range(len(records)))),
     )
 
 

@@ -9,6 +9,7 @@ tls/               key and certificate of the connection, and the authority that
 charters/          every charter that was pinned, by version; the newest counts
 vault/             what must not be used twice; never restored from a backup
 ledger.sqlite      what was spent; never restored from a backup
+spent.json         export of the ledger that a backup was made with; a lost ledger's claims are carried over from it
 ledger-head.json   the newest commit of the ledger, so that an older one is noticed; never restored from a backup
 approvals/         plans that were proposed, and what was decided about them
 unfinished/        local rounds that broke off and updates that wait, encrypted; never restored from a backup
@@ -81,6 +82,11 @@ class SiteHome:
     def ledger(self) -> Path:
         """The privacy ledger."""
         return self.path / "ledger.sqlite"
+
+    @property
+    def spent(self) -> Path:
+        """Export of a ledger: what a new one begins with."""
+        return self.path / "spent.json"
 
     @property
     def ledger_head(self) -> Path:

@@ -18,7 +18,7 @@ from partsong.client.budget.books import Grant
 from partsong.client.budget.chain import Head
 from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.ledger_export import to_tree
-from partsong.client.budget.remembered import RememberedHead
+from partsong.client.home import ledger as ledgers
 from partsong.client.home.layout import SiteHome
 from partsong.client.rules.approval import Approvals, Decision
 from partsong.client.rules.plan_words import shown, size, summary
@@ -47,17 +47,18 @@ def read_site(home: SiteHome) -> SiteConfig:
 
 
 def open_ledger(folder: Path) -> Ledger:
-    """Open the ledger of a site; a command that looks never makes one.
+    """Open the ledger of a site; a command that looks never makes one, but where there is what to begin it with.
 
     Raises:
         InputError: there is none.
         Refused: it does not add up.
     """
-    if not (folder / LEDGER).is_file():
+    home = SiteHome(folder)
+    if not (home.ledger.is_file() or home.spent.is_file()):
         raise InputError(
             str(folder), found=f"no {LEDGER} in it", expected="the directory of a site", remedy="name it with --dir"
         )
-    return Ledger(folder / LEDGER, remembered=RememberedHead(SiteHome(folder).ledger_head))
+    return ledgers.open_ledger(home)
 
 
 def open_approvals(folder: Path) -> Approvals:

@@ -30,12 +30,18 @@ def backup(
     folder: Dir = HERE,
     as_json: Json = False,
 ) -> None:
-    """Copy what may be copied of the stopped site's directory into one file; vault, ledger and plans never are."""
+    """Copy what may be copied of the stopped site's directory into one file; vault, ledger and plans never are.
+
+    What the ledger says was spent goes along, and a restored site goes on with the budget that is left.
+    """
     from partsong.client.home.layout import SiteHome
     from partsong.client.membership.backup import back_up
 
     contents = back_up(SiteHome(folder), out, now_ms=int(time.time() * 1000))
-    words = "not in it: vault, ledger and plans; write `partsong site ledger export` beside it, for what was spent"
+    words = (
+        "not in it: vault, ledger and plans; what was spent until now is. For what is spent from now on, keep newer\n"
+        "exports beside it: `partsong site ledger export --out FILE`"
+    )
     _show(contents, out, words, as_json=as_json)
 
 
@@ -44,14 +50,18 @@ def restore(
     folder: Dir = HERE,
     as_json: Json = False,
 ) -> None:
-    """Make a lost site's directory anew: identity, rules, charters and adapters."""
+    """Make a lost site's directory anew: identity, rules, charters, adapters, and what the ledger had spent by then."""
     from partsong.client.home.layout import SiteHome
+    from partsong.client.home.ledger import open_ledger
     from partsong.client.membership.backup import restore as make
 
-    contents = make(file, SiteHome(folder))
+    home = SiteHome(folder)
+    contents = make(file, home)
+    open_ledger(home).close()
     words = (
-        "the ledger is empty: lower each holding's epsilon in policy.yaml by what was spent, as the last export says;\n"
-        "then `partsong site new-vault`, and `partsong site up`"
+        "the new ledger begins with what was spent when the backup was made (`partsong site ledger show`).\n"
+        "What was spent since: `partsong site ledger carry EXPORT` with the newest export, or, if there is none,\n"
+        "a lower epsilon of each holding in policy.yaml. Then `partsong site new-vault`, and `partsong site up`"
     )
     _show(contents, folder, words, as_json=as_json)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from partsong.client.data.batch import Batch
+from partsong.client.data.tokens import IntVec
 from partsong.client.model.lora import layout_of, public_parameters
 from partsong.client.model.source import BaseFiles
 from partsong.common.adapters.adapter import AdapterLayout, FloatVec, TensorSpec, flatten, unflatten
@@ -168,6 +169,27 @@ class ModelHost:
             **ids, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.pad_id
         )
         return str(self.tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+
+    @torch.no_grad()
+    def continued(self, prompt: IntVec, *, max_new_tokens: int) -> IntVec:
+        """Greedy continuation of one prompt, up to and with the end of sequence; shorter where positions run out."""
+        room = int(getattr(self.model.config, "max_position_embeddings", NO_LIMIT)) - len(prompt)
+        if min(room, max_new_tokens) < 1:
+            return np.zeros(0, np.int32)
+        ids = torch.from_numpy(prompt.astype(np.int64))[None].to(self.device)
+        out = _inner(self.model).generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=min(room, max_new_tokens),
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=self.pad_id,
+        )
+        return np.asarray(out[0, len(prompt) :].cpu().numpy(), np.int32)
+
+    def text_of(self, ids: IntVec) -> str:
+        """Write tokens as text, without special ones."""
+        return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
     def _read(self, specs: tuple[TensorSpec, ...]) -> FloatVec:
         return flatten({s.name: self._tensors[s.name].detach().float().cpu().numpy() for s in specs}, specs)

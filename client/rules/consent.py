@@ -24,6 +24,7 @@ from partsong.common.wire import Open, RefusalCode
 
 Purpose = Literal["train", "evaluate", "survey", "audit", "canary"]
 Unit = Literal["patient", "record"]
+VoteRule = Literal["refuse", "allow", "require"]
 
 _PUBLIC: Mapping[str, RefusalCode] = {
     "over_budget": "budget",
@@ -93,6 +94,8 @@ class Rules:
     """Most bytes of sealed vectors in all rounds together."""
     survey_first: bool = False
     """Whether training waits for a survey of the very records that are there."""
+    vote: VoteRule = "allow"
+    """Whether rounds of training may, or have to, be voted on by records that are kept for testing."""
     masked_only: bool = False
     """Whether vectors may leave under the secure sum only."""
 
@@ -204,6 +207,10 @@ def _module(tensor: str) -> str:
 def _check_purpose(plan: Plan, rules: Rules) -> None:
     if rules.purposes is not None and plan.study not in rules.purposes:
         raise NotAgreed("policy", f"{plan.study} is not an allowed purpose here", rule="purposes")
+    if plan.vote is not None and rules.vote == "refuse":
+        raise NotAgreed("policy", "the plan asks for votes by test records, which is not allowed here", rule="vote")
+    if plan.vote is None and plan.study == "train" and rules.vote == "require":
+        raise NotAgreed("policy", "rounds that nobody votes on are not allowed here", rule="vote")
     if rules.masked_only and not plan.masked:
         raise NotAgreed(
             "policy",
@@ -278,15 +285,17 @@ def _check_privacy(plan: Plan, dp: DpPlan, rules: Rules, facts: Facts) -> None:
     if dp.epsilon > rules.max_epsilon:
         raise NotAgreed("policy", f"epsilon {dp.epsilon}, at most {rules.max_epsilon} here", rule="privacy.max_epsilon")
     least = min(dp.noise_multiplier, dp.loss_noise_multiplier)
+    if plan.vote is not None and plan.vote.noise_multiplier is not None:
+        least = min(least, plan.vote.noise_multiplier)
     if rules.least_noise is not None and least < rules.least_noise:
         raise NotAgreed(
             "policy",
             f"noise multiplier {least:g}, at least {rules.least_noise:g} here",
             rule="privacy.min_noise_multiplier",
         )
-    events = plan.events(steps=plan.steps)
+    released = plan.releases(first=1, last=plan.rounds)
     try:
-        spent = epsilon([events.at_site(records=units)], delta=dp.delta).epsilon
+        spent = epsilon([events.at_site(records=units) for events in released], delta=dp.delta).epsilon
     except Refused as err:
         raise NotAgreed("policy", "the plan's noise is too small to be accounted for", rule="accounting") from err
     if spent > dp.epsilon:

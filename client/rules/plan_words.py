@@ -40,6 +40,7 @@ def summary(plan: Plan) -> tuple[str, ...]:
         f"run {shown(plan.run)}: {plan.study}, {plan.rounds} rounds of {plan.training.steps_per_round} steps",
         f"base {plan.base_sha256[:12]}, rank {largest_rank(plan)} on {_listed(trained_modules(plan))}",
         *_question(plan),
+        *_vote(plan),
         _privacy(plan.dp),
         f"{size(bytes_out(plan))} leave {'masked' if plan.masked else 'UNMASKED'}, {plan.minimum_cohort} sites or more",
     )
@@ -103,6 +104,13 @@ def _question(plan: Plan) -> tuple[str, ...]:
     return (f"asks for sums of {asked} and loss: {plan.question.size:,} numbers{groups}",)
 
 
+def _vote(plan: Plan) -> tuple[str, ...]:
+    if plan.vote is None:
+        return ()
+    noise = "" if plan.vote.noise_multiplier is None else f", noise multiplier {plan.vote.noise_multiplier:g}"
+    return (f"test records vote on every second round, at most {plan.vote.most_votes:,} votes a site{noise}",)
+
+
 def _masking_changes(plan: Plan, last: Plan) -> list[str]:
     if plan.masked == last.masked:
         return []
@@ -131,6 +139,7 @@ def _shape_changes(plan: Plan, last: Plan) -> list[str]:
         ("minimum cohort", lambda p: p.minimum_cohort),
     ]
     lines = [f"{name} {old} -> {new}" for name, of in told if (old := of(last)) != (new := of(plan))]
+    lines += _vote(plan) if last.vote is None else []
     lines += _set_changes("layers", trained_modules(plan), trained_modules(last))
     lines += _set_changes("labels", frozenset(plan.labels), frozenset(last.labels))
     if bytes_out(plan) != bytes_out(last):

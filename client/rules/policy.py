@@ -15,7 +15,7 @@ from typing import Literal
 
 from partsong.client.budget.blocks import Block, check_layout
 from partsong.client.budget.books import Grant
-from partsong.client.rules.consent import Purpose, Rules, Unit
+from partsong.client.rules.consent import Purpose, Rules, Unit, VoteRule
 from partsong.common.plan import is_name
 from partsong.common.privacy.accounting import LOWEST_NOISE
 from partsong.common.thresholds import Floors
@@ -115,6 +115,9 @@ class DataFloor:
     """Fewest sites a sum may be made of."""
     survey_first: bool = False
     """Whether training waits until a survey of the records, as they are then, was answered."""
+    vote: VoteRule = "refuse"
+    """Whether rounds of training may be voted on by the records that are kept for testing (`data.held_out`), or have
+    to be: refuse, allow or require. A vote is paid from the same holding."""
     minimum_records: int = 100
     """Fewest records to train on."""
     minimum_patients: int | None = 100
@@ -183,6 +186,7 @@ class Policy:
             max_rank=self.adapter.max_r,
             max_bytes_out=self.adapter.max_bytes_out,
             survey_first=self.data.survey_first,
+            vote=self.data.vote,
             masked_only=not self.privacy.allow_secure_sum_off,
         )
 

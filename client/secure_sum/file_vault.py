@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from partsong.client.home.private_files import write_private
 from partsong.common.derive import digest
 from partsong.common.errors import InputError, TryAgain
+from partsong.common.files import sync, sync_folder
 from partsong.common.secure_sum.shamir import Entropy
 
 _NONCE_BYTES = 12
@@ -82,9 +83,9 @@ class FileVault:
                 file.write(nonce)
                 file.write(self._cipher.encrypt(nonce, data, _label(name)))
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             half.replace(path)
-            self._sync_folder()
+            sync_folder(self._folder)
         except OSError as err:
             with contextlib.suppress(OSError):
                 half.unlink()
@@ -93,18 +94,10 @@ class FileVault:
     def erase(self, name: str) -> None:
         """Remove the record."""
         self._path(name).unlink(missing_ok=True)
-        self._sync_folder()
+        sync_folder(self._folder)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name.replace(' ', '-')}{_SUFFIX}"
-
-    def _sync_folder(self) -> None:
-        """Make renames and removals durable."""
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _require_format(folder: Path) -> None:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from partsong.common.adapters.adapter import FloatVec, digest
-from partsong.common.adapters.methods import ServerState, Vec64, advance
+from partsong.common.adapters.methods import ServerState, Vec64, advance, asked_about
 from partsong.common.errors import DataError, Refused
 from partsong.common.files import write_bytes
 from partsong.common.identity.charter import Charter
@@ -61,6 +61,13 @@ class Follower:
     def adapter_sha256(self) -> str:
         """Digest of the adapter as it should be now."""
         return self._sha256
+
+    def sha256_of_query(self, *, number: int) -> str:
+        """Digest of the vector that has to come with round `number`; empty where no such round can be."""
+        if self._plan is None or not self._plan.is_vote(number):
+            return self._sha256
+        state = self._load()[0] if self._round else self._start
+        return "" if state.candidate is None else digest(asked_about(state, self._plan, number=number))
 
     @property
     def adapter_P(self) -> FloatVec:

@@ -132,7 +132,7 @@ class MaskedDoor:
         self._witnessed = self._own_head(note) if opened.previous is not None else None
         if opened.previous_fits and opened.previous is not None:
             self._follower.take(opened.previous, number=query.summed, charter=self._member.charter)
-        right = opened.previous_fits and query.adapter_sha256 == self._follower.adapter_sha256
+        right = opened.previous_fits and query.adapter_sha256 == self._follower.sha256_of_query(number=query.round)
         if not right:
             site.ready(verdict=False)
             raise Refused(

@@ -16,13 +16,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.turns import gather, replaced
 from partsong.common.config import ServerOptimizerConfig
 from partsong.common.plan import Plan
+from partsong.common.questions.vote import is_kept
 
 Vec64 = NDArray[np.float64]
 _PIECE = 1 << 15
 """Entries, so that a piece of each array fits into a second-level cache."""
+
+_CANDIDATE = "candidate/"
 
 MethodName = Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"]
 Exactness = Literal["exact", "near", "not exact"]
@@ -93,8 +97,23 @@ class ServerState:
 
     adapter_P: Vec64
     memory: dict[str, Vec64] = field(default_factory=dict)
-    """`momentum` and `second`, each (P,), for the optimizers that have them."""
+    """`momentum` and `second`, each (P,), for the optimizers that have them. Between a round and the vote on it: also
+    `candidate/adapter` and the memory that goes with it."""
     steps: int = 0
+
+    @property
+    def candidate(self) -> ServerState | None:
+        """The state that the next vote keeps or drops; None where nothing waits for a vote."""
+        mine = {
+            name.removeprefix(_CANDIDATE): value for name, value in self.memory.items() if name.startswith(_CANDIDATE)
+        }
+        return ServerState(adapter_P=mine.pop("adapter"), memory=mine, steps=self.steps + 1) if mine else None
+
+    @property
+    def kept(self) -> ServerState:
+        """The state without what waits for a vote."""
+        mine = {name: value for name, value in self.memory.items() if not name.startswith(_CANDIDATE)}
+        return ServerState(adapter_P=self.adapter_P, memory=mine, steps=self.steps)
 
 
 def server_step(state: ServerState, mean_P: Vec64, config: ServerOptimizerConfig) -> ServerState:
@@ -127,7 +146,9 @@ def _moved(adapter_P: Vec64, change_P: Vec64, *, rate: float) -> Vec64:
 def advance(state: ServerState, mean_Q: Vec64, plan: Plan, *, number: int) -> ServerState:
     """Move the part of the global adapter that round `number` trains; the rest keeps its values, bit by bit.
 
-    Each turn has its own memory of the server optimizer. A question moves nothing.
+    Each turn has its own memory of the server optimizer. A question moves nothing. Where rounds are voted on, a round
+    only leaves a candidate, and the vote after it moves the adapter there or drops it; a candidate that no vote was
+    about is dropped by the next round.
 
     Args:
         state: the adapter before the round.
@@ -137,6 +158,37 @@ def advance(state: ServerState, mean_Q: Vec64, plan: Plan, *, number: int) -> Se
     """
     if plan.question is not None:
         return state
+    if plan.is_vote(number):
+        waiting = state.candidate
+        return state.kept if waiting is None or not is_kept(mean_Q) else waiting
+    if plan.vote is None:
+        return _trained(state, mean_Q, plan, number=number)
+    moved = _trained(state.kept, mean_Q, plan, number=number)
+    waiting_memory = {_CANDIDATE + name: value for name, value in (*moved.memory.items(), ("adapter", moved.adapter_P))}
+    return ServerState(adapter_P=state.adapter_P, memory=state.kept.memory | waiting_memory, steps=state.steps)
+
+
+def asked_about(state: ServerState, plan: Plan, *, number: int) -> FloatVec:
+    """Give the vector that goes out with round `number`: the adapter, and in a vote what it may become after it.
+
+    Args:
+        state: the adapter before the round.
+        plan: of the run.
+        number: of the round; a vote only where a candidate waits for it.
+    Returns:
+        (P,) or in a vote (2P,), in single precision.
+    """
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and whoever gets it says so
+        adapter_P = state.adapter_P.astype(np.float32)
+        if not plan.is_vote(number):
+            return adapter_P
+        waiting = state.candidate
+        if waiting is None:
+            raise ValueError("a candidate for a vote to be about")
+        return np.concatenate([adapter_P, waiting.adapter_P.astype(np.float32)])
+
+
+def _trained(state: ServerState, mean_Q: Vec64, plan: Plan, *, number: int) -> ServerState:
     if (turn := plan.turn(number)) is None:
         return server_step(state, mean_Q, plan.optimizer)
     prefix = f"{turn.trains}/"

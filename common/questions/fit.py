@@ -1,4 +1,4 @@
-"""Whether a plan and the question that it carries fit: a question is asked of each unit once, and trains nothing."""
+"""Whether a plan and the question or the votes that it carries fit: each unit is asked once, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -33,3 +33,20 @@ def check_question(plan: Plan) -> None:
         raise ValueError("one loss_clip, and each site's own noise, in a plan that asks a question")
     if dp is not None and dp.contribution_bound not in {None, 1}:
         raise ValueError("one record of each patient where a plan asks a question")
+
+
+def check_vote(plan: Plan) -> None:
+    """Accept a plan by returning.
+
+    Raises:
+        ValueError: votes in a plan that does not train, on rounds that nothing votes on, or without their noise.
+    """
+    vote, dp = plan.vote, plan.dp
+    if vote is None:
+        return
+    if plan.study != "train" or plan.rounds % 2:
+        raise ValueError("votes in a plan that trains, on each of its rounds")
+    if (vote.noise_multiplier is None) != (dp is None):
+        raise ValueError("noise on votes under differential privacy, and none without")
+    if dp is not None and dp.on_sum is not None:
+        raise ValueError("each site's own noise in a plan with votes")

@@ -23,30 +23,35 @@ UNITS: Final = "units"
 HITS: Final = "hits"
 TOKENS: Final = "tokens"
 TOKEN_LOSS: Final = "token_loss"  # noqa: S105 - tokens of text
+ROUGE: Final = "rouge_l"
 CONFUSION: Final = "confusion"
 CONFIDENCE: Final = "confidence"
 GROUPS: Final = "groups"
 TABLE: Final = "table"
 DUPLICATES: Final = "duplicates"
+PERSONAL: Final = "personal_details"
 
 PartName = Literal[
     "units",
     "hits",
     "tokens",
     "token_loss",
+    "rouge_l",
     "confusion",
     "confidence",
     "groups",
     "table",
     "duplicates",
+    "personal_details",
 ]
-EVALUATION: frozenset[PartName] = frozenset({UNITS, HITS, TOKENS, TOKEN_LOSS, CONFUSION, CONFIDENCE, GROUPS})
+EVALUATION: frozenset[PartName] = frozenset({UNITS, HITS, TOKENS, TOKEN_LOSS, ROUGE, CONFUSION, CONFIDENCE, GROUPS})
 """Parts that a question about a model may have."""
-SURVEY: frozenset[PartName] = frozenset({UNITS, TABLE, DUPLICATES})
+SURVEY: frozenset[PartName] = frozenset({UNITS, TABLE, DUPLICATES, PERSONAL})
 """Parts that a question about records may have."""
 
 MOST_NUMBERS = 1 << 20
 """Of a question: a confusion matrix of a thousand classes."""
+MOST_NEW_TOKENS = 4096
 _LARGEST = 1e9
 OTHER = "(other)"
 """Group of a record whose value is not in the public list, or which has none."""
@@ -84,6 +89,8 @@ class Question:
     """Of confidence, equally wide."""
     most_tokens: int = 128
     """Learned tokens of one record count as at most so many."""
+    most_new_tokens: int = 64
+    """Of the continuation that `rouge_l` compares with a record's own."""
     lengths: tuple[int, ...] = ()
     """Upper ends of the classes of length [tokens], ascending; one more class lies above the last."""
 
@@ -97,6 +104,8 @@ class Question:
             raise ValueError("most_units of at least 1 and a loss_clip above 0")
         if not (0 <= self.classes <= MOST_NUMBERS and 1 <= self.bins <= 100 and 1 <= self.most_tokens <= _LARGEST):
             raise ValueError("classes of at least 0, 1 to 100 bins, most_tokens of at least 1")
+        if not 1 <= self.most_new_tokens <= MOST_NEW_TOKENS or (ROUGE in names and self.classes):
+            raise ValueError(f"1 to {MOST_NEW_TOKENS} new tokens, and rouge_l of a language model alone")
         if len(set(self.groups)) != len(self.groups) or not all(_is_short(name) for name in self.groups):
             raise ValueError("groups without repeats, with printable names of at most 100 characters")
         if OTHER in self.groups or len(self.groups) > 1000:
@@ -124,11 +133,13 @@ class Question:
             HITS: 1,
             TOKENS: 1,
             TOKEN_LOSS: 1,
+            ROUGE: 1,
             CONFUSION: matrix,
             CONFIDENCE: 3 * self.bins,
             GROUPS: groups * (matrix or 2),
             TABLE: 2 * max(1, self.classes) * max(1, groups) * (len(self.lengths) + 1),
             DUPLICATES: 1,
+            PERSONAL: 1,
         }[name]
 
     def reach_of(self, name: PartName) -> float:

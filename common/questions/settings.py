@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from partsong.common.questions.vote import Vote
+
 Purpose = Literal["train", "evaluate", "survey"]
 MOST_UNITS = 1_000_000
 
@@ -35,13 +37,18 @@ class EvaluationConfig:
     """Bins of confidence. Every number that is asked for gets its own noise: few bins tell more."""
     most_tokens: int = 32
     """Language model: learned tokens of a record count as at most so many."""
+    rouge: bool = False
+    """Language model: whether each site has the adapter continue its test records and compares the words (ROUGE-L).
+    Much slower than all the rest; sites need partsong[evaluation]."""
+    most_new_tokens: int = 64
+    """With rouge: of each continuation."""
     most_units: int = MOST_UNITS
     """Most records (or patients) of a site; one with more refuses."""
 
     def __post_init__(self) -> None:
         _check(epsilon=self.epsilon, most_units=self.most_units, groups=self.groups)
-        if not (1 <= self.bins <= 100 and self.most_tokens >= 1):
-            raise ValueError("1 to 100 bins, and most_tokens of at least 1")
+        if not (1 <= self.bins <= 100 and self.most_tokens >= 1 and self.most_new_tokens >= 1):
+            raise ValueError("1 to 100 bins, most_tokens and most_new_tokens of at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +61,9 @@ class SurveyConfig:
     """Closed, public list of the values of data.group_field that are told apart."""
     lengths: tuple[int, ...] = (64, 128, 256, 512)
     """Upper ends of the classes of length [tokens]; one more class lies above the last."""
+    personal_details: bool = False
+    """Whether records with an e-mail address, a telephone number, an IBAN or a payment card are counted; sites need
+    partsong[survey]."""
     most_units: int = MOST_UNITS
     """Most records (or patients) of a site; one with more refuses."""
 
@@ -61,3 +71,29 @@ class SurveyConfig:
         _check(epsilon=self.epsilon, most_units=self.most_units, groups=self.groups)
         if list(self.lengths) != sorted(set(self.lengths)) or not all(n > 0 for n in self.lengths):
             raise ValueError("lengths above 0, ascending")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VoteConfig:
+    """Whether the sites vote on each round of training before its adapter is kept (docs/robustness.md)."""
+
+    mode: Literal["off", "holdout"] = "off"
+    """holdout: each site scores the adapter before and after a round on records that it keeps for testing; a round
+    that is voted down is undone. It doubles the number of rounds, and each vote costs privacy."""
+    epsilon: float = 1.0
+    """Of all votes together, at privacy.delta; on top of privacy.epsilon, from the same holding."""
+    margin: float = 0.01
+    """A loss may rise by this [nats] before a record votes against the new adapter."""
+    scale: float = 0.1
+    """A loss that falls or rises by this much more [nats] is a whole vote; by less, a part of one."""
+    most_votes: int = 1000
+    """A site's votes add up to at most this: a site with more records for testing has no more to say."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon <= 1000:
+            raise ValueError(f"epsilon above 0 and at most 1000, not {self.epsilon}")
+        self.terms(noise_multiplier=None)
+
+    def terms(self, *, noise_multiplier: float | None) -> Vote:
+        """Give what stands in the plan."""
+        return Vote(most_votes=self.most_votes, margin=self.margin, scale=self.scale, noise_multiplier=noise_multiplier)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from partsong.common.adapters.adapter import FloatVec, digest
-from partsong.common.adapters.methods import ServerState, advance
+from partsong.common.adapters.methods import ServerState, advance, asked_about
 from partsong.common.codec import unpack
 from partsong.common.errors import PartsongError
 from partsong.common.plan import Plan
@@ -71,6 +71,11 @@ class History:
         with np.errstate(over="ignore"):  # what is too large becomes infinite and differs from what is published
             return self._state.adapter_P.astype(np.float32)
 
+    @property
+    def last(self) -> OpenedSum | None:
+        """The last result that was taken up; None before the first."""
+        return self._last
+
     def take(self, packed: bytes, *, number: int) -> Followed:
         """Check the next result and move the adapter along it.
 
@@ -86,7 +91,11 @@ class History:
         opened = read_result(packed, run=self._run, floors=self._run.charter.floors)
         self._require_plan(opened, number)
         self._require_previous(opened, number)
-        if opened.header.model != model_hash(digest(self.adapter_P)):
+        if self._plan.is_vote(number) and self._state.candidate is None:
+            raise HistoryDiffers(number, found="a vote about no round", expected="the sum of the round before it")
+        with np.errstate(over="ignore"):
+            asked = asked_about(self._state, self._plan, number=number)
+        if opened.header.model != model_hash(digest(asked)):
             raise HistoryDiffers(
                 number, found="a start from another adapter", expected="the one that the sums before it lead to"
             )

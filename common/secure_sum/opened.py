@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from partsong.common.build import sha256_of
 from partsong.common.errors import Refused
 from partsong.common.identity.charter import Charter
-from partsong.common.plan import LOSS, UPDATE, Plan, SumNoise, rotation_seed, step_rate
+from partsong.common.plan import LOSS, UPDATE, Plan, SumNoise, rotation_seed
+from partsong.common.rates import step_rate
 from partsong.common.secure_sum import noised
 from partsong.common.secure_sum.fixed_point import WordVec, decode_sum
 from partsong.common.secure_sum.length import require_short
@@ -29,7 +30,7 @@ class Opened:
 
     mean_P: NDArray[np.float64]
     """Mean update over the sites of the sum, weighted as their charter says; of what the round trains. Of a question
-    the mean answer, which has no weights."""
+    the mean answer, and of a vote the mean of the sites' votes, which have no weights."""
     loss: float
     """Mean released loss; of a question the mean of the sites' sums."""
     sites: int
@@ -54,7 +55,8 @@ def read_sum(total_W: WordVec, plan: Plan, *, number: int, sites: int, shares: S
     sums = decode_sum(total_W, encoding, sites=sites, rotation_seed=seed)
     for block in encoding.blocks:
         require_short(sums[block.name], block, encoding, sites=sites)
-    weight = sites if shares is None or plan.question is not None else math.fsum(shares)
+    weighted = shares is not None and plan.question is None and not plan.is_vote(number)
+    weight = math.fsum(shares) if shares is not None and weighted else sites
     mean_P = sums[UPDATE]
     mean_P /= weight
     return Opened(mean_P=mean_P, loss=float(sums[LOSS][0]) / sites, sites=sites)

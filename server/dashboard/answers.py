@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from partsong.common.build import build
-from partsong.common.errors import ConfigError, DataError
 from partsong.server.questions.figures import Figure
-from partsong.server.questions.publication import ANSWER
+from partsong.server.questions.signed import ANSWER, read_answer
 
 HEAD = ("figure", "value", "interval", "what it is")
 
@@ -17,19 +14,12 @@ def rows_of(run: Path) -> tuple[tuple[str, ...], ...]:
     """Read the figures of a run's answer; none where it asked no question or has no answer yet.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged, or not what was signed.
     """
     file = run / ANSWER
-    if not file.is_file():
-        return ()
-    try:
-        figures = json.loads(file.read_bytes())["figures"]
-        return tuple(_row(build(Figure, figure, where=ANSWER)) for figure in figures)
-    except (ValueError, KeyError, TypeError, RecursionError, ConfigError) as err:
-        raise DataError(ANSWER, found="figures that cannot be read", expected="what the run wrote") from err
+    return tuple(map(_row, read_answer(file).answer.figures)) if file.is_file() else ()
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
     value = "?" if figure.value is None else f"{figure.value:.4g}"
-    is_bounded = figure.low is not None and figure.high is not None
-    return figure.name, value, f"{figure.low:.4g} to {figure.high:.4g}" if is_bounded else "", figure.about
+    return figure.name, value, f"{figure.low:.4g} to {figure.high:.4g}", figure.about

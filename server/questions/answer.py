@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from partsong.common.plan import Plan
+from partsong.common.secure_sum.opened import Opened
 from partsong.server.planning import epsilon_after
 from partsong.server.questions.figures import Figure, evaluation_figures
 from partsong.server.questions.intervals import LEVEL
 from partsong.server.questions.survey import survey_figures
-from partsong.server.studies.train import Step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,21 +36,20 @@ class Answer:
     """Of one number of each part, all sites' together."""
 
 
-def answer_of(step: Step, plan: Plan) -> Answer:
-    """Read an opened sum.
+def answer_of(opened: Opened, plan: Plan, *, sites: tuple[str, ...]) -> Answer:
+    """Read an opened sum. Whoever has plan and sum comes to the same answer.
 
     Args:
-        step: of a round with a sum.
+        opened: of the round.
         plan: that asked the question.
+        sites: whose answers are in the sum.
     """
-    if step.answer is None:
-        raise ValueError("a round with a sum")
     read = evaluation_figures if plan.study == "evaluate" else survey_figures
-    figures, tables, noise_sd = read(step.answer, plan)
+    figures, tables, noise_sd = read(opened, plan)
     return Answer(
         study=plan.study,
         adapter_sha256=plan.start_sha256,
-        sites=step.ended.survivors,
+        sites=sites,
         level=LEVEL,
         unit="record" if plan.dp is None else plan.dp.unit,
         epsilon=epsilon_after(plan, plan.rounds),

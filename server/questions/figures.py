@@ -18,13 +18,14 @@ from partsong.common.questions.question import (
     CONFUSION,
     GROUPS,
     HITS,
+    ROUGE,
     TOKEN_LOSS,
     TOKENS,
     UNITS,
     Question,
 )
 from partsong.common.secure_sum.opened import Opened
-from partsong.server.questions.intervals import LEVEL, Estimate, Noised, count, proportion
+from partsong.server.questions.intervals import LEVEL, Estimate, Noised, count, mean_distance, proportion
 from partsong.server.questions.sums import Block, Sums, sums_of
 
 
@@ -34,9 +35,8 @@ class Figure:
 
     name: str
     value: float | None
-    low: float | None
-    """None: no interval is known for it."""
-    high: float | None
+    low: float
+    high: float
     about: str
     """What it is, for people."""
 
@@ -67,6 +67,9 @@ def _whole(question: Question, sums: Sums) -> Iterator[Figure]:
     yield figure_of(name, proportion(hits, units), f"share of units whose {about}")
     loss = proportion(sums.loss, units, scale=question.loss_clip)
     yield figure_of("loss", loss, f"mean over units, each cut at {question.loss_clip:g} [nats]")
+    if ROUGE in sums.parts:
+        about = f"mean over units of ROUGE-L (F), of at most {question.most_new_tokens} generated tokens"
+        yield figure_of("rouge_l", proportion(sums.parts[ROUGE].at(0), units), about)
     if TOKENS in sums.parts and TOKEN_LOSS in sums.parts:
         yield from _of_tokens(question, sums, units)
 
@@ -128,16 +131,9 @@ def _mapped(share: Estimate) -> Estimate:
 
 def _calibration(sums: Sums) -> Iterator[Figure]:
     block, units = sums.parts[CONFIDENCE], sums.parts[UNITS].at(0)
-    bins_B3 = block.values.reshape(-1, 3)
-    apart = np.abs(bins_B3[:, 1] - bins_B3[:, 2]).sum()
-    value = float(apart / units.value) if units.value > max(units.sd, 0.5) else None
-    yield Figure(
-        name="calibration_error",
-        value=value,
-        low=None,
-        high=None,
-        about="ECE over the bins, noise included, which can only raise it: no interval",
-    )
+    gaps = [_gap(block, place) for place in range(0, block.values.size, 3)]
+    about = "ECE over the bins; noise and draw can only raise the value, the interval allows for both"
+    yield figure_of("calibration_error", mean_distance(gaps, units), about)
     # Confidence minus hit lies in [-1, 1]; moved and halved it lies in [0, 1], where `proportion` holds.
     hits, sure = np.zeros(block.values.size, np.bool_), np.zeros(block.values.size, np.bool_)
     hits[1::3], sure[2::3] = True, True
@@ -152,6 +148,12 @@ def _calibration(sums: Sums) -> Iterator[Figure]:
         value=None if share.value is None else 2 * share.value - 1, low=2 * share.low - 1, high=2 * share.high - 1
     )
     yield figure_of("overconfidence", over, "mean confidence minus accuracy")
+
+
+def _gap(block: Block, place: int) -> Noised:
+    """Confidence minus hits of the bin whose three numbers begin at `place`."""
+    hits, sure = block.at(place + 1), block.at(place + 2)
+    return Noised(value=sure.value - hits.value, sd=math.hypot(sure.sd, hits.sd), slack=sure.slack + hits.slack)
 
 
 def _per_group(question: Question, block: Block) -> Iterator[Figure]:

@@ -18,6 +18,8 @@ from partsong.common.questions.question import (
     DUPLICATES,
     GROUPS,
     HITS,
+    PERSONAL,
+    ROUGE,
     TABLE,
     TOKEN_LOSS,
     TOKENS,
@@ -140,6 +142,8 @@ def _evaluation(config: Config, labels: tuple[str, ...]) -> Question:
         names.append(CONFIDENCE)
     if not labels:
         names += [TOKENS, TOKEN_LOSS]
+    if chosen.rouge:
+        names.append(ROUGE)
     if chosen.groups:
         names.append(GROUPS)
     return Question(
@@ -150,14 +154,18 @@ def _evaluation(config: Config, labels: tuple[str, ...]) -> Question:
         groups=chosen.groups,
         bins=chosen.bins,
         most_tokens=chosen.most_tokens,
+        most_new_tokens=chosen.most_new_tokens,
     )
 
 
 def _survey(config: Config, labels: tuple[str, ...]) -> Question:
     """No loss is asked for: its place in the vector holds a sum of zeros, with noise like any other."""
     chosen = config.survey
+    names: list[PartName] = [UNITS, TABLE, DUPLICATES]
+    if chosen.personal_details:
+        names.append(PERSONAL)
     return Question(
-        parts=equal_parts(UNITS, TABLE, DUPLICATES),
+        parts=equal_parts(*names),
         most_units=chosen.most_units,
         loss_clip=config.privacy.loss_clip,
         classes=len(labels),

@@ -1,19 +1,24 @@
-"""What stays of a question: `answer.json` for programs, `report.txt` for people."""
+"""What stays of a question: `answer.json` for programs, signed, and `report.txt` for people."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from partsong.common.build import build
 from partsong.common.errors import DataError
-from partsong.common.files import write_bytes, write_json
+from partsong.common.files import write_bytes
+from partsong.common.identity.charter import read as read_charter
+from partsong.common.identity.keys import Signer
+from partsong.server.questions.answer import Answer
+from partsong.server.questions.signed import ANSWER, SignedAnswer, sign_answer
 from partsong.server.run import Result
 from partsong.server.run_files import RunFiles
 
-ANSWER = "answer.json"
 
-
-def publish_answer(files: RunFiles, result: Result, *, base_name: str, marks: Sequence[str]) -> None:
+def publish_answer(
+    files: RunFiles, result: Result, *, base_name: str, marks: Sequence[str], signer: Signer | None
+) -> None:
     """Write both; what was there before is replaced.
 
     Args:
@@ -21,11 +26,21 @@ def publish_answer(files: RunFiles, result: Result, *, base_name: str, marks: Se
         result: of a plan that asked a question.
         base_name: of the base model, for people.
         marks: what the run does not protect.
+        signer: with the coordinator's key of the charter; None for a run that has none.
     Raises:
         TryAgain: the disk is full; the run can be published again.
     """
-    answer = answer_in(result)
-    write_json(files.path / ANSWER, {"run": result.plan.run, "base": base_name, "marks": list(marks), **answer})
+    answer, plan = answer_in(result), result.plan
+    unsigned = SignedAnswer(
+        run=plan.run,
+        base=base_name,
+        marks=tuple(marks),
+        plan_sha256=plan.sha256,
+        charter_sha256=read_charter(files.charter.read_bytes()).charter.hash.hex() if plan.masked else None,
+        answer=build(Answer, answer, where=ANSWER),
+        signature=None,
+    )
+    write_bytes(files.path / ANSWER, sign_answer(unsigned, signer=signer).to_bytes())
     write_bytes(files.report, text_of(answer, run=result.plan.run, base_name=base_name, marks=marks).encode())
 
 
@@ -60,5 +75,5 @@ def text_of(answer: Mapping[str, Any], *, run: str, base_name: str, marks: Seque
 
 def _line(figure: Mapping[str, Any]) -> str:
     value = "?" if figure["value"] is None else f"{figure['value']:.4g}"
-    ends = "" if figure["low"] is None else f"{figure['low']:.4g} to {figure['high']:.4g}"
+    ends = f"{figure['low']:.4g} to {figure['high']:.4g}"
     return f"  {figure['name'][:24]:24}{value:>10}   {ends:24} {figure['about']}".rstrip()

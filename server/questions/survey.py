@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from partsong.common.plan import Plan
-from partsong.common.questions.question import DUPLICATES, TABLE, UNITS, Question
+from partsong.common.questions.question import DUPLICATES, PERSONAL, TABLE, UNITS, Question
 from partsong.common.secure_sum.opened import Opened
 from partsong.server.questions.figures import Figure, figure_of
 from partsong.server.questions.intervals import count, proportion
@@ -32,6 +32,9 @@ def survey_figures(opened: Opened, plan: Plan) -> tuple[tuple[Figure, ...], dict
         ),
         figure_of("missing", proportion(table.total(missing.reshape(-1)), units), "share with nothing to learn from"),
     ]
+    if PERSONAL in sums.parts:
+        about = "share with an e-mail address, telephone number, IBAN or card number; names are not found"
+        figures.append(figure_of("personal_details", proportion(sums.parts[PERSONAL].at(0), units), about))
     names = [plan.labels or ("(all)",), plan.question.all_groups or ("(all)",), _classes_of_length(plan.question)]
     for axis, (what, values) in enumerate(zip(("label", "group", "length"), names, strict=True)):
         figures += _along(table, cells, axis=axis, what=what, values=values)

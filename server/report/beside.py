@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from partsong.common.build import build
+from partsong.common.build import build, to_tree
 from partsong.common.errors import ConfigError, DataError
 from partsong.server.questions.figures import Figure
-from partsong.server.questions.publication import ANSWER
+from partsong.server.questions.signed import ANSWER
+from partsong.server.questions.signed import read_answer as read_signed
 from partsong.server.report.audit import AuditFacts
 from partsong.server.report.facts import Facts
 
@@ -86,20 +87,19 @@ def read_answer(file: Path, facts: Facts) -> AnswerFacts:
         file: `answer.json`, or the directory of the run that asked.
         facts: of the run that is reported.
     Raises:
-        DataError: no answer that can be read.
+        DataError: no answer that can be read, or not what was signed.
         ConfigError: about another adapter, or of sites that are not in this run.
     """
     place = file / ANSWER if file.is_dir() else file
-    data, tree = _read(place, "what a run that asks a question writes")
-    names = set(AnswerFacts.__dataclass_fields__) - {"sha256"}
+    signed = read_signed(place)
+    tree = {**to_tree(signed.answer), "run": signed.run, "sha256": hashlib.sha256(signed.to_bytes()).hexdigest()}
     try:
-        picked = {name: tree[name] for name in names} | {"sha256": hashlib.sha256(data).hexdigest()}
-        found, adapter = build(AnswerFacts, picked, where="answer"), tree["adapter_sha256"]
-    except (KeyError, TypeError, ConfigError) as err:
+        found = build(AnswerFacts, {name: tree[name] for name in AnswerFacts.__dataclass_fields__}, where="answer")
+    except ConfigError as err:
         raise DataError(
             place.name, found="no answer that can be read", expected="what a run that asks a question writes"
         ) from err
-    if found.study == "evaluate" and adapter != facts.adapter.sha256:
+    if found.study == "evaluate" and signed.answer.adapter_sha256 != facts.adapter.sha256:
         raise ConfigError(
             "--answer",
             found=f"{found.run}, about another adapter",

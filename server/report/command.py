@@ -129,8 +129,7 @@ def _beside(signed: SignedFacts, given: Given) -> Beside:
 
 def _audit(signed: SignedFacts, file: Path) -> AuditFacts:
     facts = signed.facts
-    steps = 0 if facts.privacy is None else facts.planned_rounds * facts.privacy.steps_per_round
-    return read_audit(file, facts.privacy, steps=steps)
+    return read_audit(file, facts.privacy, steps=facts.planned_steps)
 
 
 def _text(run: Path) -> str:

@@ -16,6 +16,7 @@ from partsong.common.identity.charter import Charter
 from partsong.common.identity.suite import SuiteName
 from partsong.common.privacy.accounting import Unit
 from partsong.common.thresholds import smallest_sum
+from partsong.server.ballots import Ballot
 
 Answer = Literal["yes", "partly", "no"]
 
@@ -111,6 +112,18 @@ class PrivacyFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class VoteTerms:
+    """How rounds were voted on by records that the sites keep for testing."""
+
+    most_votes: int
+    """Of one site."""
+    margin: float
+    scale: float
+    noise_multiplier: float | None
+    """Of each site's votes; None: no differential privacy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RoundFacts:
     """One round: who is in its sum, and what was released."""
 
@@ -126,6 +139,8 @@ class RoundFacts:
     """Of the sites in the sum, as the coordinator counted them."""
     held_out_loss: float | None
     held_out_exact: float | None
+    vote: Ballot | None = None
+    """What a round that votes has decided."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,6 +207,14 @@ class Facts:
     sites: tuple[SiteFacts, ...]
     hazards: tuple[Hazard, ...]
     not_covered: tuple[str, ...]
+    vote: VoteTerms | None = None
+    """None: every round was kept as it came."""
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps at one site, if all planned rounds are asked; 0 without differential privacy."""
+        training = self.planned_rounds if self.vote is None else (self.planned_rounds + 1) // 2
+        return 0 if self.privacy is None else training * self.privacy.steps_per_round
 
     @property
     def contributors(self) -> tuple[str, ...]:

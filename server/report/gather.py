@@ -15,6 +15,7 @@ from partsong.server.report.facts import (
     OnSum,
     PrivacyFacts,
     SiteFacts,
+    VoteTerms,
     sum_facts,
 )
 from partsong.server.report.hazards import hazards
@@ -55,7 +56,7 @@ def facts_of(found: Sources) -> Facts:
         marks=ending.marks,
         planned_rounds=plan.rounds,
         opened_rounds=found.opened_rounds,
-        update_bytes=plan.sealed_bytes() // plan.rounds,
+        update_bytes=plan.training_bytes() // plan.training_rounds,
         privacy=None if plan.dp is None else _privacy(plan, plan.dp, opened_rounds=found.opened_rounds),
         secure_sum=None if charter is None else sum_facts(charter, checked_by=ending.checked_by),
         leaving=leaving(plan, simulated=found.simulated),
@@ -63,6 +64,14 @@ def facts_of(found: Sources) -> Facts:
         sites=_sites(found),
         hazards=hazards(plan, evaluated=any(r.held_out_loss is not None for r in found.rounds)),
         not_covered=not_covered(None if plan.dp is None else plan.dp.unit),
+        vote=None
+        if plan.vote is None
+        else VoteTerms(
+            most_votes=plan.vote.most_votes,
+            margin=plan.vote.margin,
+            scale=plan.vote.scale,
+            noise_multiplier=plan.vote.noise_multiplier,
+        ),
     )
 
 
@@ -82,7 +91,7 @@ def _privacy(plan: Plan, dp: DpPlan, *, opened_rounds: int) -> PrivacyFacts:
         sampling="Poisson",
         sampling_rate=dp.sampling_rate,
         steps_per_round=plan.training.steps_per_round,
-        steps=opened_rounds * plan.training.steps_per_round,
+        steps=plan.steps_in(opened_rounds),
         clip_norm=dp.clip_norm,
         clipping=dp.clipping,
         noise=dp.noise,

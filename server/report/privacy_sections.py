@@ -73,9 +73,17 @@ def mechanism(facts: Facts) -> Section:
                 ("noise", f"{found.noise}, standard deviation {found.noise_multiplier:.4f} times the clip"),
                 ("loss, clip", f"{found.loss_clip:g}"),
                 ("loss, noise", f"{found.loss_noise_multiplier:.4f} times its clip, counted in the same epsilon"),
+                ("votes on rounds", _votes(facts)),
             ),
         ),
     )
+
+
+def _votes(facts: Facts) -> str:
+    if facts.vote is None or facts.vote.noise_multiplier is None:
+        return "none: every round was kept as it came"
+    noise = f"noise {facts.vote.noise_multiplier:.4f} of one vote at each site, counted in the same epsilon"
+    return f"by records kept for testing, at most {facts.vote.most_votes:,} votes a site; {noise}"
 
 
 def _placement(found: PrivacyFacts) -> str:

@@ -136,9 +136,15 @@ def _round_row(entry: RoundFacts) -> tuple[str, ...]:
         str(entry.round),
         names(entry.sites) if entry.sites else f"no sum ({entry.reason})",
         names(lost),
-        "none" if entry.loss is None else f"{entry.loss:.3f}",
+        _outcome(entry),
         "none" if entry.epsilon is None else f"{entry.epsilon:.3f}",
     )
+
+
+def _outcome(entry: RoundFacts) -> str:
+    if entry.vote is not None:
+        return entry.vote.words
+    return "none" if entry.loss is None else f"{entry.loss:.3f}"
 
 
 def ledgers(facts: Facts) -> Section:

@@ -40,7 +40,7 @@ class SignedFacts:
     """What `facts.json` holds; `read_facts` is the only way in from outside."""
 
     format: Literal["partsong-facts"] = "partsong-facts"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     facts: Facts
     files: Mapping[str, str]
     """SHA-256 of each file of the adapter's directory, by name."""
@@ -73,8 +73,21 @@ def sign_facts(facts: Facts, *, adapter: Path, signer: Signer | None) -> SignedF
     unsigned = SignedFacts(facts=facts, files=digests(adapter), signature=None)
     if signer is None:
         return unsigned
-    signature = Signature(key=signer.public_key.hex(), value=signer.sign(unsigned.message()).hex())
-    return SignedFacts(facts=facts, files=unsigned.files, signature=signature)
+    return SignedFacts(facts=facts, files=unsigned.files, signature=sign_digest(unsigned.message(), signer))
+
+
+def sign_digest(message: bytes, signer: Signer) -> Signature:
+    """Sign a labelled hash, and name the key that did."""
+    return Signature(key=signer.public_key.hex(), value=signer.sign(message).hex())
+
+
+def is_signed(signature: Signature, message: bytes) -> bool:
+    """Say whether the key that a signature names made it over this message; false where it is not in hex."""
+    try:
+        key, value = bytes.fromhex(signature.key), bytes.fromhex(signature.value)
+    except ValueError:
+        return False
+    return signature_fits(key, value, message)
 
 
 def digests(adapter: Path) -> dict[str, str]:
@@ -107,9 +120,5 @@ def _check(found: SignedFacts, place: str) -> None:
         raise DataError(place, found="a charter without a signature, or the reverse", expected="both or neither")
     if named is None or signature is None:
         return
-    try:
-        key, value = bytes.fromhex(signature.key), bytes.fromhex(signature.value)
-    except ValueError as err:
-        raise DataError(place, found="no signature in hex", expected="the coordinator's") from err
-    if signature.key != named.coordinator or not signature_fits(key, value, found.message()):
+    if signature.key != named.coordinator or not is_signed(signature, found.message()):
         raise DataError(place, found="facts that this key did not sign", expected="the file as it was signed")

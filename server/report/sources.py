@@ -13,6 +13,7 @@ from partsong.common.files import read_lines
 from partsong.common.identity.charter import Charter
 from partsong.common.identity.charter import read as read_charter
 from partsong.common.plan import Plan
+from partsong.server.ballots import Ballot
 from partsong.server.checkpoint import Checkpoints
 from partsong.server.event_log import read_events
 from partsong.server.report.facts import RoundFacts
@@ -67,7 +68,7 @@ def read_sources(files: RunFiles, ending: Ending) -> Sources:
         plan=plan,
         charter=read_charter(_bytes(files.charter)).charter if plan.masked else None,
         rounds=read_rounds(files.metrics),
-        opened_rounds=len(Checkpoints(files.path).attempts()),
+        opened_rounds=max(Checkpoints(files.path).attempts(), default=0),
         versions=_versions(files.path / "run.json"),
         refused=refused,
         simulated=not (files.path / "job").is_dir(),
@@ -99,6 +100,16 @@ def _round(line: Mapping[str, Any]) -> RoundFacts:
         bytes_out={site: int(size) for site, size in line["bytes_out"].items()},
         held_out_loss=_number(held.get("loss")),
         held_out_exact=_number(held.get("exact")),
+        vote=None if line.get("vote") is None else _ballot(line["vote"]),
+    )
+
+
+def _ballot(line: Mapping[str, Any]) -> Ballot:
+    return Ballot(
+        of=int(line["of"]),
+        kept=bool(line["kept"]),
+        votes=_number(line["votes"]),
+        noise_sd=float(line["noise_sd"]),
     )
 
 

@@ -80,6 +80,8 @@ def _sum_lines(found: SumFacts | None) -> list[str]:
 
 
 def _round_line(entry: RoundFacts) -> str:
+    if entry.vote is not None:
+        return f"  {entry.round:3d}  {entry.vote.words}"
     if not entry.sites or entry.loss is None:
         return f"  {entry.round:3d}  {entry.reason}"
     lost = "".join(f", without {site} ({why})" for site, why in entry.lost.items())

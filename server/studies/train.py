@@ -6,14 +6,17 @@ longer than a step needs it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from partsong.common.adapters.methods import ServerState, advance
+from partsong.common.adapters.methods import ServerState, advance, asked_about
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.opened import Opened
+from partsong.server.ballots import Ballot, ballot_of
 from partsong.server.desk import Outcome, Query
 from partsong.server.rounds import Round
 
@@ -35,6 +38,8 @@ class Step:
 
     answer: Opened | None = None
     """The sum of a round that asked a question; of any other it is not kept."""
+    ballot: Ballot | None = None
+    """What a vote has decided; None of any other round."""
 
     @property
     def round(self) -> int:
@@ -68,7 +73,11 @@ def train(
         before = attempts.get(number, 0)
         if before and spend_attempts:
             continue
-        outcome = ask(Query(round=number, attempt=before + 1, adapter_P=state.adapter_P.astype(np.float32)))
+        if plan.is_vote(number) and state.candidate is None:
+            continue  # the round had no sum, so there is nothing to vote on
+        adapter_P = asked_about(state, plan, number=number)
+        outcome = ask(Query(round=number, attempt=before + 1, adapter_P=adapter_P))
+        del adapter_P
         step = step_of(state, outcome, plan)
         del outcome
         state = step.state  # before it is kept: the old one can go
@@ -85,13 +94,21 @@ def step_of(state: ServerState, outcome: Outcome, plan: Plan) -> Step:
         outcome: of the round.
         plan: of the run.
     """
+    ballot = ballot_of(outcome, plan)
     if outcome.opened is None:
-        return Step(ended=outcome.state, loss=None, bytes_out={}, state=state, update_norm=0.0)
+        return Step(ended=outcome.state, loss=None, bytes_out={}, state=state, update_norm=0.0, ballot=ballot)
+    trained = plan.question is None and ballot is None
     return Step(
         ended=outcome.state,
         loss=outcome.opened.loss,
         bytes_out=outcome.bytes_out,
         state=advance(state, outcome.opened.mean_P, plan, number=outcome.state.number),
-        update_norm=float(np.linalg.norm(outcome.opened.mean_P)) if plan.question is None else 0.0,
+        update_norm=_norm(outcome.opened.mean_P) if trained else 0.0,
         answer=None if plan.question is None else outcome.opened,
+        ballot=ballot,
     )
+
+
+def _norm(mean_P: NDArray[np.float64]) -> float:
+    """L2 norm; not by `np.linalg`, which wakes the threads of BLAS for longer than the sum takes."""
+    return math.sqrt(float(np.einsum("p,p->", mean_P, mean_P)))

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from partsong.client.budget.ledger import Claim, Ledger
-from partsong.client.budget.remembered import RememberedHead
+from partsong.client.budget.ledger import Claim
 from partsong.client.data.encode import fingerprint
 from partsong.client.data.table import read_table
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.home.layout import SiteHome
+from partsong.client.home.ledger import open_ledger
 from partsong.client.rules.consent import check_plan
 from partsong.client.rules.policy import Policy
 from partsong.client.rules.policy_file import read_policy
@@ -118,7 +118,7 @@ def _charge(home: SiteHome, site: SiteConfig, policy: Policy, prepared: Prepared
     encoded = prepared.sites[site.name]
     events = plan.events(steps=times * plan.steps)
     name = f"audit-{os.urandom(8).hex()}"
-    ledger = Ledger(home.ledger, remembered=RememberedHead(home.ledger_head))
+    ledger = open_ledger(home)
     try:
         ledger.adopt(policy.grants)
         spend = ledger.reserve(

@@ -31,6 +31,8 @@ from partsong.server.daemon.canary import make_canary
 from partsong.simulations.dry_run import DryRun, DryTerms
 
 NUMBERS = 184_320
+AWAKE = 128
+"""Sites whose ledgers stay open, where the cohort is smaller."""
 _PROCESS, _MEMORY = Path("/proc/self/status"), Path("/dev/shm")  # noqa: S108 - the kernel's, not a guess at /tmp
 
 
@@ -104,7 +106,12 @@ def play(*, sites: int, cohort: int, rounds: int, numbers: int = NUMBERS) -> dic
 
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
         terms = DryTerms(
-            plan=plan, names=names, consortium=None, sample=cohort, awake=cohort, encoder=lambda _name: Idle()
+            plan=plan,
+            names=names,
+            consortium=None,
+            sample=cohort,
+            awake=max(cohort, AWAKE),
+            encoder=lambda _name: Idle(),
         )
         run = DryRun(terms, Path(folder), listen=listen)
         result = run.run()

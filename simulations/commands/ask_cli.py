@@ -125,7 +125,7 @@ def _show(found: RunStatus, folder: Path, *, as_json: bool) -> None:
     from partsong.server.daemon.deployed_run import find_run
     from partsong.server.daemon.explain import contributions
     from partsong.server.membership.home import CoordinatorHome
-    from partsong.server.questions.publication import ANSWER
+    from partsong.server.questions.signed import ANSWER
 
     deployed = find_run(CoordinatorHome(folder).runs, found.run)
     rounds, answer = contributions(deployed), deployed.path / ANSWER

@@ -93,6 +93,7 @@ PAGES: Mapping[str, Page] = MappingProxyType(
             exit_codes="0 every entry follows and no head is missing, 1 not so, 2 wrong input.",
             read="policy",
         ),
+        "site ledger carry": Page(example="ledger-export.json --dir north", read="keys"),
         "site ledger export": Page(example="--dir north --format csv --out ledger.csv", read="policy"),
         "site policy check": Page(example="north/policy.yaml", read="policy"),
         "site charter sign": Page(example="charter-2.draft.json --dir north", read="keys"),

@@ -39,6 +39,7 @@ from partsong.simulations.engine.letters import (
 )
 from partsong.simulations.prepare import prepare, read_tables
 from partsong.simulations.run_dir import RunDir
+from partsong.simulations.shortcuts import shortcuts
 from partsong.simulations.sites import make_site
 
 LENGTH_BYTES = 8
@@ -57,6 +58,7 @@ class Worker:
         """
         self._run, config = RunDir.reopen(run)
         self._until_closed = contextlib.ExitStack()
+        self._until_closed.enter_context(shortcuts())
         if config.engine.verify_once:
             self._until_closed.enter_context(verified_once())
         tables = read_tables(config)

@@ -9,8 +9,6 @@ journals, where the rounds are compared with the sums alone.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +24,13 @@ from partsong.server.report.gather import facts_of
 from partsong.server.report.signed import FACTS, SignedFacts, digests, read_facts
 from partsong.server.report.sources import JOURNALS, Ending, Sources, read_sources
 from partsong.server.run_files import RunFiles
+from partsong.simulations.verify.compare import difference
 from partsong.simulations.verify.findings import Findings
 from partsong.simulations.verify.kept_ledgers import ledger_heads
 from partsong.simulations.verify.kept_sums import Sums
 from partsong.simulations.verify.published import ORIGIN, WEIGHTS, Differs
 
 _ADAPTER = "adapter"
-_ROUNDING = 1e-9
-"""Relative; the accountant gives the same bits on one machine, and its FFT others on another."""
 
 
 def check_facts(path: Path, plan: Plan, charter: Charter | None, sums: Sums | None, findings: Findings) -> None:
@@ -88,7 +85,7 @@ def _require_facts(path: Path, plan: Plan, charter: Charter | None, facts: Facts
             simulated=facts.simulated,
             ending=ending,
         )
-    place = _difference(to_tree(facts), to_tree(facts_of(sources)), "facts")
+    place = difference(to_tree(facts), to_tree(facts_of(sources)), "facts")
     if place is not None:
         raise Differs(found=f"another value at {place}", expected="what follows from the files")
 
@@ -128,22 +125,3 @@ def _require_published(path: Path, signed: SignedFacts, sums: Sums | None) -> No
     named = {entry.round: entry.sites for entry in signed.facts.rounds if entry.sites}
     if sums is not None and named != sums.sites:
         raise Differs(found="other contributors", expected="the sites that signed their part in each sum")
-
-
-def _difference(found: Any, expected: Any, place: str) -> str | None:
-    """Name the first value that differs; None: there is none."""
-    if isinstance(found, Mapping) and isinstance(expected, Mapping):
-        if set(found) != set(expected):
-            return place
-        return _first((found[k], expected[k], f"{place}.{k}") for k in expected)
-    if isinstance(found, list) and isinstance(expected, list):
-        if len(found) != len(expected):
-            return place
-        return _first((a, b, f"{place}[{i}]") for i, (a, b) in enumerate(zip(found, expected, strict=True)))
-    if isinstance(found, float) and isinstance(expected, float):
-        return None if math.isclose(found, expected, rel_tol=_ROUNDING) else place
-    return None if found == expected else place
-
-
-def _first(triples: Iterable[tuple[Any, Any, str]]) -> str | None:
-    return next((where for triple in triples if (where := _difference(*triple)) is not None), None)

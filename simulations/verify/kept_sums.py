@@ -20,6 +20,7 @@ from partsong.common.plan import Plan
 from partsong.common.secure_sum.history import Followed, History, HistoryDiffers
 from partsong.common.secure_sum.messages import Signed
 from partsong.common.secure_sum.recompute import recompute
+from partsong.common.secure_sum.result import OpenedSum
 from partsong.common.secure_sum.transcript import RunFacts
 from partsong.server.adapter_file import read_adapter
 from partsong.server.secure_sum.sum_journal import KeptResult, Spooled, SumJournal
@@ -43,6 +44,8 @@ class Sums:
     """By round, whose vectors are in its sum."""
     checked_by: tuple[str, ...] | None
     """Sites that signed that the last sum and the adapter that follows from it are right; None: others are kept."""
+    last: OpenedSum
+    """What a question was answered with, where the plan asks one."""
 
 
 def check(path: Path, plan: Plan, charter: Charter, findings: Findings, tick: Tick) -> Sums | None:
@@ -67,10 +70,12 @@ def check(path: Path, plan: Plan, charter: Charter, findings: Findings, tick: Ti
     findings.right(START, "the start that the plan names")
     kept = _Kept(journal=journal, run=run)
     sites = _rounds(kept, results, history, findings, tick)
-    if sites is None:
+    if sites is None or history.last is None:
         return None
     _incomplete(plan, journal, results, findings)
-    return Sums(adapter_P=history.adapter_P, sites=sites, checked_by=_checked_by(kept, history, findings))
+    return Sums(
+        adapter_P=history.adapter_P, sites=sites, checked_by=_checked_by(kept, history, findings), last=history.last
+    )
 
 
 def read_start(path: Path, plan: Plan) -> FloatVec:

@@ -5,9 +5,8 @@ order, of another plan, or, while the masked vectors are kept, that are not what
 Does not cover: whose keys the charter lists, unless its hash is given by somebody who knows it; a last round that was
 left out together with everything that followed from it; what the sites trained on.
 
-It reads charter.json, plan.json, coordinator/ without its key, and adapter/; facts.json with its journals and sites/
-too, where they are there.
-Nothing is written there.
+It reads charter.json, plan.json, coordinator/ without its key, and adapter/ or answer.json; facts.json with its
+journals and sites/ too, where they are there. Nothing is written there.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from partsong.common.plan import Plan
 from partsong.server.report.claims import placement
 from partsong.simulations.verify import kept_sums, published
 from partsong.simulations.verify.findings import Findings, Verification
+from partsong.simulations.verify.kept_answer import check_answer
 from partsong.simulations.verify.kept_facts import check_facts
 from partsong.simulations.verify.kept_ledgers import check_ledgers
 from partsong.simulations.verify.kept_sums import Sums, Tick
@@ -96,7 +96,9 @@ def _masked(path: Path, plan: Plan, charter: Charter | None, findings: Findings,
     else:
         _published(path, plan, sums, findings)
     check_ledgers(path, plan, sums, findings)
-    if sums is not None:
+    if plan.question is not None:
+        check_answer(path, plan, charter, sums, findings)
+    elif sums is not None:
         check_facts(path, plan, charter, sums, findings)
 
 
@@ -113,14 +115,16 @@ def _unmasked(path: Path, plan: Plan, findings: Findings, *, pinned: str | None)
     )
     _published(path, plan, None, findings)
     check_ledgers(path, plan, None, findings)
-    check_facts(path, plan, None, None, findings)
+    if plan.question is not None:
+        check_answer(path, plan, None, None, findings)
+    else:
+        check_facts(path, plan, None, None, findings)
 
 
 def _published(path: Path, plan: Plan, sums: Sums | None, findings: Findings) -> None:
     """Compare the adapter directory with the sums; where nobody signed them, with the plan alone."""
     if plan.question is not None:
-        findings.not_checked("answer.json", "only the sum behind it is; a question publishes no adapter")
-        return
+        return  # a question publishes no adapter
     folder, recomputed = path / _ADAPTER, None if sums is None else sums.adapter_P
     by_round = None if sums is None else sums.sites
     checks = {

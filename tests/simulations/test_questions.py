@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from partsong.client.data.encode import Encoded
 from partsong.client.training.train import score
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, PartsongError
+from partsong.common.identity.keys import Identity
 from partsong.server.coordinator import RunNotStarted
-from partsong.server.questions.publication import ANSWER
+from partsong.server.questions.signed import ANSWER, read_answer, sign_answer
 from partsong.simulations import sites
 from partsong.simulations.federation import Federation
 from partsong.simulations.marks import marks
@@ -61,7 +63,7 @@ def test_without_noise_the_answer_is_that_of_all_test_records_together(asked: Ca
 
     done = simulate(config, console=Console(quiet=True))
 
-    answer = json.loads((done.run.path / ANSWER).read_text())
+    answer = json.loads((done.run.path / ANSWER).read_text())["answer"]
     assert prepared.held_out is not None
     pooled = score(prepared.host, prepared.held_out.records, batch_size=64)
     found = figures(answer)
@@ -74,7 +76,9 @@ def test_without_noise_the_answer_is_that_of_all_test_records_together(asked: Ca
     np.testing.assert_array_equal(done.result.trained_P, prepared.host.take())
     assert "accuracy" in done.run.report.read_text()
     assert not done.run.adapter.exists()
-    assert verify(done.run.path).wrong == ()
+    checked = verify(done.run.path)
+    assert checked.wrong == ()
+    assert [(f.verdict, f.place) for f in checked.findings].count(("right", ANSWER)) == 3
 
 
 def test_a_finished_run_is_evaluated_as_it_was_published(asked: Callable[..., SimulationConfig]) -> None:
@@ -84,10 +88,32 @@ def test_a_finished_run_is_evaluated_as_it_was_published(asked: Callable[..., Si
     done = simulate(asked(f"evaluation.run={trained.run.path}"), console=Console(quiet=True))
 
     np.testing.assert_array_equal(done.result.trained_P, trained.result.trained_P)
-    found = figures(json.loads((done.run.path / ANSWER).read_text()))
+    found = figures(json.loads((done.run.path / ANSWER).read_text())["answer"])
     last = trained.result.history[-1]["held_out"]
     assert found["loss"]["value"] == pytest.approx(last["loss"], abs=1e-3)
     assert found["accuracy"]["value"] == pytest.approx(last["exact"], abs=1e-4)
+
+
+def test_an_answer_that_does_not_follow_from_the_sum_is_found(asked: Callable[..., SimulationConfig]) -> None:
+    """Signed by the coordinator itself; unsigned; of another plan; without a mark that the plan calls for."""
+    done = simulate(asked(), console=Console(quiet=True))
+    file, signer = done.run.path / ANSWER, Identity((done.run.coordinator / "identity.key").read_bytes())
+    right = read_answer(file)
+    first = right.answer.figures[0]
+    better = replace(right.answer, figures=(replace(first, value=91.0), *right.answer.figures[1:]))
+    forged = {
+        "answer.figures[0].value": sign_answer(replace(right, answer=better), signer=signer),
+        "another signer": sign_answer(right, signer=Identity(bytes(32))),
+        "another run or plan": sign_answer(replace(right, plan_sha256="0" * 64), signer=signer),
+        "no word of": sign_answer(replace(right, marks=()), signer=signer),
+    }
+
+    found = {}
+    for words, answer in forged.items():
+        file.write_bytes(answer.to_bytes())
+        found[words] = verify(done.run.path).wrong
+
+    assert all(len(wrong) == 1 and words in wrong[0].detail for words, wrong in found.items())
 
 
 def test_with_noise_intervals_hold_the_truth_and_ledgers_the_cost(asked: Callable[..., SimulationConfig]) -> None:
@@ -96,7 +122,7 @@ def test_with_noise_intervals_hold_the_truth_and_ledgers_the_cost(asked: Callabl
 
     done = simulate(config, console=Console(quiet=True))
 
-    answer = json.loads((done.run.path / ANSWER).read_text())
+    answer = json.loads((done.run.path / ANSWER).read_text())["answer"]
     assert abs(figures(answer)["units"]["value"] - 90) < 9 * answer["noise_sd"]["units"]
     assert answer["epsilon"] <= 4.0
     for site in answer["sites"]:
@@ -204,12 +230,22 @@ def test_what_sites_get_alone_stays_with_them(asked: Callable[..., SimulationCon
 
 def test_a_survey_counts_what_would_be_trained_on(asked: Callable[..., SimulationConfig]) -> None:
     """Thirty-six records of four labels without noise; each site sees its own exact findings, which are not sent."""
-    done = simulate(asked("purpose=survey", "survey.lengths=[8,16]", "survey.groups=[w0]"), console=Console(quiet=True))
+    settings = ("survey.lengths=[8,16]", "survey.groups=[w0]", "survey.personal_details=true")
+    config = asked("purpose=survey", *settings)
+    training = Path(str(config.data.path))
+    rows = [json.loads(line) for line in training.read_text().splitlines()]
+    rows[0]["text"] += " jane.doe@clinic.example.org"
+    training.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    found = figures(json.loads((done.run.path / ANSWER).read_text()))
+    done = simulate(config, console=Console(quiet=True))
+
+    found = figures(json.loads((done.run.path / ANSWER).read_text())["answer"])
     assert found["units"]["value"] == pytest.approx(36, abs=1e-3)
     assert [found[f"label[{name}]"]["value"] for name in CLASSES] == pytest.approx([9] * 4, abs=0.05)
     assert found["group[w0]"]["value"] == pytest.approx(36, abs=0.05)
     assert found["duplicates"]["value"] == pytest.approx(0, abs=1e-2)
     told = json.loads((done.run.site_folder("site-1") / "findings.json").read_text())
     assert (told["records"], told["duplicates"], told["missing"]) == (12, 0, 0)
+    assert found["personal_details"]["value"] == pytest.approx(1 / 36, abs=1e-3)
+    everyone = [json.loads((done.run.site_folder(f"site-{n}") / "findings.json").read_text()) for n in (1, 2, 3)]
+    assert sum(site["personal"] for site in everyone) == 1

@@ -152,6 +152,7 @@ def test_a_row_is_never_longer_than_the_clip(
         label_N=np.array([label]),
         guess_N=np.array([guess]),
         confidence_N=np.array([confidence]),
+        rouge_N=np.array([0.0]),
         group_N=np.array([group]),
     )
 
@@ -160,12 +161,31 @@ def test_a_row_is_never_longer_than_the_clip(
     assert not np.isfinite(row_Q).all() or np.linalg.norm(row_Q) <= 1 + 1e-9
 
 
+@settings(deadline=None, max_examples=80)
+@given(st.floats(0, 100), st.integers(0, 1), st.integers(0, 10**6), st.floats(0, 1), st.integers(0, 2))
+def test_a_row_of_a_language_model_is_never_longer_than_the_clip(
+    loss: float, hit: int, tokens: int, rouge: float, group: int
+) -> None:
+    """The same with the parts that only a language model has."""
+    parts = equal_parts("units", "hits", "tokens", "token_loss", "rouge_l", "groups")
+    question = Question(parts=parts, most_units=1000, loss_clip=8.0, groups=("day", "night"))
+    marked = Marked(
+        loss_N=np.array([loss]), hit_N=np.array([bool(hit)]), tokens_N=np.array([tokens]), label_N=np.array([-1]),
+        guess_N=np.array([-1]), confidence_N=np.array([0.0]), rouge_N=np.array([rouge]), group_N=np.array([group]),
+    )  # fmt: skip
+
+    (row_Q,) = rows_of(question, marked, clip_norm=1.0)
+
+    assert np.linalg.norm(row_Q) <= 1 + 1e-9
+
+
 def test_a_row_without_its_scale_would_be_longer() -> None:
     """The same counts as they are: the property above can fail."""
     part = {p.name: ALL.scale_of(p, clip_norm=1.0) for p in ALL.parts}
     marked = Marked(
         loss_N=np.array([9.0]), hit_N=np.array([True]), tokens_N=np.array([500]), label_N=np.array([1]),
-        guess_N=np.array([1]), confidence_N=np.array([1.0]), group_N=np.array([0]),
+        guess_N=np.array([1]), confidence_N=np.array([1.0]), rouge_N=np.array([0.0]),
+        group_N=np.array([0]),
     )  # fmt: skip
 
     (row_Q,) = rows_of(ALL, marked, clip_norm=1.0)

@@ -112,9 +112,9 @@ def test_a_plan_beyond_the_limits_gets_no_model(
             check_plan(odd, RULES, lazy.facts(odd))
 
         assert refused.value.rule == rule
-    assert not lazy._resident.is_loaded
+    assert not lazy.resident.is_loaded
     lazy.facts(plan)
-    assert lazy._resident.is_loaded
+    assert lazy.resident.is_loaded
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,6 @@ def test_a_model_makes_room_for_the_next_one(
             plan, number=1, frozen_F=host.take(trained=False), adapter_P=host.take(),
             randomness=SeededRandomness(b"x"), on_step=lambda _p: None,
         )  # fmt: skip
-        gone.append(weakref.ref(lazy._resident.host_for(plan)))
+        gone.append(weakref.ref(lazy.resident.host_for(plan)))
 
     assert [ref() is None for ref in gone] == [True, False]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.sampler import SystemRandomness
 from partsong.client.encoders.lora import LoraTraining
-from partsong.client.encoders.survey import Survey, cell_of, findings, survey_rows
+from partsong.client.encoders.survey import Survey, add_personal, cell_of, findings, survey_rows
 from partsong.client.model.host import ModelHost
 from partsong.common.plan import Plan
 from partsong.common.questions.question import Question, equal_parts
@@ -52,11 +52,29 @@ def test_cells_are_label_group_length_and_missing() -> None:
     assert summed(records, group=1)["table"].reshape(2, 2, 2, 2)[:, 1].sum() == pytest.approx(4)
 
 
+def test_records_with_a_personal_detail_are_counted_within_the_clip() -> None:
+    """The second and the fourth of five, each with one share of its clip; a question that does not ask has none."""
+    asks = dataclasses.replace(QUESTION, parts=equal_parts("units", "table", "duplicates", "personal_details"))
+    records, places = [record(3 + i) for i in range(5)], np.arange(5)
+    rows = survey_rows(asks, records, np.zeros(5, np.int64), set(), clip_norm=1.0)
+
+    add_personal(rows, asks, places, lambda place: place in (1, 3), clip_norm=1.0)
+
+    (at,) = (slot for part, slot in asks.slices() if part.name == "personal_details")
+    assert np.flatnonzero(rows[:, at.start]).tolist() == [1, 3]
+    assert rows[:, at].sum() * 2 == pytest.approx(2)  # four equal parts: each has half of the clip
+    assert (np.linalg.norm(rows, axis=1) <= 1 + 1e-9).all()
+    plain = survey_rows(QUESTION, records, np.zeros(5, np.int64), set(), clip_norm=1.0)
+    add_personal(plain, QUESTION, places, lambda _: pytest.fail("nobody asked"), clip_norm=1.0)
+
+
 def test_findings_are_exact() -> None:
     """Duplicates count all but the first of equal ones."""
     found = findings([record(3), record(3), record(3), record(2, first=1), record(6)])
 
     assert (found.records, found.duplicates, found.missing, found.longest) == (5, 2, 1, 6)
+    assert found.personal is None
+    assert findings([record(3), record(4)], personal=lambda place: place == 1).personal == 1
 
 
 @settings(deadline=None, max_examples=80)
@@ -96,7 +114,7 @@ def test_a_survey_asks_no_model(
     plan = make_site_plan(bert, purpose="survey", survey=SurveyConfig(lengths=(4, 8)))
     encoded = make_encoded(records)
     training = LoraTraining(host=bert, encoded=encoded, labels=("heart", "lung", "skin"))
-    survey = Survey(facts=training.facts, records=lambda _: encoded, groups=None)
+    survey = Survey(facts=training.facts, records=lambda _: encoded, groups=None, personal=lambda _: False)
     monkeypatch.setattr(bert, "scores", None)
 
     update = survey.encode(

@@ -12,8 +12,10 @@ from partsong.common.adapters.turns import Turn
 from partsong.common.config import TrainingConfig
 from partsong.common.plan import DpPlan, Plan
 from partsong.common.questions.question import Question, equal_parts
+from partsong.common.questions.vote import Vote
 
 QUESTION = Question(parts=equal_parts("units"), most_units=5, loss_clip=8.0)
+VOTE = Vote(most_votes=5, margin=0.5, scale=0.5, noise_multiplier=None)
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]
 
@@ -148,12 +150,17 @@ def test_no_field_of_a_plan_can_change_unseen(make_plan: MakePlan, make_dp: Make
         covered.add(name.partition(".")[0])
 
     fields = {f.name for f in dataclasses.fields(Plan)}
-    assert fields - covered == {"run", "study", "labels", "seed", "question"}  # one purpose; the others below
+    assert fields - covered == {"run", "study", "labels", "seed", "question", "vote"}  # one purpose; the others below
     training = TrainingConfig(steps_per_round=1)
     asked = make_plan(study="evaluate", question=QUESTION, sampling_rate=1.0, training=training)
     wider = dataclasses.replace(asked, question=dataclasses.replace(QUESTION, most_units=9))
     assert differences(wider, asked) == ("question.most_units 5 -> 9",)
     assert "asks for sums of units and loss: 1 numbers" in summary(asked)
+    bare = make_plan(rounds=4)
+    voted = dataclasses.replace(bare, vote=VOTE)
+    stricter = dataclasses.replace(bare, vote=dataclasses.replace(VOTE, margin=0.0))
+    assert "test records vote on every second round, at most 5 votes a site" in differences(voted, bare)
+    assert differences(stricter, voted) == ("vote.margin 0.5 -> 0.0",)
     classes = make_plan(task="classification", labels=("a", "b"))
     turned, fewer = (dataclasses.replace(classes, labels=labels) for labels in (("b", "a"), ("a", "c")))
     assert differences(turned, classes) == ("labels in another order",)

@@ -285,7 +285,13 @@ def test_every_key_of_a_policy_but_the_holdings_reaches_a_rule() -> None:
             "allow_without_privacy": True,
             "allow_secure_sum_off": True,
         },
-        "data": {"minimum_cohort": 9, "minimum_records": 9, "minimum_patients": 9, "survey_first": True},
+        "data": {
+            "minimum_cohort": 9,
+            "minimum_records": 9,
+            "minimum_patients": 9,
+            "survey_first": True,
+            "vote": "allow",
+        },
         "adapter": {"bases": [], "target_modules": [], "max_r": 9, "max_bytes_out": 9},
     }
     for section, keys in changed.items():

@@ -21,6 +21,9 @@ from partsong.common.errors import DataError, PartsongError, Refused, TryAgain
 from partsong.common.files import write_json
 from partsong.server.daemon.deployed_run import DeployedRun
 from partsong.server.dashboard.refusals import LOST, MEANINGS, meaning_of
+from partsong.server.questions.answer import Answer
+from partsong.server.questions.figures import Figure
+from partsong.server.questions.signed import SignedAnswer
 from partsong.server.report.command import report
 from partsong.server.rounds import Loss
 
@@ -243,19 +246,26 @@ def test_a_page_that_fails_says_so_without_saying_why(office: Make) -> None:
 
 
 def test_figures_of_a_question_are_shown_with_their_intervals(finished: Finished) -> None:
-    """From the run's own file; one without an interval says none, a damaged file costs the page."""
-    file, figures = finished.run.path / "answer.json", [
-        {"name": "accuracy", "value": 0.8125, "low": 0.75, "high": 0.875, "about": "share of units"},
-        {"name": "macro_f1", "value": None, "low": None, "high": None, "about": "mean over classes"},
-    ]  # fmt: skip
-    file.write_text(json.dumps({"figures": figures, "level": 0.95}))
+    """From the run's own file; one that says nothing shows no value, a damaged file costs the page."""
+    file, figures = finished.run.path / "answer.json", (
+        Figure(name="accuracy", value=0.8125, low=0.75, high=0.875, about="share of units"),
+        Figure(name="macro_f1", value=None, low=0.0, high=1.0, about="mean over classes"),
+    )  # fmt: skip
+    answer = Answer(
+        study="evaluate", adapter_sha256="", sites=(), level=0.95, unit="record", epsilon=None, delta=None,
+        figures=figures, tables={}, noise_sd={},
+    )  # fmt: skip
+    unsigned = SignedAnswer(
+        run="r", base="b", marks=(), plan_sha256="", charter_sha256=None, answer=answer, signature=None
+    )
+    file.write_bytes(unsigned.to_bytes())
 
     words = words_of(finished.visitor, finished.page)
     file.write_text(json.dumps({"figures": [{"name": "accuracy"}]}))
     damaged = finished.visitor.page(finished.page)
     file.unlink()
 
-    assert "accuracy 0.8125 0.75 to 0.875 share of units macro_f1 ? mean over classes" in words
+    assert "accuracy 0.8125 0.75 to 0.875 share of units macro_f1 ? 0 to 1 mean over classes" in words
     assert damaged.status == 400
     assert "What the sites were asked" not in words_of(finished.visitor, finished.page)
 

@@ -1,5 +1,6 @@
 """A coordinator's directory goes to another machine in the middle of a run; a site's comes back without its memory."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,13 @@ import pytest
 import yaml
 from ceremony import PASSPHRASE
 from office import Office
+from typer.testing import CliRunner
 from wiring import Killed
 
+from partsong.client.budget.ledger import Claim
+from partsong.client.cli import site
 from partsong.client.home.layout import SiteHome
+from partsong.client.home.ledger import open_ledger
 from partsong.client.home.lock import held
 from partsong.client.home.opened import open_identity as open_site_identity
 from partsong.client.home.opened import open_site
@@ -22,6 +27,7 @@ from partsong.common.control.socket_file import claimed
 from partsong.common.deployment import CoordinatorConfig
 from partsong.common.errors import TryAgain
 from partsong.common.plan import Plan
+from partsong.common.privacy.accounting import StepEvents
 from partsong.server.membership import backup
 from partsong.server.membership.home import CoordinatorHome
 from partsong.server.membership.opened import open_coordinator
@@ -71,9 +77,9 @@ def test_the_restored_coordinator_is_who_it_was(ceremony: Any, tmp_path: Path) -
 
 
 def test_a_restored_site_has_its_identity_and_nothing_of_its_memory(ceremony: Any, tmp_path: Path) -> None:
-    """No vault, no ledger, no plans, no messages; with a new vault it can be opened, under the charter it had."""
+    """No vault, no plans, no messages; with a new vault it can be opened, under the charter it had."""
     home: SiteHome = ceremony.site("lyon")
-    for name in ("ledger.sqlite", "ledger-head.json", "vault.key", "inbox/x", "outbox/x", "plans/x", "unfinished/x"):
+    for name in ("vault.key", "inbox/x", "outbox/x", "plans/x", "unfinished/x"):
         (home.path / name).parent.mkdir(exist_ok=True)
         (home.path / name).write_bytes(b"memory")
     new = SiteHome(tmp_path / "lyon")
@@ -88,6 +94,29 @@ def test_a_restored_site_has_its_identity_and_nothing_of_its_memory(ceremony: An
     opened = open_site(new, PASSPHRASE)
     assert opened.charter is not None
     assert opened.charter.charter.version == 1
+
+
+def test_a_restored_site_goes_on_with_the_budget_that_is_left(ceremony: Any, tmp_path: Path) -> None:
+    """By the command that a person uses; the ledger is a new one, its first claims are the lost one's."""
+    home: SiteHome = ceremony.site("lyon")
+    events = (StepEvents(sampling_rate=0.05, noise_multiplier=1.0, steps=20),)
+    claim = Claim(
+        holding="ward", context="1", purpose="train", run="r", coordinator="c", fingerprint="f", events=events
+    )
+    with contextlib.closing(open_ledger(home)) as ledger:
+        ledger.set_ceiling("ward", epsilon=8.0, delta=1e-5)
+        ledger.reserve(claim)
+        ledger.commit("1")
+        spent, heads = ledger.spent("ward"), ledger.head
+    made = of_site.back_up(home, tmp_path / "lyon.tar", now_ms=1)
+    assert not {"ledger.sqlite", "ledger-head.json"} & {entry.path for entry in made.files}
+
+    ran = CliRunner().invoke(site, ["restore", str(tmp_path / "lyon.tar"), "--dir", str(tmp_path / "lyon")])
+
+    assert (ran.exit_code, "begins with what was spent" in ran.output) == (0, True)
+    with contextlib.closing(open_ledger(SiteHome(tmp_path / "lyon"))) as ledger:
+        assert ledger.spent("ward") == spent
+        assert not ledger.holds(heads)
 
 
 def test_while_a_daemon_runs_nothing_is_copied(ceremony: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
 from partsong.common.config import DataConfig, ModelConfig, PrivacyConfig, SecureSumConfig, SimulationConfig
+from partsong.common.errors import ConfigError
 from partsong.common.plan import Plan
 from partsong.common.questions.settings import EvaluationConfig
 from partsong.common.secure_sum.opened import Opened
@@ -87,6 +88,23 @@ def test_perplexity_is_that_of_the_tokens() -> None:
     assert "accuracy" not in found
 
 
+def test_rouge_is_the_mean_over_units() -> None:
+    """30 units that have 12 between them; a question that does not ask has no such figure."""
+    plan = planned(labels=(), rouge=True)
+
+    found = figures_of(plan, opened(plan, units=30, rouge_l=12.0))["rouge_l"]
+
+    assert found.value == pytest.approx(0.4)
+    assert found.low < 0.4 < found.high
+    assert "rouge_l" not in figures_of(planned(labels=()), opened(planned(labels=()), units=30))
+
+
+def test_rouge_of_a_classifier_is_no_question() -> None:
+    """It generates nothing."""
+    with pytest.raises(ConfigError, match="rouge_l of a language model"):
+        planned(rouge=True)
+
+
 def test_calibration_compares_confidence_with_hits() -> None:
     """Two bins: 40 units at .9 of which 20 hit, 10 units at .5 of which 5 hit."""
     plan = planned(bins=2)
@@ -96,6 +114,7 @@ def test_calibration_compares_confidence_with_hits() -> None:
     found = figures_of(plan, sums)
 
     assert found["calibration_error"].value == pytest.approx(16 / 50)
+    assert found["calibration_error"].low < 16 / 50 < found["calibration_error"].high
     assert found["overconfidence"].value == pytest.approx(16 / 50)
     assert found["overconfidence"].low < 16 / 50 < found["overconfidence"].high
 

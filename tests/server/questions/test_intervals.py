@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from partsong.server.questions.intervals import LEVEL, Noised, count, proportion
+from partsong.server.questions.intervals import LEVEL, Noised, count, mean_distance, proportion
 
 
 def noised(value: float, sd: float = 0.0) -> Noised:
@@ -92,3 +92,55 @@ def test_the_mean_of_values_that_are_no_coins_is_covered_too() -> None:
 
     assert sum(not one.low <= 4.0 <= one.high for one in found) <= 170
     assert all(math.isfinite(one.high) for one in found)
+
+
+def test_a_mean_distance_is_that_of_the_bins() -> None:
+    """40 units whose confidence is 16 too high in one bin, 4 too low in another: 20 of 40."""
+    found = mean_distance([noised(16.0), noised(-4.0), noised(0.0)], noised(40))
+
+    assert found.value == 0.5
+    assert found.low < 0.5 < found.high
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.integers(1, 10**6), st.floats(0, 30))
+def test_a_mean_distance_lies_in_its_interval(gaps: list[float], units: int, sd: float) -> None:
+    """Ends are in order and in [0, 1]; where there is a value, it lies between them."""
+    found = mean_distance([noised(gap, sd) for gap in gaps], noised(units, sd))
+
+    assert 0 <= found.low <= found.high <= 1
+    assert found.value is None or found.low - 1e-9 <= found.value <= found.high + 1e-9
+
+
+def misses_of_calibration(*, gap_B: list[float], units: int, sd: float, told_sd: float, trials: int = 1000) -> int:
+    """How often the interval misses: confidence .5 in each bin, hits of .5 less the bin's gap, bins equally likely."""
+    rng, bins = np.random.default_rng(12), len(gap_B)
+    true = float(np.abs(gap_B).mean())
+    count_TB = rng.multinomial(units, [1 / bins] * bins, trials)
+    gap_TB = 0.5 * count_TB - rng.binomial(count_TB, 0.5 - np.array(gap_B)) + sd * rng.standard_normal((trials, bins))
+    units_T = units + sd * rng.standard_normal(trials)
+    found = [
+        mean_distance([noised(g, told_sd) for g in gap_B], noised(n, told_sd))
+        for gap_B, n in zip(gap_TB, units_T, strict=True)
+    ]
+    return sum(not one.low <= true <= one.high for one in found)
+
+
+@pytest.mark.parametrize("gap_B", [[0.0] * 5, [0.1, -0.1, 0.2, 0.0, 0.3], [0.4, -0.4]])
+@pytest.mark.parametrize(("units", "sd"), [(2000, 0.0), (300, 0.0), (2000, 8.0), (40, 3.0)])
+def test_a_calibration_error_is_covered_at_the_stated_rate(gap_B: list[float], units: int, sd: float) -> None:
+    """At most 5 % of 1000 miss: 90 or more have probability below 1e-7."""
+    assert misses_of_calibration(gap_B=gap_B, units=units, sd=sd, told_sd=sd) < 90
+
+
+def test_a_calibration_error_whose_noise_is_not_told_is_missed() -> None:
+    """The same counts with noise that the interval does not know of: the test above can fail."""
+    assert misses_of_calibration(gap_B=[0.0] * 5, units=2000, sd=200.0, told_sd=0.0) > 500
+
+
+def test_units_narrow_a_calibration_error_down() -> None:
+    """With 20,000 units the interval is a tenth wide, and tells a badly calibrated model from a good one."""
+    bad = mean_distance([noised(3000.0, 10.0)] * 2 + [noised(0.0, 10.0)] * 3, noised(20_000, 10.0))
+
+    assert bad.high - bad.low < 0.1
+    assert bad.low > 0.2

@@ -15,16 +15,21 @@ from partsong.server.report.facts import Facts
 from partsong.server.report.signed import FACTS, SignedFacts
 
 ANSWER: dict[str, Any] = {
-    "run": "asked-1", "base": "tiny", "marks": [], "study": "evaluate", "adapter_sha256": "a" * 64,
+    "study": "evaluate", "adapter_sha256": "a" * 64,
     "sites": ["bonn", "lyon"], "level": 0.95, "unit": "record", "epsilon": 1.5, "delta": 1e-4,
     "figures": [
         {"name": "accuracy", "value": 0.8125, "low": 0.75, "high": 0.875, "about": "share <b> of units"},
-        {"name": "calibration_error", "value": 0.1, "low": None, "high": None, "about": "ECE"},
+        {"name": "calibration_error", "value": 0.1, "low": 0.0, "high": 0.25, "about": "ECE"},
         {"name": "accuracy[wards]", "value": 0.5, "low": 0.25, "high": 0.75, "about": "of group wards"},
         {"name": "accuracy[rare]", "value": None, "low": 0.0, "high": 1.0, "about": "of group rare"},
     ],
     "tables": {}, "noise_sd": {"units": 1.0},
 }  # fmt: skip
+WHOLE: dict[str, Any] = {
+    "format": "partsong-answer", "version": 1, "run": "asked-1", "base": "tiny", "marks": [], "plan_sha256": "c" * 64,
+    "charter_sha256": None, "answer": ANSWER, "signature": None,
+}  # fmt: skip
+"""Of an unmasked run, which nobody signs."""
 ARMS = [
     {"name": "base", "loss": 3.0, "right": 0.125},
     {"name": "joint", "loss": 1.25, "right": 0.75},
@@ -49,7 +54,10 @@ def answer(tmp_path: Path) -> Callable[..., Path]:
     def made(**changes: Any) -> Path:
         folder = tmp_path / "asked"
         folder.mkdir(exist_ok=True)
-        (folder / "answer.json").write_text(json.dumps(copy.deepcopy(ANSWER) | changes))
+        whole = copy.deepcopy(WHOLE)
+        for name, value in changes.items():
+            (whole if name in whole else whole["answer"])[name] = value
+        (folder / "answer.json").write_text(json.dumps(whole, indent=2) + "\n")
         return folder
 
     return made

@@ -3,7 +3,7 @@
 import pytest
 
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import learning_rate
+from partsong.common.rates import learning_rate
 
 
 @pytest.mark.parametrize(
