@@ -248,7 +248,8 @@ def bench(
 
     console = Console(stderr=True)
     console.print(f"measuring {name}; seconds to half an hour, by machine", highlight=False)
-    measured = importlib.import_module(f"partsong.simulations.bench.{name.replace('-', '_')}").run()
+    bench_module = importlib.import_module(f"partsong.simulations.bench.{name.replace('-', '_')}")
+    measured = bench_module.run(say=lambda line: console.print(line, highlight=False, markup=False))
     if as_json:
         typer.echo(json.dumps(measured, indent=2))
         return

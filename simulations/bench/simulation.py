@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from partsong.client.training.train import train_round
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import SimulationConfig
 from partsong.simulations.bench import flower_simulation
-from partsong.simulations.bench.figures import Figure, report
+from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
 from partsong.simulations.bench.sim_sites import Measured, measured
 from partsong.simulations.configure import compose_simulation
 from partsong.simulations.federation import Federation, draft, fresh_adapter
@@ -41,16 +42,23 @@ _BATCH = 8
 _NEAR = 0.02
 
 
-def run(*, repetitions: int = 3, adapter: Sequence[str] = ADAPTER) -> dict[str, object]:
+def run(
+    *, repetitions: int = 3, adapter: Sequence[str] = ADAPTER, say: Callable[[str], None] = quiet
+) -> dict[str, object]:
     """Measure everything and give the one object that `--json` prints.
 
     Args:
         repetitions: of the adapter's runs, interleaved; medians are reported.
         adapter: configuration of the adapter's run.
+        say: told what is next.
     """
     torch.set_num_threads(1)
-    figures = [*idle_sites(), *against_bare_loop(adapter, repetitions=repetitions), *registered_sites()]
-    return report("simulation", figures, packages=PACKAGES)
+    stages: dict[str, Callable[[], Sequence[Figure]]] = {
+        "rounds of idle sites": idle_sites,
+        "an adapter, beside the bare loop": partial(against_bare_loop, adapter, repetitions=repetitions),
+        "memory of registered sites": registered_sites,
+    }
+    return report("simulation", in_turn(stages, say=say), packages=PACKAGES)
 
 
 def idle_sites(*, rounds: int = 20, shapes: Sequence[tuple[int, int]] = ((100, 10), (1000, 50))) -> list[Figure]:
