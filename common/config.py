@@ -97,16 +97,22 @@ class DataConfig:
             raise ValueError("phone_region as two capital letters")
 
 
+ANY_RANK = frozenset({"hlora", "sketch"})
+"""Methods under which each site trains at a rank of its own."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterConfig:
     """What is trained and sent: LoRA."""
 
-    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"] = "ffa"
+    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot", "hlora", "sketch"] = "ffa"
     """ffa: A is frozen and drawn from a public seed, B is trained and averaged; the mean of the products is exact.
     fedit: A and B are averaged each on its own, the plain FedAvg baseline; not exact. rolora: B in odd rounds and A in
     even ones, the other frozen and the same everywhere; exact. fedsb: A and B are frozen and public, an r x r core
     between them is trained; exact, and the fewest numbers. fedrot: fedit, but each site first turns its factors towards
-    the global ones, which does not change their product; nearly exact."""
+    the global ones, which does not change their product; nearly exact. hlora: each site trains A and B of a rank of its
+    own, and the whole product B·A is summed; exact, many more numbers, without privacy and in simulations only. sketch:
+    hlora, but two sketches of the product are summed; exact where they are as wide as all sites' ranks together."""
     lr_ratio: float = 5.0
     """rolora: training.learning_rate, which is B's, over that of A."""
     clip_ratio: float = 1.0
@@ -124,6 +130,8 @@ class AdapterConfig:
     refresh: int = 1
     """ffa: stretches of the run, each with a new A; what those before have learned stays, frozen. The published rank
     is this many times r."""
+    sketch: int = 0
+    """sketch: width; exact from the sum of all sites' ranks on. At least r."""
     rotation: float = 0.5
     """fedrot: how far the factors are turned, 0 not at all, 1 as close to the global ones as they get."""
     a_init: Literal["orthonormal", "kaiming", "public_svd", "private_gradient"] = "orthonormal"
@@ -141,6 +149,8 @@ class AdapterConfig:
         _within(1, 1000, refresh=self.refresh)
         if self.refresh > 1 and (self.method != "ffa" or self.a_init == "public_svd"):
             raise ValueError("refresh only with method=ffa and an A that is drawn at random")
+        if (self.method == "sketch") != (self.sketch >= self.r):
+            raise ValueError("sketch of at least r with method=sketch, and 0 with any other")
         if self.method == "fedsb" and self.a_init == "kaiming":
             raise ValueError("a_init orthonormal or public_svd with method=fedsb: both factors stay as they start")
         if not self.target_modules:
@@ -325,6 +335,9 @@ class SimulationConfig:
     site_policy: str | None = None
     """Policy file (docs/policy.md) that every simulated site enforces, its holding named `records`. None: each site
     allows what the run asks for, once."""
+    site_ranks: tuple[int, ...] = ()
+    """With adapter.method=hlora or sketch: ranks that the sites have chosen, one site after the other and then
+    again from the first; adapter.r is the most. Empty: all train the most."""
     measure_aggregation: bool = False
     """Write down, layer by layer, what each round's average lost. The simulator looks at every site's update for it;
     nobody could where sites are real."""
@@ -358,6 +371,10 @@ class SimulationConfig:
             raise ValueError("no seed under privacy.mode=dp: a guessed sample or noise voids the guarantee")
         if self.privacy.mode == "dp" and self.privacy.unit == "patient" and self.data.unit_field is None:
             raise ValueError("data.unit_field with privacy.unit=patient: the column that says whose record it is")
+        if self.site_ranks and self.adapter.method not in ANY_RANK:
+            raise ValueError("site_ranks with adapter.method=hlora or sketch; all others have one rank for all sites")
+        if any(not 1 <= rank <= self.adapter.r for rank in self.site_ranks):
+            raise ValueError("site_ranks of at least 1 and at most adapter.r")
         if self.data.packing and self.privacy.mode == "dp":
             raise ValueError("data.packing=false under privacy.mode=dp: one sequence must hold one record")
 

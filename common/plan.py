@@ -15,7 +15,7 @@ from typing import Any, Literal
 from partsong.common.adapters.adapter import AdapterLayout
 from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.build import LATER, sha256_of
-from partsong.common.config import ServerOptimizerConfig, TrainingConfig
+from partsong.common.config import ANY_RANK, ServerOptimizerConfig, TrainingConfig
 from partsong.common.privacy.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
 from partsong.common.questions.fit import check_question, check_vote
 from partsong.common.questions.question import Question
@@ -134,7 +134,7 @@ class Plan:
     rounds: int
     base_sha256: str
     """Digest of the base model; a site with another base refuses."""
-    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"]
+    method: Literal["ffa", "fedit", "rolora", "fedsb", "fedrot", "hlora", "sketch"]
     lora: Mapping[str, Any]
     """Keyword arguments of `peft.LoraConfig`; a site compares them with those of its own model."""
     layout: AdapterLayout
@@ -187,6 +187,8 @@ class Plan:
             raise ValueError("rotation with method=fedrot, which trains both factors in every round")
         if not 0 <= self.rotation <= 1:
             raise ValueError(f"rotation between 0 and 1, not {self.rotation}")
+        if self.method in ANY_RANK and self.question is None and (self.dp is not None or self.turns):
+            raise ValueError(f"method={self.method} without differential privacy: noise of a site would be multiplied")
         if any(not specs_of(self.layout, turn) for turn in self.turns):
             raise ValueError("turns that train at least one tensor")
         check_question(self)

@@ -8,7 +8,7 @@ from typing import Any
 
 from partsong.common.adapters.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.adapters.turns import Turn, specs_of
-from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
+from partsong.common.config import ANY_RANK, AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError, Refused
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, SumNoise
@@ -25,7 +25,8 @@ _LOSS_RANGE = 4.0
 leaves room for five standard deviations at the noise and sample sizes in use, and costs two bits of its precision."""
 
 _TURNED = 2.0
-"""Turning one factor towards the global adapter may take the other one further away; twice as far costs one bit."""
+"""Turning one factor towards the global adapter may take the other one further away; twice as far costs one bit. So may
+a smaller rank, which cuts off what others have learned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +79,9 @@ def make_plan(
     if privacy.placement == "sum":
         on_sum = _noise_on_sum(config, max_sites=max_sites, floors=floors)
     dp = None if privacy.mode == "none" else _privacy_terms(privacy, steps=steps, size=size, on_sum=on_sum)
-    slack = _TURNED if config.adapter.method == "fedrot" else 1.0
+    if config.adapter.method in ANY_RANK:
+        _require_simulated(config)
+    slack = _TURNED if config.adapter.method in {"fedrot", *ANY_RANK} else 1.0
     clip = config.secure_sum.update_clip or slack * _reach(training, dp, size=size)
     encoding = Encoding(
         blocks=(
@@ -122,6 +125,28 @@ def make_plan(
         return with_room_for_rounding(plan)
     _require_budget(privacy, plan.events(steps=steps))
     return plan
+
+
+def _require_simulated(config: SimulationConfig | JobConfig) -> None:
+    """Refuse to sum products where machines have to agree on a decomposition, or under privacy.
+
+    Raises:
+        ConfigError: a deployed job, or differential privacy.
+    """
+    method = config.adapter.method
+    if isinstance(config, JobConfig):
+        raise ConfigError(
+            "adapter.method",
+            found=f"{method}: published factors come of a decomposition, whose bits no two machines agree on",
+            expected="a method that sites can check bit by bit",
+            remedy="take ffa with the largest rank, or try it in a simulation",
+        )
+    if config.privacy.mode != "none":
+        raise ConfigError(
+            "adapter.method",
+            found=f"{method} under differential privacy: noise on both factors is noise times noise in what is sent",
+            expected="privacy=none, or a method with linear noise: ffa, rolora, fedsb",
+        )
 
 
 def _noise_on_sum(config: SimulationConfig | JobConfig, *, max_sites: int, floors: Floors | None) -> SumNoise:

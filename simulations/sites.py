@@ -102,7 +102,7 @@ def _encoder(prepared: Prepared, name: str, used: Used) -> Encoder:
     host, labels = prepared.host, labels_of(prepared)
     if prepared.config.purpose == "evaluate":
         return Evaluation(host=host, encoded=used.encoded, labels=labels, groups=used.groups)
-    training = LoraTraining(host=host, encoded=used.encoded, labels=labels)
+    training = LoraTraining(host=host, encoded=used.encoded, labels=labels, rank=rank_of(prepared, name))
     if prepared.config.purpose == "survey":
         return Survey(
             facts=training.facts,
@@ -113,6 +113,12 @@ def _encoder(prepared: Prepared, name: str, used: Used) -> Encoder:
     if prepared.config.vote.mode == "holdout":
         return Voting(training, Booth(host=host, encoded=own_test(prepared, name).encoded))
     return training
+
+
+def rank_of(prepared: Prepared, name: str) -> int | None:
+    """Give the rank that a site has chosen; None: the plan's."""
+    ranks = prepared.config.site_ranks
+    return ranks[sorted(prepared.sites).index(name) % len(ranks)] if ranks else None
 
 
 def _rules(config: SimulationConfig) -> Rules:

@@ -10,6 +10,7 @@ from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.encoders.rotation import turned_update
+from partsong.client.model.any_rank import AnyRankHost
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts
 from partsong.client.training.lockstep import sum_gradients
@@ -23,15 +24,16 @@ from partsong.common.rates import step_rate
 class LoraTraining:
     """The encoder of training queries."""
 
-    def __init__(self, *, host: ModelHost, encoded: Encoded, labels: tuple[str, ...]) -> None:
+    def __init__(self, *, host: ModelHost, encoded: Encoded, labels: tuple[str, ...], rank: int | None = None) -> None:
         """Hold model and records; nothing is read.
 
         Args:
             host: the resident base model; other sites of a simulation may share it.
             encoded: the site's records.
             labels: its closed list of classes.
+            rank: that this site trains at where the method leaves it to the site; None: the plan's.
         """
-        self._host, self._records = host, encoded.records
+        self._host, self._records, self._rank = host, encoded.records, rank
         self._facts = Facts(
             records=len(encoded.records),
             base_sha256=host.files.sha256,
@@ -79,6 +81,9 @@ class LoraTraining:
         bookmark: Bookmark,
     ) -> LocalUpdate:
         """Train for the steps of one round that are left; see `train_round` for guarantees and errors."""
+        if isinstance(self._host, AnyRankHost):
+            self._host.choose(self._rank)
+            bookmark = NoBookmark()  # which holds products, and no optimizer goes on from those
         self._host.put(frozen_F, trained=False)
         self._host.put(adapter_P)
         turn = plan.turn(number)
@@ -95,6 +100,9 @@ class LoraTraining:
                 on_step=on_step,
                 bookmark=bookmark,
             )
+        if isinstance(self._host, AnyRankHost):  # what a smaller rank has cut off is part of what changed
+            update = replace(update, update_P=self._host.take() - adapter_P)
+            self._host.choose(None)
         if plan.rotation == 0:
             return update
         turned_P = turned_update(

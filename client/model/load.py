@@ -10,10 +10,11 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 
+from partsong.client.model.any_rank import AnyRankHost
 from partsong.client.model.host import ModelHost
 from partsong.client.model.lora import attach, lora_options, public_parameters
 from partsong.client.model.source import BaseFiles, locate
-from partsong.common.config import AdapterConfig, ModelConfig
+from partsong.common.config import ANY_RANK, AdapterConfig, ModelConfig
 from partsong.common.errors import ModelError
 
 T = TypeVar("T")
@@ -72,7 +73,8 @@ def load(
     tokenizer = _load_tokenizer(files)
     # Decoders that classify find a record's last token by the padding that they are told of here.
     base.config.pad_token_id = tokenizer.pad_token_id
-    return ModelHost(model=dressed, tokenizer=tokenizer, files=files, device=device, options=options)
+    given = {"model": dressed, "tokenizer": tokenizer, "files": files, "device": device, "options": options}
+    return AnyRankHost(adapter, **given) if adapter.method in ANY_RANK else ModelHost(**given)
 
 
 def pick_device(wish: str) -> torch.device:

@@ -198,7 +198,9 @@ def _refuse_options(peft_options: Mapping[str, Any], *, task: Task) -> None:
 
 
 def _is_trained(name: str, config: AdapterConfig) -> bool:
-    trains = METHODS[config.method].trains
+    trains: tuple[str, ...] = METHODS[config.method].trains
+    if "product" in trains:
+        trains = ("A", "B")
     if _is_lora_a(name):
         return "A" in trains
     if _is_lora_b(name):

@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from partsong.common.adapters.adapter import AdapterLayout
+from partsong.common.adapters.sketch import OMEGA, PSI
 from partsong.common.config import AdapterConfig
 from partsong.common.errors import ModelError
+
+_TAKES_SKETCHES = {f"B.{OMEGA}", f"B.{PSI}"}
+"""Divided by the root of their width, so that a sketch is about as long as what it is taken of."""
 
 Mat32 = NDArray[np.float32]
 Mat64 = NDArray[np.float64]
@@ -47,6 +51,8 @@ class PublicStart:
         layer, _, part = name.partition(".lora_")
         if part == "B.basis.weight":
             return self._basis(layer, name, shape)
+        if part in _TAKES_SKETCHES:
+            return np.asarray(self._random(name).standard_normal(shape) / np.sqrt(shape[0]), np.float32)
         if part.startswith("B.") or len(shape) == 1:
             return np.zeros(shape, np.float32)
         if part == "A.weight" and self._config.a_init == "public_svd":

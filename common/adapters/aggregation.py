@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from partsong.common.adapters.lora import Mat64, Tensors, as_lora, products
+from partsong.common.adapters.lora import Mat64, Tensors, as_lora, products, truncated
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 
@@ -60,17 +60,6 @@ def relative(found_OI: Mat64, exact_OI: Mat64) -> float:
     """Give the distance between two matrices over the length of the exact one; 0 where both are 0."""
     distance, length = float(np.linalg.norm(found_OI - exact_OI)), float(np.linalg.norm(exact_OI))
     return distance / length if length else float(distance > 0)
-
-
-def truncated(mean_OI: Mat64, *, rank: int) -> tuple[Mat64, Mat64]:
-    """Give the factors (O, r) and (r, I) of the best approximation of a rank; rows of the second are orthonormal.
-
-    What HLoRA and FlexLoRA do with a dense sum, for sites of whatever ranks.
-
-    Source: Eckart & Young 1936; Bai et al. 2024, FlexLoRA (arXiv 2402.11505), section 3.
-    """
-    left_Om, values_m, right_mI = np.linalg.svd(mean_OI, full_matrices=False)
-    return left_Om[:, :rank] * values_m[:rank], right_mI[:rank]
 
 
 def first_sketch(b_Or: Mat64, a_rI: Mat64, omega_Is: Mat64) -> Mat64:

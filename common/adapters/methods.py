@@ -28,7 +28,7 @@ _PIECE = 1 << 15
 
 _CANDIDATE = "candidate/"
 
-MethodName = Literal["ffa", "fedit", "rolora", "fedsb", "fedrot"]
+MethodName = Literal["ffa", "fedit", "rolora", "fedsb", "fedrot", "hlora", "sketch"]
 Exactness = Literal["exact", "near", "not exact"]
 
 
@@ -37,13 +37,15 @@ class Method:
     """One way to average low-rank adapters."""
 
     name: MethodName
-    trains: tuple[Literal["A", "B", "core"], ...]
-    """Factors that are ever trained, each where it is its turn; core: a square matrix between the two."""
+    trains: tuple[Literal["A", "B", "core", "product"], ...]
+    """Factors that are ever trained, each where it is its turn; core: a square matrix between the two; product: both,
+    at whatever rank a site chooses, of which B·A is sent."""
     exactness: Exactness
     """Of the averaged adapter's product B·A, against the average of the sites' products. exact: equal. near: closer
-    than two separate averages, not equal."""
+    than two separate averages, not equal (of sketch: equal only where it is wide enough)."""
     dp_noise_order: Literal["linear", "quadratic"]
-    """How noise on what a round trains enters the product: quadratic is noise times noise."""
+    """How noise on what a round sends enters the product: quadratic is noise times noise. Of hlora a site's own noise
+    would be on both factors, so that a plan of it has no privacy terms."""
     source: str
 
     @property
@@ -87,6 +89,20 @@ METHODS: dict[str, Method] = {
         exactness="near",
         dp_noise_order="quadratic",
         source="FedRot-LoRA 2026, arXiv 2602.23638",
+    ),
+    "hlora": Method(
+        name="hlora",
+        trains=("product",),
+        exactness="exact",
+        dp_noise_order="linear",
+        source="HLoRA 2025, arXiv 2503.00813; Bai et al. 2024, FlexLoRA, arXiv 2402.11505",
+    ),
+    "sketch": Method(
+        name="sketch",
+        trains=("product",),
+        exactness="near",
+        dp_noise_order="quadratic",
+        source="FlexLoRA, arXiv 2402.11505, through the sketches of Tropp et al. 2017, arXiv 1609.00048",
     ),
 }
 

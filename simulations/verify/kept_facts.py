@@ -17,7 +17,7 @@ from partsong.common.build import to_tree
 from partsong.common.errors import DataError
 from partsong.common.identity.charter import Charter
 from partsong.common.plan import Plan
-from partsong.server.adapter_file import read_adapter
+from partsong.server.adapter_file import read_end
 from partsong.server.marks import marks_of
 from partsong.server.report.facts import Facts
 from partsong.server.report.gather import facts_of
@@ -28,7 +28,7 @@ from partsong.simulations.verify.compare import difference
 from partsong.simulations.verify.findings import Findings
 from partsong.simulations.verify.kept_ledgers import ledger_heads
 from partsong.simulations.verify.kept_sums import Sums
-from partsong.simulations.verify.published import ORIGIN, WEIGHTS, Differs
+from partsong.simulations.verify.published import ORIGIN, Differs
 
 _ADAPTER = "adapter"
 
@@ -52,8 +52,11 @@ def check_facts(path: Path, plan: Plan, charter: Charter | None, sums: Sums | No
     missing = [name for name in JOURNALS if not (path / name).is_file()]
     if missing:
         findings.not_checked(FACTS, f"bytes, losses and refusals: {', '.join(missing)} not in this copy")
-    followed = "every fact follows from the plan, the charter and the files of the run"
-    findings.require(FACTS, lambda: _require_facts(path, plan, charter, signed.facts, journals=not missing), followed)
+
+    def follows() -> None:
+        _require_facts(path, plan, charter, sums, signed.facts, journals=not missing)
+
+    findings.require(FACTS, follows, "every fact follows from the plan, the charter and the files of the run")
     findings.require(FACTS, lambda: _require_published(path, signed, sums), "adapter files and contributors")
 
 
@@ -67,11 +70,13 @@ def _require_signer(signed: SignedFacts, charter: Charter | None) -> None:
         raise Differs(found="another signer", expected="the coordinator of the charter")
 
 
-def _require_facts(path: Path, plan: Plan, charter: Charter | None, facts: Facts, *, journals: bool) -> None:
+def _require_facts(
+    path: Path, plan: Plan, charter: Charter | None, sums: Sums | None, facts: Facts, *, journals: bool
+) -> None:
     """Gather the facts again and compare."""
     if forgotten := set(marks_of(plan)) - set(facts.marks):
         raise Differs(found=f"no word of {min(forgotten)!r}", expected="every mark that the plan calls for")
-    ending = _ending(path, plan, facts)
+    ending = _ending(path, plan, sums, facts)
     if journals:
         sources = read_sources(RunFiles(path), ending)
     else:
@@ -91,10 +96,10 @@ def _require_facts(path: Path, plan: Plan, charter: Charter | None, facts: Facts
         raise Differs(found=f"another value at {place}", expected="what follows from the files")
 
 
-def _ending(path: Path, plan: Plan, facts: Facts) -> Ending:
-    """Take what no journal holds from the published adapter; other marks and unknown heads are the signer's word."""
+def _ending(path: Path, plan: Plan, sums: Sums | None, facts: Facts) -> Ending:
+    """Take what no journal holds from sums and published files; other marks and unknown heads are the signer's word."""
     origin = _origin(path / _ADAPTER / ORIGIN)
-    trained_P, _ = read_adapter(path / _ADAPTER / WEIGHTS, plan.layout)
+    trained_P = read_end(RunFiles(path), plan.layout)[0] if sums is None else sums.adapter_P
     told = {entry.site: entry.ledger_head for entry in facts.sites if entry.ledger_head is not None}
     try:
         checked = origin["secure_sum"]["checked_by"] if origin["secure_sum"] else ()

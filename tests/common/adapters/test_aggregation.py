@@ -12,8 +12,8 @@ from partsong.common.adapters.aggregation import (
     range_of,
     relative,
     second_sketch,
-    truncated,
 )
+from partsong.common.adapters.lora import truncated
 
 Factors = tuple[np.ndarray, np.ndarray]
 

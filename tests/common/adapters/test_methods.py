@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.common.adapters.adapter import AdapterLayout, TensorSpec, unflatten
-from partsong.common.adapters.aggregation import relative, truncated
-from partsong.common.adapters.lora import products
+from partsong.common.adapters.aggregation import relative
+from partsong.common.adapters.lora import products, truncated
 from partsong.common.adapters.methods import METHODS, ServerState, advance, server_step
 from partsong.common.adapters.turns import Turn, gather, replaced
 from partsong.common.config import AdapterConfig, ServerOptimizerConfig
@@ -127,14 +127,20 @@ def test_every_method_of_the_configuration_is_known() -> None:
     assert set(FORMS) == set(METHODS)
 
 
-SHAPES = {"A": (2, 5), "B": (3, 2), "B.core": (2, 2), "B.basis": (3, 2)}
-PART_OF = {"A": "A", "B": "B", "B.core": "core", "B.basis": "basis"}
+SHAPES = {"A": (2, 5), "B": (3, 2), "B.core": (2, 2), "B.basis": (3, 2), "B.product": (3, 5)} | {
+    "B.range": (3, 2), "B.corange": (5, 5), "B.omega": (2, 5), "B.psi": (5, 3)
+}  # fmt: skip
+PART_OF = {"A": "A", "B": "B", "B.core": "core", "B.basis": "basis", "B.product": "product"} | {
+    "B.range": "product", "B.corange": "product", "B.omega": "public", "B.psi": "public"
+}  # fmt: skip
 FORMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ffa": (("A", "B"), ()),
     "fedit": (("A", "B"), ()),
     "rolora": (("A", "B"), ("B", "A")),
     "fedsb": (("A", "B.core", "B.basis"), ()),
     "fedrot": (("A", "B"), ()),
+    "hlora": (("A", "B.product"), ()),
+    "sketch": (("A", "B.range", "B.corange", "B.omega", "B.psi"), ()),
 }
 """Tensors of a layer, and the turns, of each method."""
 
