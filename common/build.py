@@ -24,6 +24,9 @@ T = TypeVar("T")
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
+LATER: Mapping[str, bool] = types.MappingProxyType({"later": True})
+"""Metadata of a field that came after its class was first written to disk or signed; its default is None."""
+
 
 def build(cls: type[T], data: object, *, where: str = "") -> T:
     """Make a `cls` from nested mappings, lists and scalars.
@@ -153,13 +156,23 @@ def unknown_key(key: str, known: Iterable[str], *, where: str = "") -> ConfigErr
     return ConfigError(_join(where, key), found="an unknown key", expected="a key of the schema", remedy=remedy)
 
 
+@functools.cache
+def _later_names(kind: Any) -> frozenset[str]:
+    return frozenset(f.name for f in dataclasses.fields(kind) if f.metadata == LATER)
+
+
 def to_tree(value: object) -> Any:
-    """Turn a dataclass back into mappings, lists and scalars; the inverse of `build`."""
+    """Turn a dataclass back into mappings, lists and scalars; the inverse of `build`.
+
+    A field marked `LATER` is left out where it is None, so what was written and signed before it came stays as it was.
+    """
     kind: Any = type(value)
     if kind in _SCALARS:
         return value
     if (names := _field_names(kind)) is not None:
-        return {name: to_tree(getattr(value, name)) for name in names}
+        later = _later_names(kind)
+        said = ((name, getattr(value, name)) for name in names)
+        return {name: to_tree(found) for name, found in said if found is not None or name not in later}
     if isinstance(value, Mapping):
         return {str(k): to_tree(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):

@@ -72,8 +72,7 @@ class DataConfig:
     group_field: str | None = None
     """Column of the group, for an evaluation or a survey that tells groups apart."""
     phone_region: str | None = None
-    """Country (ISO 3166-1, such as DE) whose way of writing telephone numbers a survey of personal details reads beside
-    the international one."""
+    """Country (ISO 3166-1, such as DE) whose own way of writing telephone numbers a survey of details reads too."""
     labels: tuple[str, ...] = ()
     """Closed, public list of classes. Never collected from private records."""
     max_length: int = 512

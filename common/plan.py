@@ -9,12 +9,12 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from partsong.common.adapters.adapter import AdapterLayout
 from partsong.common.adapters.turns import Turn, specs_of
-from partsong.common.build import sha256_of
+from partsong.common.build import LATER, sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.privacy.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
 from partsong.common.questions.fit import check_question, check_vote
@@ -168,7 +168,7 @@ class Plan:
     """fedrot: how far a site turns its factors towards the global ones before they are sealed, 0 to 1."""
     question: Question | None = None
     """What an evaluation or a survey asks for; None where a round trains, or is a canary's."""
-    vote: Vote | None = None
+    vote: Vote | None = field(default=None, metadata=LATER)
     """Every second round votes on the one before it. None: every round trains."""
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from partsong.server.report.signed import FACTS, sign_facts
 from partsong.server.report.sources import Ending, read_sources
 from partsong.server.report.text import text_report
 from partsong.server.run import Result
-from partsong.server.run_files import RunFiles
+from partsong.server.run_files import ROLLBACK, Rollback, RunFiles
 from partsong.server.studies.publish import publish
 
 _NO_HEADS: Mapping[str, str] = {}
@@ -51,7 +51,7 @@ def publish_run(
     Raises:
         TryAgain: the disk is full; the run can be published again.
     """
-    plan = result.plan
+    plan, rollback = result.plan, _rollback(files, result)
     if plan.question is not None:
         publish_answer(files, result, base_name=base_name, marks=marks, signer=signer)
         return
@@ -59,7 +59,7 @@ def publish_run(
     ending = Ending(
         base_name=base_name,
         config_sha256=config_sha256,
-        marks=tuple(marks),
+        marks=tuple(marks) if rollback is None else (rollback.mark, *marks),
         checked_by=() if result.secure_sum is None else result.secure_sum.checked_by,
         adapter_sha256=digest(result.trained_P),
         ledger_heads=ledger_heads,
@@ -78,3 +78,12 @@ def publish_run(
     signed = sign_facts(facts, adapter=files.adapter, signer=signer)
     write_bytes(files.path / FACTS, signed.to_bytes())
     write_bytes(files.report, text_report(facts).encode())
+
+
+def _rollback(files: RunFiles, result: Result) -> Rollback | None:
+    """Read which round is published; what speaks of another adapter than this one is over."""
+    rollback = files.rollback()
+    if rollback is not None and rollback.adapter_sha256 != digest(result.trained_P):
+        (files.path / ROLLBACK).unlink()
+        return None
+    return rollback

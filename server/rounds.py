@@ -93,13 +93,22 @@ class Round:
     def asked(self) -> tuple[str, ...]:
         """Sites that the present phase asks: a site that was lost before is left alone."""
         sites = {Phase.READY: self.cohort, Phase.REPORT: self.roster}.get(self.phase, self.survivors)
+        answered = frozenset(self.answers.get(self.phase, ()))
         left = (s for s in sites if s not in self.excused)
-        return tuple(s for s in left if s not in self.lost or s in self.answers.get(self.phase, ()))
+        return tuple(s for s in left if s not in self.lost or s in answered)
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Sites whose answer this phase still lacks."""
-        return () if self.done else tuple(s for s in self.asked if s not in self.answers.get(self.phase, ()))
+        answered = frozenset(self.answers.get(self.phase, ()))
+        return () if self.done else tuple(s for s in self.asked if s not in answered)
+
+    def waits_for(self, site: str) -> bool:
+        """Whether a site is among those that are waited for, without listing them for each answer anew."""
+        before = {Phase.READY: self.cohort, Phase.REPORT: self.answers.get(Phase.READY, ())}
+        asked = before.get(self.phase, self.answers.get(Phase.REPORT, ()))
+        gone = site in self.excused or site in self.lost or site in self.answers.get(self.phase, ())
+        return not self.done and not gone and site in asked
 
     @property
     def done(self) -> bool:
@@ -107,7 +116,7 @@ class Round:
         return self.phase in (Phase.SUMMED, Phase.ABORTED)
 
     def _in_order(self, phase: Phase) -> tuple[str, ...]:
-        answered = self.answers.get(phase, ())
+        answered = frozenset(self.answers.get(phase, ()))
         return tuple(s for s in self.cohort if s in answered)
 
 
@@ -160,6 +169,6 @@ def _silence(state: Round) -> Round:
 def _expect(state: Round, site: str, phase: Phase) -> None:
     if state.phase is not phase or state.done:
         raise EventRefused(f"round {state.number} is in phase {state.phase.value}, not {phase.value}")
-    if site not in state.waiting:
+    if not state.waits_for(site):
         known = "already answered" if site in state.cohort else "unknown"
         raise EventRefused(f"round {state.number}: site {site!r} is {known} in phase {phase.value}")

@@ -241,14 +241,22 @@ def bench(
     name: Annotated[
         Literal["aggregate", "dp", "secure-sum", "round", "simulation"], typer.Argument(help="What to measure.")
     ],
+    peers_python: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="For simulation: interpreter that has flwr[simulation] and pfl."),
+    ] = None,  # one line of help
     as_json: Json = False,
 ) -> None:
     """Measure against peers in one interleaved run; takes minutes."""
     import importlib
 
+    if peers_python is not None and name != "simulation":
+        raise typer.BadParameter("only simulation runs its peers elsewhere", param_hint="--peers-python")
+
     console = Console(stderr=True)
     console.print(f"measuring {name}; seconds to half an hour, by machine", highlight=False)
-    measured = importlib.import_module(f"partsong.simulations.bench.{name.replace('-', '_')}").run()
+    found = importlib.import_module(f"partsong.simulations.bench.{name.replace('-', '_')}")
+    measured = found.run() if peers_python is None else found.run(peers_python=str(peers_python))
     if as_json:
         typer.echo(json.dumps(measured, indent=2))
         return

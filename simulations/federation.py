@@ -24,7 +24,7 @@ from partsong.common import events
 from partsong.common.adapters.adapter import FloatVec, flatten
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, PartsongError
-from partsong.common.files import write_json
+from partsong.common.files import write_bytes, write_json
 from partsong.common.identity.keys import Signer, verified_once
 from partsong.common.plan import Plan
 from partsong.server.adapter_file import read_end
@@ -41,6 +41,7 @@ from partsong.simulations.faults.exchange import CoordinatorKilled, Director, Fa
 from partsong.simulations.faults.script import Script, draw, parse_drop, read_script, write_script
 from partsong.simulations.in_the_clear import InTheClear
 from partsong.simulations.own_tests import own_test, used_records
+from partsong.simulations.partition_plot import partition_plot
 from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.shortcuts import shortcuts
@@ -310,9 +311,11 @@ def score_adapter(prepared: Prepared, trained_P: FloatVec, frozen_F: FloatVec) -
 
 
 def record_partition(prepared: Prepared, run: RunDir) -> None:
-    """Write down who got how many records, and what tokenising did to them."""
+    """Write down who got how many records, and what tokenising did to them; and draw it."""
     sites = {
         name: {**prepared.tables.manifest.get(name, {}), "encoding": dataclasses.asdict(encoded.report)}
         for name, encoded in prepared.sites.items()
     }
     write_json(run.path / "partition.json", sites)
+    if (picture := partition_plot(sites)) is not None:
+        write_bytes(run.path / "partition.svg", picture.encode())

@@ -4,6 +4,7 @@ config.yaml        resolved configuration; `--resume` reads it
 run.json           name, SHA-256 of the configuration, versions, marks (what the run does not protect)
 plan.json          what the sites agreed to
 partition.json     who got how many records
+partition.svg      the same as a picture
 metrics.jsonl      one line a round
 checkpoint/        state after each round
 charter.json       who takes part, signed by all of them

@@ -62,7 +62,8 @@ class Hospitals:
             return Parcel(header=wire.encode(wire.Refuse(site=site, code=self.refusals[site])))
         if phase == "offer":
             offered = wire.decode(parcel.header, wire.Offer).adapters
-            lacks = tuple(o.plan_sha256 for o in offered if o.plan_sha256 not in self.shelves[site])
+            stored = {plan: found.adapter_sha256 for plan, found in self.shelves[site].items()}
+            lacks = tuple(o.plan_sha256 for o in offered if stored.get(o.plan_sha256) != o.adapter_sha256)
             return Parcel(header=wire.encode(wire.Want(site=site, plans=lacks)))
         if phase == "publish":
             return self.store(site, parcel)

@@ -1,8 +1,10 @@
 """Takes the published adapter of a run, once it is what this site computed itself from the sums.
 
-Covers: another plan than an accepted one, other weights than follow from the checked sums, LoRA options that change
-what the weights do, a file that was changed on its way, a file name that leads elsewhere.
-Does not cover: what model card and reports say to people. `partsong verify` compares those with the sums.
+Covers: another plan than an accepted one, other weights than follow from the sums that were checked up to one of the
+plan's rounds, LoRA options that change what the weights do, a file that was changed on its way, a file name that leads
+elsewhere.
+Does not cover: which of its rounds' adapters a coordinator publishes, the last or, after a rollback, an earlier one;
+what model card and reports say to people. `partsong verify` compares those with the sums.
 
 Specification: PROTOCOL.md section 13.
 """
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors.numpy import save
@@ -77,7 +79,7 @@ class AdapterDesk:
             raise WireError("publish message: the vector is not the one that the header names")
         if not self._took_part(plan_sha256):
             raise NotAgreed("state", "an adapter of a plan that was not accepted here", rule="adapter.plan")
-        if followed(PlanFolder(self._plans, plan_sha256), plan) != message.adapter_sha256:
+        if message.adapter_sha256 not in followed(PlanFolder(self._plans, plan_sha256), plan).values():
             raise NotAgreed("sum", "the adapter does not follow from the sums that were checked here", rule="adapter")
         files = _files(message, note) | {wire.WEIGHTS: _weights(plan.layout, frozen_F, trained_P)}
         _require_files(message, files)
@@ -91,19 +93,19 @@ class AdapterDesk:
         return life is not None and life.purged_ms is None and life.study != canary.STUDY
 
 
-def followed(folder: PlanFolder, plan: Plan) -> str | None:
-    """Give the digest of the adapter that this site computed from the sums; None where it no longer has them.
+def followed(folder: PlanFolder, plan: Plan) -> Mapping[int, str]:
+    """Give the digests of the adapters that this site computed from the sums, by round; none where it has no sums.
 
     Raises:
         DataError: the site's copy is damaged.
     """
     proposal = folder.proposal()
     if proposal is None:
-        return None
+        return {}
     _, start_P = parts(proposal[1], plan.layout)
     follower = Follower(folder.copy)
     follower.start(plan, start_P)
-    return follower.adapter_sha256
+    return follower.past
 
 
 def verify(store: AdapterStore, adapter: StoredAdapter, *, plans: Path) -> str:
@@ -126,9 +128,12 @@ def verify(store: AdapterStore, adapter: StoredAdapter, *, plans: Path) -> str:
     proposal = folder.proposal()
     if proposal is None:
         return "its files are as they were stored; the sums of its plan were purged here"
-    if followed(folder, wire.decode(proposal[0], wire.Propose).plan) != adapter.adapter:
+    rounds = followed(folder, wire.decode(proposal[0], wire.Propose).plan)
+    found = [number for number, sha256 in rounds.items() if sha256 == adapter.adapter]
+    if not found:
         raise DataError(place, found="another adapter", expected="the one that follows from the checked sums")
-    return "its files are as they were stored, and its weights follow from the sums that were checked here"
+    earlier = "" if max(found) == max(rounds) else f" up to round {max(found)} of {max(rounds)}: it was rolled back"
+    return f"its files are as they were stored, and its weights follow from the sums that were checked here{earlier}"
 
 
 def parts(vector: bytes, layout: AdapterLayout) -> tuple[FloatVec, FloatVec]:

@@ -39,6 +39,7 @@ class Follower:
         self._start = ServerState(adapter_P=np.zeros(0))
         self._round = 0
         self._sha256 = ""
+        self._past: dict[int, str] = {}
 
     def start(self, plan: Plan, start_P: FloatVec) -> None:
         """Follow a plan from its start, or go on where the file ends.
@@ -50,17 +51,23 @@ class Follower:
             DataError: the file is damaged; nothing was changed.
         """
         state, round_ = ServerState(adapter_P=start_P.astype(np.float64)), 0
-        self._start = state
+        self._start, self._past = state, {0: digest(start_P)}
         if self._file.exists():
             kept, facts = self._load()
             if facts["plan"] == plan.sha256:
                 state, round_ = kept, int(facts["round"])
+                self._past |= _past_of(facts, digest(state.adapter_P.astype(np.float32)))
         self._plan, self._round, self._sha256 = plan, round_, digest(state.adapter_P.astype(np.float32))
 
     @property
     def adapter_sha256(self) -> str:
         """Digest of the adapter as it should be now."""
         return self._sha256
+
+    @property
+    def past(self) -> Mapping[int, str]:
+        """Digest of the adapter after each round whose sum was taken over, and before the first as round 0."""
+        return dict(self._past)
 
     def sha256_of_query(self, *, number: int) -> str:
         """Digest of the vector that has to come with round `number`; empty where no such round can be."""
@@ -97,8 +104,10 @@ class Follower:
         opened = read_opened(result, self._plan, charter, number=number)
         state = self._load()[0] if self._round else self._start
         moved = advance(state, opened.mean_P, self._plan, number=number)
-        self._save(moved, self._plan, round_=result.header.round)
-        self._round, self._sha256 = result.header.round, digest(moved.adapter_P.astype(np.float32))
+        sha256 = digest(moved.adapter_P.astype(np.float32))
+        past = self._past | {number: sha256}
+        self._save(moved, self._plan, round_=result.header.round, past=past)
+        self._round, self._sha256, self._past = result.header.round, sha256, past
 
     def require_next(self, *, round_: int, previous: int) -> None:
         """Refuse a sum that neither was taken before nor follows the last one.
@@ -112,9 +121,9 @@ class Follower:
                 "missing_result", reason="this site lacks the sum before this one", remedy="send the sums in order"
             )
 
-    def _save(self, state: ServerState, plan: Plan, *, round_: int) -> None:
+    def _save(self, state: ServerState, plan: Plan, *, round_: int, past: Mapping[int, str]) -> None:
         tensors = {"adapter": state.adapter_P, **state.memory}
-        facts = {"plan": plan.sha256, "round": str(round_), "steps": str(state.steps)}
+        facts = {"plan": plan.sha256, "round": str(round_), "steps": str(state.steps), "past": json.dumps(past)}
         facts["sha256"] = _sha256_of(tensors, facts)
         write_bytes(self._file, save(tensors, metadata=facts))
 
@@ -138,6 +147,13 @@ class Follower:
             expected="this site's copy of the adapter",
             remedy="leave the run: without the copy no published adapter can be checked",
         )
+
+
+def _past_of(facts: Mapping[str, str], sha256: str) -> dict[int, str]:
+    """Read the adapters after each round; a copy that an earlier version wrote knows the last one alone."""
+    if "past" not in facts:
+        return {int(facts["round"]): sha256}
+    return {int(number): found for number, found in json.loads(facts["past"]).items()}
 
 
 def _sha256_of(tensors: Mapping[str, Vec64], facts: Mapping[str, str]) -> str:

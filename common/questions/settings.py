@@ -86,8 +86,9 @@ class VoteConfig:
     """A loss may rise by this [nats] before a record votes against the new adapter."""
     scale: float = 0.1
     """A loss that falls or rises by this much more [nats] is a whole vote; by less, a part of one."""
-    most_votes: int = 1000
-    """A site's votes add up to at most this: a site with more records for testing has no more to say."""
+    most_votes: int = 100
+    """A site's votes add up to at most this: a site with more records for testing has no more to say. Best as many as
+    the sites have records for testing: a site that forges its vote has this much, and so has each that objects."""
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon <= 1000:

@@ -2,8 +2,8 @@
 
 Covers: what one unit can add to the votes of its site, and one site that keeps to the plan to those of all, is bounded;
 what a vote decides follows from the opened sum alone, so coordinator and sites come to the same.
-Does not cover: a site that forges its own vote. Sealed votes add up unseen, and the length check bounds their sum, not
-a site's part in it (`partsong.common.secure_sum.length`).
+Does not cover: a site that breaks its own seal. Sealed votes add up unseen; what takes their sum past the most votes of
+all sites together is found out, and less is not. One that only forges its vote has its most votes and no more.
 
 N records, one for each unit.
 """

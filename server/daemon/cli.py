@@ -26,7 +26,7 @@ HERE = Path()
 
 def register(coordinator: typer.Typer) -> None:
     """Add the commands to `partsong coordinator`."""
-    for command in (up, status, stop, resume, dashboard):
+    for command in (up, status, stop, resume, rollback, dashboard):
         coordinator.command()(command)
 
 
@@ -85,6 +85,35 @@ def resume(run: Name, folder: Dir = HERE, as_json: Json = False) -> None:
     """Go on with a run that was stopped or has failed."""
     with _daemon(folder) as client:
         _show(client.resume(run), as_json=as_json)
+
+
+def rollback(
+    run: Name,
+    number: Annotated[int, typer.Argument(metavar="ROUND", help="Round whose adapter is published; 0 is the start.")],
+    folder: Dir = HERE,
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Holds the passphrase; mode 0600. Else PARTSONG_PASSPHRASE_FILE, ..."),
+    ] = None,  # one line of help
+    as_json: Json = False,
+) -> None:
+    """Publish the adapter after an earlier round of a finished run in place of the last; sites are offered it."""
+    import os
+    import time
+
+    from partsong.common.identity.passphrase import find_passphrase
+    from partsong.server.daemon.deployed_run import find_run
+    from partsong.server.daemon.rolling_back import publish_earlier
+    from partsong.server.membership.cli import ask_passphrase
+    from partsong.server.membership.home import CoordinatorHome
+    from partsong.server.membership.opened import open_identity
+
+    home = CoordinatorHome(folder.absolute())
+    found = find_run(home.runs, run)
+    passphrase = find_passphrase(file=passphrase_file, environment=os.environ, ask=ask_passphrase())
+    sha256 = publish_earlier(found, number, signer=open_identity(home, passphrase), now_ms=int(time.time() * 1000))
+    tree = {"run": found.name, "round": number, "adapter_sha256": sha256}
+    _print(tree, f"{found.name}: the adapter after round {number} is published, sha256 {sha256}", as_json=as_json)
 
 
 def dashboard(folder: Dir = HERE, as_json: Json = False) -> None:

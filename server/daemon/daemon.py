@@ -27,6 +27,7 @@ from partsong.common.identity.keys import Signer
 from partsong.server.daemon.carry import Link, Means, Pace, carry_out, exchange_for, hand_over
 from partsong.server.daemon.deployed_run import OPEN_STATES, DeployedRun, State, all_runs, find_run, submit
 from partsong.server.daemon.explain import incomplete
+from partsong.server.daemon.rolling_back import rollbacks_in
 from partsong.server.membership.home import CoordinatorHome
 from partsong.server.run import RunStopped
 
@@ -77,6 +78,7 @@ class CoordinatorDaemon:
         """Runs whose end could not be written down: not taken up again before a restart."""
         self._current: dict[Lane, str] = {}
         self._served: set[str] = set()
+        self._rollbacks = rollbacks_in(home.runs)
         """Sites that were offered the published adapters since they connected."""
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=lane, daemon=True) for lane in get_args(Lane)
@@ -257,8 +259,10 @@ class CoordinatorDaemon:
         return self._ending.is_set() or name in self._to_stop
 
     def _offer(self) -> None:
-        """Offer the published adapters to sites that have connected since."""
-        there = set(self._link.connected())
+        """Offer the published adapters to sites that have connected since; after a rollback, to all of them."""
+        there, rollbacks = set(self._link.connected()), rollbacks_in(self._home.runs)
+        if rollbacks != self._rollbacks:
+            self._served, self._rollbacks = set(), rollbacks
         new, self._served = there - self._served, there
         if not new:
             return

@@ -68,6 +68,8 @@ class AdapterFacts:
     source: str
     trained_parameters: int
     task: str
+    rolled_back_to: int | None = None
+    """Round whose adapter is published; None: the last."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -42,6 +42,7 @@ def facts_of(found: Sources) -> Facts:
             source=method.source,
             trained_parameters=plan.layout.size(trained=True),
             task=plan.task,
+            rolled_back_to=found.rolled_back_to,
         ),
         charter=None
         if charter is None

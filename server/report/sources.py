@@ -51,6 +51,8 @@ class Sources:
     """By site the code of its last refusal."""
     simulated: bool
     ending: Ending
+    rolled_back_to: int | None = None
+    """Round whose adapter is published; None: the last."""
 
 
 def read_sources(files: RunFiles, ending: Ending) -> Sources:
@@ -73,6 +75,7 @@ def read_sources(files: RunFiles, ending: Ending) -> Sources:
         refused=refused,
         simulated=not (files.path / "job").is_dir(),
         ending=ending,
+        rolled_back_to=files.rolled_back_to(),
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,12 +27,13 @@ from partsong.common.adapters.adapter import FloatVec
 from partsong.common.canary import NO_MODEL
 from partsong.common.plan import Plan
 from partsong.server.daemon.canary import make_canary
+from partsong.simulations.bench.peers.process import told
 from partsong.simulations.dry_run import DryRun, DryTerms
 
 NUMBERS = 184_320
 AWAKE = 128
 """Sites whose ledgers stay open, where the cohort is smaller."""
-_PROCESS, _MEMORY = Path("/proc/self/status"), Path("/dev/shm")  # noqa: S108 - the kernel's, not a guess at /tmp
+_PROCESS, MEMORY = Path("/proc/self/status"), Path("/dev/shm")  # noqa: S108 - the kernel's, not a guess at /tmp
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,11 +83,11 @@ def measured(*, sites: int, cohort: int, rounds: int) -> Measured:
         sites: registered.
         cohort: sites of a round.
         rounds: two or more.
+    Raises:
+        NotMeasured: the process failed.
     """
-    command = [sys.executable, "-P", "-m", "partsong.simulations.bench.sim_sites", *map(str, (sites, cohort, rounds))]
-    start = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
-    return Measured(whole_s=time.perf_counter() - start, **json.loads(done.stdout))
+    found = told("sim_sites", arguments=(sites, cohort, rounds))
+    return Measured(whole_s=found.whole_s, **found.said)
 
 
 def play(*, sites: int, cohort: int, rounds: int, numbers: int = NUMBERS) -> dict[str, float | None]:
@@ -104,7 +104,7 @@ def play(*, sites: int, cohort: int, rounds: int, numbers: int = NUMBERS) -> dic
         if isinstance(event, (events.RoundOpened, events.RoundSummed)):
             ends.append(time.perf_counter())
 
-    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         terms = DryTerms(
             plan=plan,
             names=names,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-Name = Literal["banking77", "medquad", "privacy", "bytes"]
+Name = Literal["banking77", "medquad", "privacy", "bytes", "poisoning"]
 
 
 def study(
@@ -28,9 +28,15 @@ def study(
 
     # Before torch is imported, so that a typing error is answered at once.
     config = compose_study(overrides or [])
+    from partsong.simulations.poisoning import command as poisoning
     from partsong.simulations.studies import command
 
-    facts = command.study(name, config, console=Console(stderr=True))
+    console = Console(stderr=True)
+    facts = (
+        poisoning.study(config, console=console)
+        if name == "poisoning"
+        else command.study(name, config, console=console)
+    )
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return

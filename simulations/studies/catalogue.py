@@ -169,15 +169,22 @@ def read_corpora(study: Study, grid: Grid, data_dir: Path | None) -> dict[str, C
         ConfigError: no folder was named although the grid needs one, or one although it needs none.
     """
     names = {split.corpus for split in study.grids[grid].splits}
-    if names == {"made-up"}:
+    if data_dir is None and names != {"made-up"}:
+        raise _absent(names)
+    return {name: read_corpus(name, data_dir) for name in sorted(names)}
+
+
+def read_corpus(name: str, data_dir: Path | None) -> Corpus:
+    """Read one corpus; errors are those of `read_corpora`."""
+    if name == "made-up":
         if data_dir is not None:
             raise ConfigError("data_dir", found="a folder with grid=smoke", expected="nothing: its records are made up")
-        return {"made-up": made_up.make()}
+        return made_up.make()
     if data_dir is None:
-        raise ConfigError(
-            "data_dir",
-            found="nothing",
-            expected="the folder that holds " + ", ".join(f"{name}/" for name in sorted(names)),
-        )
-    readers = {"banking77": banking77.read, "medquad": medquad.read}
-    return {name: readers[name](data_dir) for name in sorted(names)}
+        raise _absent({name})
+    return {"banking77": banking77.read, "medquad": medquad.read}[name](data_dir)
+
+
+def _absent(names: set[str]) -> ConfigError:
+    folders = ", ".join(f"{name}/" for name in sorted(names))
+    return ConfigError("data_dir", found="nothing", expected=f"the folder that holds {folders}")

@@ -61,6 +61,8 @@ class Outcome:
     epsilon: float | None = None
     """Spent at each site."""
     curve: tuple[Point, ...] = ()
+    dropped: tuple[int, ...] = ()
+    """Rounds that a vote has dropped."""
     seconds: float = 0.0
     failed: str | None = None
     """Why there is no model."""

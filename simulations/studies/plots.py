@@ -1,4 +1,4 @@
-"""A study's figures as SVG files: a dot for every seed, and accuracy over bytes.
+"""Figures as SVG files: a dot for every seed of a study, accuracy over bytes, and bars of who has how much.
 
 They say nothing that the tables do not.
 The grid of pixels and the round levels are those of a report's charts.
@@ -29,6 +29,15 @@ class Dots:
 
     name: str
     values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bar:
+    """One bar of a bar plot, cut into shares."""
+
+    name: str
+    shares: tuple[float, ...]
+    """One for each name of the shares, 0 or more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +102,32 @@ def line_plot(title: str, unit: str, curves: Sequence[Curve]) -> str:
         parts.append(f'<text x="{_LEFT + 18}" y="{y}">{escape(curve.name)}</text>')
     told = "; ".join(f"{curve.name}: {curve.points[-1][1]:.3f} at {curve.points[-1][0]:.3g}" for curve in curves)
     return _svg(title, told, legend, parts)
+
+
+def bar_plot(title: str, shares: Sequence[str], bars: Sequence[Bar]) -> str:
+    """Draw amounts as bars from the left, each cut into coloured shares.
+
+    Args:
+        title: says what the amounts are.
+        shares: names of the shares; none for a single one without a name.
+        bars: from top to bottom, at least one of them longer than 0.
+    """
+    ticks = round_levels(max(sum(bar.shares) for bar in bars))
+    across, height = WIDTH - RIGHT - _NAMES, TOP + _ROW * len(bars) + BOTTOM
+    parts = [_grid_column(_NAMES + tick / ticks[-1] * across, f"{tick:g}", height) for tick in ticks]
+    for index, bar in enumerate(bars):
+        y, x = TOP + _ROW * (index + 0.5), float(_NAMES)
+        parts.append(f'<text x="{_NAMES - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(bar.name)}</text>')
+        for place, share in enumerate(bar.shares):
+            width, colour = share / ticks[-1] * across, _COLOURS[place % len(_COLOURS)]
+            parts.append(f'<rect x="{x:.1f}" y="{y - 9:.1f}" width="{width:.1f}" height="18" fill="{colour}"/>')
+            x += width
+    for place, name in enumerate(shares):
+        y = height + 18 * place + 6
+        parts.append(f'<rect x="{_NAMES}" y="{y - 9}" width="12" height="10" fill="{_COLOURS[place]}"/>')
+        parts.append(f'<text x="{_NAMES + 18}" y="{y}">{escape(name)}</text>')
+    told = "; ".join(f"{bar.name}: {sum(bar.shares):g}" for bar in bars)
+    return _svg(title, told, height + 18 * len(shares), parts)
 
 
 def _grid_column(x: float, label: str, height: float) -> str:

@@ -89,6 +89,7 @@ def _require_facts(
             refused={entry.site: entry.refused for entry in facts.sites if entry.refused is not None},
             simulated=facts.simulated,
             ending=ending,
+            rolled_back_to=facts.adapter.rolled_back_to,
         )
     place = difference(to_tree(facts), to_tree(facts_of(sources)), "facts")
     if place is not None:

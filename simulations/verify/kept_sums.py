@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from partsong.common.adapters.adapter import FloatVec, digest
@@ -23,6 +23,7 @@ from partsong.common.secure_sum.recompute import recompute
 from partsong.common.secure_sum.result import OpenedSum
 from partsong.common.secure_sum.transcript import RunFacts
 from partsong.server.adapter_file import read_adapter
+from partsong.server.run_files import ROLLBACK, RunFiles
 from partsong.server.secure_sum.sum_journal import KeptResult, Spooled, SumJournal
 from partsong.simulations.verify.findings import Findings
 
@@ -39,7 +40,7 @@ class Sums:
     """Sums that all hold, and what follows from them."""
 
     adapter_P: FloatVec
-    """(P,) trained part after the last of them."""
+    """(P,) trained part after the last of them, or after the round that the run was rolled back to."""
     sites: dict[int, tuple[str, ...]]
     """By round, whose vectors are in its sum."""
     checked_by: tuple[str, ...] | None
@@ -68,14 +69,25 @@ def check(path: Path, plan: Plan, charter: Charter, findings: Findings, tick: Ti
     if history is None or results is None:
         return None
     findings.right(START, "the start that the plan names")
-    kept = _Kept(journal=journal, run=run)
-    sites = _rounds(kept, results, history, findings, tick)
+    kept, published = _Kept(journal=journal, run=run), RunFiles(path).rolled_back_to()
+    after = {0: history.adapter_P} if published == 0 else {}
+    sites = _rounds(kept, results, history, findings, tick, after=after, wanted=published)
     if sites is None or history.last is None:
         return None
     _incomplete(plan, journal, results, findings)
-    return Sums(
+    sums = Sums(
         adapter_P=history.adapter_P, sites=sites, checked_by=_checked_by(kept, history, findings), last=history.last
     )
+    return sums if published is None else _rolled_back(sums, after, published, findings)
+
+
+def _rolled_back(sums: Sums, after: dict[int, FloatVec], number: int, findings: Findings) -> Sums | None:
+    """Expect the adapter after an earlier round, which nobody has signed for."""
+    if number not in after:
+        findings.wrong(ROLLBACK, f"found round {number}, expected one with a sum")
+        return None
+    findings.right(ROLLBACK, f"back to the adapter after round {number}; what sites signed is about the last one")
+    return replace(sums, adapter_P=after[number], checked_by=() if sums.checked_by is not None else None)
 
 
 def read_start(path: Path, plan: Plan) -> FloatVec:
@@ -127,9 +139,19 @@ def _results(journal: SumJournal) -> list[KeptResult]:
 
 
 def _rounds(
-    kept: _Kept, results: list[KeptResult], history: History, findings: Findings, tick: Tick
+    kept: _Kept,
+    results: list[KeptResult],
+    history: History,
+    findings: Findings,
+    tick: Tick,
+    *,
+    after: dict[int, FloatVec],
+    wanted: int | None,
 ) -> dict[int, tuple[str, ...]] | None:
-    """Take up result after result; None where one differs, or a sum is not what its vectors add up to."""
+    """Take up result after result; None where one differs, or a sum is not what its vectors add up to.
+
+    The adapter after round `wanted` is put into `after`.
+    """
     sites: dict[int, tuple[str, ...]] = {}
     sound = True
     for done, result in enumerate(results):
@@ -142,6 +164,8 @@ def _rounds(
                     f"{FOLDER}/results/{left.round:06d}.result", "follows a result that differs", number=left.number
                 )
             return None
+        if result.number == wanted:
+            after[result.number] = history.adapter_P
         findings.right(place, _words(followed, first=done == 0), number=result.number)
         sites[result.number] = kept.names(followed.opened.sites)
         sound &= _recomputed(kept, result, followed, findings)

@@ -149,6 +149,18 @@ def test_no_order_of_events_sums_fewer_sites_than_needed(events: list[tuple[str,
         assert min(map(len, answers)) >= needed
 
 
-def test_the_property_above_would_notice_a_missing_floor() -> None:
+@given(EVENTS, st.sets(st.sampled_from("abcde")))
+def test_a_round_waits_for_the_sites_that_it_lists(events: list[tuple[str, str]], excused: set[str]) -> None:
+    """Asking about one site says what the list of all says, in any phase, of strangers too."""
+    state = played(events, needed=1)
+    if not state.done:
+        state = rounds.ask_only(state, set(state.asked) - excused)
+
+    found = [site for site in "abcdez" if state.waits_for(site)]
+
+    assert found == list(state.waiting)
+
+
+def test_the_property_of_floors_would_notice_a_missing_one() -> None:
     """With nothing needed a sum of nobody is reached, so the property can fail."""
     assert played([("close", "a")] * 4, needed=0).phase is Phase.SUMMED

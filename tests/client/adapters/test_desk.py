@@ -16,8 +16,10 @@ from partsong.client.adapters.desk import AdapterDesk
 from partsong.client.adapters.store import AdapterStore
 from partsong.client.daemon.plan_folder import PlanFolder
 from partsong.client.rules.consent import NotAgreed
+from partsong.client.secure_sum.follow import Follower
 from partsong.common import wire
 from partsong.common.adapters.adapter import digest, unflatten
+from partsong.common.adapters.methods import ServerState
 from partsong.common.build import to_tree
 from partsong.common.errors import DataError, InputError, PartsongError, WireError
 from partsong.common.plan import Plan
@@ -179,3 +181,27 @@ def test_a_copy_that_has_moved_on_is_noticed(bench: Bench, make_masked_plan: Mak
     (PlanFolder(bench.plans, plan.sha256).path / "proposal.json").unlink()
 
     assert "purged" in adapter_desk.verify(bench.store, bench.store.find(""), plans=bench.plans)
+
+
+def test_an_earlier_adapter_of_the_sums_is_taken_and_told_from_the_last(
+    bench: Bench, make_masked_plan: MakePlan
+) -> None:
+    """After a rollback: the site computed it when it checked that round; one that it never computed is refused."""
+    plan = make_masked_plan()
+    bench.accept(plan)
+    last_P = np.full(8, 2.0, np.float32)
+    follower = Follower(PlanFolder(bench.plans, plan.sha256).copy)
+    follower.start(plan, START_P)
+    state = ServerState(adapter_P=last_P.astype(np.float64), steps=1)
+    follower._save(state, plan, round_=1, past={0: digest(START_P), 1: digest(last_P)})
+
+    bench.publish(plan, trained_P=last_P)
+    as_last = adapter_desk.verify(bench.store, bench.store.find(""), plans=bench.plans)
+    bench.publish(plan, trained_P=START_P)
+    rolled_back = adapter_desk.verify(bench.store, bench.store.find(""), plans=bench.plans)
+
+    assert bench.store.find("").adapter == digest(START_P)
+    assert "rolled back" not in as_last
+    assert rolled_back.endswith("up to round 0 of 1: it was rolled back")
+    with pytest.raises(NotAgreed, match="does not follow"):
+        bench.publish(plan, trained_P=np.full(8, 1.0, np.float32))

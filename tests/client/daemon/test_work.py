@@ -17,7 +17,7 @@ from partsong.client.rules.consent import NotAgreed, Rules, check_plan
 from partsong.common.config import DataConfig, ModelConfig
 from partsong.common.deployment import SiteConfig
 from partsong.common.plan import Plan
-from partsong.common.questions.settings import EvaluationConfig
+from partsong.common.questions.settings import EvaluationConfig, VoteConfig
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 RULES = Rules(allow_without_privacy=True, minimum_records=1)
@@ -103,3 +103,37 @@ def test_changed_test_records_are_noticed(work_at: Callable[..., Any], plan: Pla
         file.write('{"prompt": "one more", "completion": "A9", "ward": "w0"}\n')
 
     assert (before, workshop.has_changed) == (False, True)
+
+
+def test_a_plan_with_votes_trains_on_one_file_and_votes_by_the_other(
+    work_at: Callable[..., Any], make_host: Callable[..., ModelHost], make_site_plan: Callable[..., Plan]
+) -> None:
+    """Five test records are scored twice; the facts, which the ledger counts by, are those of training."""
+    host = make_host()
+    plan = make_site_plan(host, data=SHORT, vote=VoteConfig(mode="holdout"))
+    work = work_at().work_of(plan)
+    start_P = np.zeros(plan.layout.size(trained=True), np.float32)
+
+    update = work.encoder.encode(
+        plan,
+        number=2,
+        frozen_F=np.zeros(plan.layout.size(trained=False), np.float32),
+        adapter_P=np.concatenate([start_P, start_P]),
+        randomness=SystemRandomness(),
+        on_step=lambda _: None,
+    )
+
+    assert work.encoder.facts(plan).records == 8
+    assert update.visits == 2 * 5
+    assert plan.vote is not None
+    assert float(update.update_P[0]) == pytest.approx(5 * plan.vote.margin / plan.vote.scale, rel=1e-5)
+
+
+def test_a_site_without_test_records_refuses_a_plan_with_votes(
+    work_at: Callable[..., Any], make_host: Callable[..., ModelHost], make_site_plan: Callable[..., Plan]
+) -> None:
+    """Before it trains for it, not when the first vote comes."""
+    plan = make_site_plan(make_host(), data=SHORT, vote=VoteConfig(mode="holdout"))
+
+    with pytest.raises(NotAgreed, match=r"rule data\.held_out"):
+        work_at(tests=False).work_of(plan)

@@ -1,12 +1,16 @@
 """The benchmark of the simulator: its parts at a small size, and what it prints."""
 
+import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from partsong.common.config import SimulationConfig
-from partsong.simulations.bench import simulation
+from partsong.simulations.bench import cnn_sites, cnn_task, rivals, simulation
+from partsong.simulations.bench.peers.process import NotMeasured, told
 from partsong.simulations.bench.sim_sites import measured, play
 from partsong.simulations.federation import Federation
 from partsong.simulations.prepare import prepare
@@ -43,14 +47,66 @@ def test_the_bare_loop_ends_with_the_weights_of_the_federation(configured: Confi
     assert np.linalg.norm(ended("seed=8") - bare_P) > near
 
 
-def test_rivals_that_are_not_there_give_null_and_the_reason() -> None:
-    """By their names in the report."""
-    figures = {figure.name: figure for figure in simulation.idle_sites(rounds=2, shapes=((5, 3),))}
+def test_rivals_that_are_not_there_give_null_and_the_reason(tmp_path: Path) -> None:
+    """By their names in the report; nobody else's figures suffer."""
+    nobody = str(tmp_path / "python")
+
+    figures = {f.name: f for f in simulation.idle_sites(rounds=2, shapes=((5, 3),), peers_python=nobody)}
 
     rivals = [f for name, f in figures.items() if "speedup" in name]
-    assert len(rivals) == 4
+    assert len(rivals) == 2
     assert all(f.value is None and f.reason for f in rivals)
     assert figures["s1_round_5_3"].value
+    assert isinstance(simulation.peers(nobody), str)
+
+
+def test_a_contender_that_fails_says_why() -> None:
+    """Its last words are the reason."""
+    with pytest.raises(NotMeasured, match="ValueError"):
+        told("sim_sites", arguments=("no number", 3, 2))
+
+
+def test_sites_train_the_whole_network_as_the_bare_loop_does() -> None:
+    """The weights after the first round are the mean of the users'; the control is the mean of others."""
+    first_P, said = cnn_sites.play(users=6, cohort=3, rounds=2)
+
+    ends = [_mean_of(cohort) for cohort in (said["asked"][0], [(user + 1) % 6 for user in said["asked"][0]])]
+    start_P = cnn_task.weights(cnn_task.network())
+    learned = np.linalg.norm(ends[0] - start_P)
+    assert [len(cohort) for cohort in said["asked"]] == [3, 3]
+    assert np.linalg.norm(first_P - ends[0]) < rivals.NEAR * learned < np.linalg.norm(first_P - ends[1])
+
+
+def _mean_of(cohort: list[int]) -> np.ndarray:
+    """Train each user from the start, without a federation."""
+    model = cnn_task.network()
+    start_P, ends = cnn_task.weights(model), []
+    for user in cohort:
+        cnn_task.put(model, start_P)
+        cnn_task.train(model, cnn_task.pictures(user))
+        ends.append(cnn_task.weights(model).astype(np.float64))
+    return np.mean(ends, axis=0)
+
+
+@pytest.mark.nightly
+def test_rivals_that_are_there_end_with_the_same_weights(tmp_path: Path) -> None:
+    """One repetition at a small size, in the interpreter that PARTSONG_PEERS_PYTHON names, or this one."""
+    python = os.environ.get("PARTSONG_PEERS_PYTHON", sys.executable)
+    there = told("peers.versions", python=python).said
+    if there["ray"] is None or there["pfl"] is None:
+        pytest.skip("no flwr[simulation] and pfl in that interpreter")
+    adapter = [
+        "model=local", "model.source=tests/fixtures/tiny-llama", "data=icd10", "sites=3", "rounds=2",
+        "partition.kind=iid", "training.steps_per_round=1", "evaluate_every=0",
+    ]  # fmt: skip
+
+    figures = [
+        *simulation.idle_sites(rounds=2, shapes=((6, 3),), peers_python=python),
+        *rivals.images_over_pfl(users=8, cohort=3, rounds=2, python=python),
+        *rivals.adapter_over_flower(adapter, workers=1, python=python),
+    ]
+
+    assert {f.name: f.reason for f in figures if f.value is None} == {}
 
 
 def test_memory_is_compared_between_few_and_many_sites() -> None:

@@ -1,18 +1,15 @@
 """The idle sites of `sim_sites` in Flower's own simulation, which runs on Ray.
 
-    python -m partsong.simulations.bench.flower_simulation SITES COHORT ROUNDS
+    python -m partsong.simulations.bench.peers.flower_idle SITES COHORT ROUNDS
 
 prints one JSON object. Each round asks a cohort for a vector of ones and adds up what comes back; nobody encodes,
-journals or pays for a query. One CPU for each client, as Flower's documentation has it; telemetry is off.
+journals or pays for a query. One CPU for each client, as Flower's documentation has it. It needs flwr[simulation].
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,48 +19,11 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from partsong.simulations.bench.sim_sites import NUMBERS, Measured
-
-LIMIT_S = 900.0
-_QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+NUMBERS = 184_320
 
 
-class NotMeasured(Exception):
-    """Flower's simulation did not run here; the text says why."""
-
-
-def measured(*, sites: int, cohort: int, rounds: int) -> Measured:
-    """Run Flower's simulation in a process of its own.
-
-    Args:
-        sites: registered.
-        cohort: sites of a round.
-        rounds: two or more.
-    Raises:
-        NotMeasured: Ray is not installed, or the process failed or took too long.
-    """
-    if importlib.util.find_spec("ray") is None:
-        raise NotMeasured("Flower's simulation needs ray, which is not installed: partsong[ray]")
-    module = "partsong.simulations.bench.flower_simulation"
-    command = [sys.executable, "-P", "-m", module, *map(str, (sites, cohort, rounds))]
-    start = time.perf_counter()
-    try:
-        done = subprocess.run(  # noqa: S603 - ourselves
-            command, check=True, capture_output=True, text=True, timeout=LIMIT_S, env={**os.environ, **_QUIET}
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as err:
-        raise NotMeasured(f"Flower's simulation did not end well: {type(err).__name__}") from err
-    whole_s = time.perf_counter() - start
-    return Measured(whole_s=whole_s, **json.loads(done.stdout.splitlines()[-1]))
-
-
-def play(*, sites: int, cohort: int, rounds: int) -> dict[str, float | None]:
-    """Run Flower's simulation in this process and give what `measured` reads.
+def play(*, sites: int, cohort: int, rounds: int) -> dict[str, float]:
+    """Run Flower's simulation in this process and give what is printed.
 
     Raises:
         AssertionError: the sum is not that of the cohort.
@@ -101,7 +61,7 @@ def play(*, sites: int, cohort: int, rounds: int) -> dict[str, float | None]:
     )
     if len(seconds) != rounds:
         raise AssertionError("the server app ended early")
-    return {"round_ms": 1000 * statistics.median(seconds[1:]), "resident_mb": None}
+    return {"round_ms": 1000 * statistics.median(seconds[1:])}
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,0 +1,129 @@
+"""The page of the study of poisoning."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partsong.common.files import write_bytes
+from partsong.simulations.poisoning.lineup import Cell, Lineup
+from partsong.simulations.studies.outcome import Outcome
+from partsong.simulations.studies.settings import StudyConfig
+from partsong.simulations.studies.sources import Source
+
+_GRIDS = {
+    "full": "the full grid",
+    "cpu": "the CPU edition",
+    "smoke": "a smoke test: its records are made up, and its numbers say nothing about learning",
+}
+_WORDS = {
+    "nobody": "nobody poisons",
+    "wrong-labels": "trains on wrong labels",
+    "turned": "turns its update round",
+    "turned-30-fold": "turns its update round, 30-fold",
+    "turned-30-fold-forged-votes": "the same, and forges its votes",
+}
+_AGAINST = {
+    "none": "nothing but the field of a number",
+    "clip": "the clip of a plan",
+    "vote": "votes, no clip",
+    "clip-vote": "clip and votes",
+}
+_HOW = (
+    "FFA of rank 8 on query and value with a classification head, AdamW, labels drawn with Dirichlet {alpha:g}, no "
+    "differential privacy, so votes have no noise. {rounds} rounds of {steps} steps, each on {rate:g} of a site's "
+    "records; texts cut at {length} tokens. Votes are by at most {votes} validation records over all sites, no site "
+    "with more votes than each has records for it; scores are by test records. Neither is trained on. The clip is what "
+    "AdamW can reach in a round; without it an update may be a thousand times as long. A poisoner's update passes the "
+    "seal, which shortens it to the clip; the check of the sum's length is always on and meets only who breaks the "
+    "seal (tests/attacks/test_garbage.py)."
+)
+
+Found = Sequence[tuple[Cell, Outcome | None]]
+
+
+def write_page(
+    found: Found,
+    lineup: Lineup,
+    *,
+    config: StudyConfig,
+    sources: Sequence[Source],
+    machine: Mapping[str, Any],
+    day: dt.date,
+) -> Path:
+    """Write the page; one of the same day and grid is replaced.
+
+    Args:
+        found: every cell of the grid, with its outcome where it was played.
+        lineup: the grid.
+        config: settings of the study.
+        sources: its files.
+        machine: that it ran on.
+        day: of the page.
+    """
+    stem = f"{day.isoformat()}-poisoning" + ("" if config.grid == "cpu" else f"-{config.grid}")
+    done = [outcome for _, outcome in found if outcome is not None]
+    cut = "" if len(done) == len(found) else " **The grid is not complete: empty cells were not run.**"
+    parts = [
+        f"# Poisoning sites, {day.isoformat()}",
+        "What is left of a federation with sites that poison, behind each defence?",
+        f"This is {_GRIDS[config.grid]}. {len(done)} of {len(found)} cells were run.{cut}",
+        "## Results",
+        "Accuracy on test records, mean ± standard deviation over seeds; rounds that a vote has dropped, in all seeds.",
+        *(part for name in dict.fromkeys(cell.cohort.name for cell, _ in found) for part in _cohort(name, found)),
+        "## How",
+        f"```sh\n{_command(config)}\n```",
+        _HOW.format(
+            alpha=lineup.alpha,
+            rounds=lineup.rounds,
+            steps=lineup.steps_per_round,
+            rate=lineup.sampling_rate,
+            length=lineup.max_length,
+            votes=lineup.vote_limit,
+        ),
+        _machine(machine, hours=sum(outcome.seconds for outcome in done) / 3600),
+        "## Data",
+        "\n".join(f"- `{s.path}`, {s.origin}, {s.licence}, SHA-256 `{s.sha256}`" for s in sources) or "Made up.",
+    ]
+    page = Path(config.out) / f"{stem}.md"
+    write_bytes(page, ("\n\n".join(parts) + "\n").encode())
+    return page
+
+
+def _machine(machine: Mapping[str, Any], *, hours: float) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
+    where = f"{machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}; {versions}"
+    return f"Machine: {where}. The cells took {hours:.2f} hours in all, beside other work."
+
+
+def _command(config: StudyConfig) -> str:
+    words = ["partsong study poisoning", f"grid={config.grid}"]
+    words += [] if config.data_dir is None else ["data_dir=DATA"]
+    words += [f"only=[{','.join(config.only)}]"] if config.only else []
+    return " ".join(words)
+
+
+def _cohort(name: str, found: Found) -> list[str]:
+    poisoners, sites = name.split("of")
+    rows = ["| the poisoners | against it | accuracy | seeds | rounds dropped |", "|---|---|---|---|---|"]
+    lines: dict[tuple[str, str], list[Outcome | None]] = {}
+    for cell, outcome in found:
+        if cell.cohort.name == name:
+            lines.setdefault((cell.attack, cell.defence.name), []).append(outcome)
+    for (attack, defence), outcomes in lines.items():
+        rows.append(f"| {_WORDS[attack]} | {_AGAINST[defence]} | {_numbers(outcomes, votes='vote' in defence)} |")
+    return [f"### {poisoners} of {sites} sites", "\n".join(rows)]
+
+
+def _numbers(outcomes: Sequence[Outcome | None], *, votes: bool) -> str:
+    played = [outcome for outcome in outcomes if outcome is not None]
+    right = [outcome.accuracy for outcome in played if outcome.accuracy is not None]
+    if not right:
+        return f"{'failed: ' + str(played[0].failed) if played else ''} | {len(right)} | "
+    spread = f" ± {np.std(right, ddof=1):.3f}" if len(right) > 1 else ""
+    dropped = str(sum(len(outcome.dropped) for outcome in played)) if votes else ""
+    return f"{np.mean(right):.3f}{spread} | {len(right)} | {dropped}"
