@@ -11,9 +11,13 @@ N records, one for each unit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # see `count`
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Losses = NDArray[np.float64]
 
 VOTES = "votes"
 MOST_VOTES = 1_000_000
@@ -21,8 +25,6 @@ _NOISE_SDS = 10.0
 """Room for noise beside the most votes of a site; more happens with a probability below 1e-22."""
 FIELD_BITS = 32
 """Of a number that leaves: two numbers may be wide, so one step is far below a vote."""
-
-Losses = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +63,8 @@ class Vote:
             before_N: (N,) loss of each record under the adapter before the round [nats].
             after_N: (N,) under the one after it.
         """
+        import numpy as np  # noqa: PLC0415 - the settings, which hold a vote, are read where no numpy is loaded
+
         alive_N = np.isfinite(before_N)
         before_N, after_N = before_N[alive_N], after_N[alive_N]
         after_N = np.where(np.isfinite(after_N), after_N, np.inf)
