@@ -2,7 +2,8 @@
 
 Writes `requirements/SET.txt` for each set, from `pyproject.toml`, for every supported Python on Linux and macOS. What
 is locked already stays as it is; `--upgrade` takes the newest. `--check` writes nothing, needs no network, and exits
-with 1 where a file does not satisfy `pyproject.toml` any more or has a line without a hash.
+with 1 where a file does not satisfy `pyproject.toml` any more or has a line without a hash. `requirements/cpu.txt` is
+`core.txt` without torch and the GPU libraries that its usual build brings; see docs/releasing.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 SETS: dict[str, tuple[str, ...]] = {"core": (), "gpu": ("gpu",), "dev": ("dev",)}
 """Extras of each set."""
+CPU = "cpu"
+GPU_ONLY = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)")
+"""Packages of `core` that a machine without a GPU does not need, or has in another build."""
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)([^\n]*(?:\n {4}--hash=[^\n]*)*)", re.MULTILINE)
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
@@ -29,12 +33,26 @@ def main() -> int:
     """Lock or check, and return an exit code."""
     if sys.argv[1:] == ["--check"]:
         wrong = [line for name in SETS for line in problems(name)]
-        print("\n".join(wrong) or f"{len(SETS)} requirement sets satisfy pyproject.toml", file=sys.stderr)
+        if (FOLDER / f"{CPU}.txt").read_text() != without_gpu():
+            wrong.append(f"{CPU}: found another set than core.txt without GPU libraries; run `make lock`")
+        print("\n".join(wrong) or f"{len(SETS) + 1} requirement sets satisfy pyproject.toml", file=sys.stderr)
         return 1 if wrong else 0
     FOLDER.mkdir(exist_ok=True)
     for name, extras in SETS.items():
         lock(name, extras, more=sys.argv[1:])
+    (FOLDER / f"{CPU}.txt").write_text(without_gpu())
     return 0
+
+
+def without_gpu() -> str:
+    """Give `core` without the packages that torch for a GPU is made of."""
+    (torch,) = (version for version, _ in pins("core")["torch"])
+    kept = [pin[0] for pin in PIN.finditer((FOLDER / "core.txt").read_text()) if not GPU_ONLY.fullmatch(pin[1])]
+    return (
+        "# The set `core` for machines without a GPU, with the hash of every file; scripts/lock.py makes it.\n"
+        f"# torch {torch} for CPU is installed first, from where you take it: docs/releasing.md\n"
+        "# pip install --require-hashes --no-deps -r requirements/cpu.txt\n" + "\n".join(kept) + "\n"
+    )
 
 
 def lock(name: str, extras: tuple[str, ...], *, more: list[str]) -> None:

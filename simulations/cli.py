@@ -256,7 +256,8 @@ def bench(
     console = Console(stderr=True)
     console.print(f"measuring {name}; seconds to half an hour, by machine", highlight=False)
     found = importlib.import_module(f"partsong.simulations.bench.{name.replace('-', '_')}")
-    measured = found.run() if peers_python is None else found.run(peers_python=str(peers_python))
+    elsewhere = {} if peers_python is None else {"peers_python": str(peers_python)}
+    measured = found.run(say=lambda line: console.print(line, highlight=False, markup=False), **elsewhere)
     if as_json:
         typer.echo(json.dumps(measured, indent=2))
         return

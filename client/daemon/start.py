@@ -60,7 +60,7 @@ def at_work(home: SiteHome, site: OpenedSite, *, feed: Feed, clock: Callable[[],
             str(home.charters),
             found="no charter",
             expected="one that all sites have signed",
-            remedy="`partsong site charter`, once the coordinator has sent it",
+            remedy="`partsong site join CHARTER`, once the coordinator has sent it",
         )
     charter = site.charter.charter
     parts = _Parts(config=site.config, signer=site.signer, charter=charter, policy=site.policy, vault=site.vault)

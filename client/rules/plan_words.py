@@ -54,7 +54,7 @@ def differences(plan: Plan, last: Plan | None) -> tuple[str, ...]:
         the very same plan.
     """
     if last is None:
-        return ("the first job of this purpose", *summary(plan))
+        return ("the first job of this purpose",)
     if plan.sha256 == last.sha256:
         return ()
     lines = [

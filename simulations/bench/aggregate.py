@@ -9,40 +9,45 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from partsong.common.adapters.methods import ServerState, server_step
 from partsong.common.config import ServerOptimizerConfig
-from partsong.simulations.bench.figures import Figure, report
+from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
 
 SIZES = {"1m": 1_000_000, "10m": 10_000_000, "200m": 200_000_000}
 BYTES = 24
 """For a parameter: two float64 read, one written."""
 
 
-def run(*, repetitions: int = 9, most: int = 200_000_000) -> dict[str, Any]:
+def run(*, repetitions: int = 9, most: int = 200_000_000, say: Callable[[str], None] = quiet) -> dict[str, Any]:
     """Measure all sizes and give the report of `--json`. The largest takes 4.8 GB.
 
     Args:
         repetitions: of each measurement.
         most: parameters; larger sizes are left out, and said to be.
+        say: told which size is next.
     """
-    figures: list[Figure] = []
-    for name, parameters in SIZES.items():
-        if parameters > most:
-            figures.append(_left_out(f"server_step_{name}", "s"))
-            figures.append(_left_out(f"fraction_of_memory_bandwidth_{name}", "1"))
-            continue
-        step_s, add_s = _measured(parameters, repetitions=repetitions)
-        add_gb, step_gb = (BYTES * parameters / seconds / 1e9 for seconds in (add_s, step_s))
-        note = f"{add_gb:.1f} GB/s by np.add, {step_gb:.1f} GB/s by a step"
-        figures += [
-            Figure(name=f"server_step_{name}", value=step_s, unit="s"),
-            Figure(name=f"fraction_of_memory_bandwidth_{name}", value=add_s / step_s, unit="1", note=note),
-        ]
-    return report("aggregate", figures, packages=("numpy",))
+    stages = {
+        f"{parameters:,} parameters": partial(_figures, name, parameters, repetitions=repetitions, most=most)
+        for name, parameters in SIZES.items()
+    }
+    return report("aggregate", in_turn(stages, say=say), packages=("numpy",))
+
+
+def _figures(name: str, parameters: int, *, repetitions: int, most: int) -> list[Figure]:
+    if parameters > most:
+        return [_left_out(f"server_step_{name}", "s"), _left_out(f"fraction_of_memory_bandwidth_{name}", "1")]
+    step_s, add_s = _measured(parameters, repetitions=repetitions)
+    add_gb, step_gb = (BYTES * parameters / seconds / 1e9 for seconds in (add_s, step_s))
+    note = f"{add_gb:.1f} GB/s by np.add, {step_gb:.1f} GB/s by a step"
+    return [
+        Figure(name=f"server_step_{name}", value=step_s, unit="s"),
+        Figure(name=f"fraction_of_memory_bandwidth_{name}", value=add_s / step_s, unit="1", note=note),
+    ]
 
 
 def _left_out(name: str, unit: str) -> Figure:

@@ -13,7 +13,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,7 +30,7 @@ from partsong.simulations.bench.dp_engines import (
     make_batch,
     make_model,
 )
-from partsong.simulations.bench.figures import Figure, report
+from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 SHAPES = {shape.name: shape for shape in (QV_R8, ALL_R16)}
@@ -45,23 +46,34 @@ TARGETS = {
 """Of the issue that asked for the engine; other figures are there for comparison."""
 
 
-def run(*, repetitions: int = 5, shapes: Sequence[Shape] = (QV_R8, ALL_R16), device: str = "cpu") -> dict[str, Any]:
+def run(
+    *,
+    repetitions: int = 5,
+    shapes: Sequence[Shape] = (QV_R8, ALL_R16),
+    device: str = "cpu",
+    say: Callable[[str], None] = quiet,
+) -> dict[str, Any]:
     """Measure all shapes and give the report of `--json`.
 
     Args:
         repetitions: of the interleaved times and of the processes whose memory is read; medians are reported.
         shapes: what to measure.
         device: cpu or cuda.
+        say: told what is next.
     """
-    figures: list[Figure] = []
+    stages: dict[str, Callable[[], Sequence[Figure]]] = {}
     for shape in shapes:
-        times = times_of(shape, repetitions=repetitions, device=device)
-        medians = {engine: statistics.median(times[engine]) for engine in ENGINES}
-        figures.append(Figure(name=f"plain_time_{shape.name}", value=medians["plain"], unit="s"))
-        figures += _ratios("time", shape, medians)
+        stages[f"time of {shape.name}"] = partial(_times, shape, repetitions=repetitions, device=device)
         if shape.name in SHAPES:
-            figures += _memory(shape, repetitions=repetitions, device=device)
-    return report("dp", figures, packages=PACKAGES)
+            stages[f"memory of {shape.name}"] = partial(_memory, shape, repetitions=repetitions, device=device)
+    return report("dp", in_turn(stages, say=say), packages=PACKAGES)
+
+
+def _times(shape: Shape, *, repetitions: int, device: str) -> list[Figure]:
+    times = times_of(shape, repetitions=repetitions, device=device)
+    medians = {engine: statistics.median(times[engine]) for engine in ENGINES}
+    plain = Figure(name=f"plain_time_{shape.name}", value=medians["plain"], unit="s")
+    return [plain, *_ratios("time", shape, medians)]
 
 
 def times_of(shape: Shape, *, repetitions: int, device: str) -> dict[EngineName, list[float]]:

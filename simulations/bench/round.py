@@ -13,12 +13,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from partsong.simulations.bench.figures import Figure, report
+from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
 from partsong.simulations.bench.process_memory import peak_bytes
 from partsong.simulations.bench.round_consortium import Consortium, at_work, make_consortium
 from partsong.simulations.bench.stock_flower import NotMeasured, stock_rounds
@@ -52,19 +53,25 @@ class Measured:
         return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in medians.items())
 
 
-def run(*, rounds: int = 5) -> dict[str, Any]:
+def run(*, rounds: int = 5, say: Callable[[str], None] = quiet) -> dict[str, Any]:
     """Measure everything and give the one object that `--json` prints.
 
     Args:
         rounds: of each size; the largest and stock Flower take fewer.
+        say: told what is next.
     """
     with tempfile.TemporaryDirectory() as folder:
         few = make_consortium(Path(folder) / "few", sites=3)
-        figures = [empty_rounds(few, rounds=2 * rounds), stock(few, rounds=2)]
-        for megabytes in SIZES_MB:
-            figures += full_rounds(few, megabytes=megabytes, rounds=min(rounds, 3) if megabytes > 20 else rounds)
-        many = make_consortium(Path(folder) / "many", sites=10)
-        figures.append(empty_rounds(many, rounds=rounds))
+        sizes = {megabytes: min(rounds, 3) if megabytes > 20 else rounds for megabytes in SIZES_MB}
+        stages: dict[str, Callable[[], Sequence[Figure]]] = {
+            "empty rounds of 3 sites": lambda: [empty_rounds(few, rounds=2 * rounds)],
+            "stock Flower": lambda: [stock(few, rounds=2)],
+            **{f"rounds of {mb} MB": partial(full_rounds, few, megabytes=mb, rounds=n) for mb, n in sizes.items()},
+            "empty rounds of 10 sites": lambda: [
+                empty_rounds(make_consortium(Path(folder) / "many", sites=10), rounds=rounds)
+            ],
+        }
+        figures = in_turn(stages, say=say)
     return report("round", figures, packages=PACKAGES)
 
 

@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from partsong.simulations.bench.adapter_task import (
     plan_of,
     prepared,
 )
-from partsong.simulations.bench.figures import Figure, report
+from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
 from partsong.simulations.bench.peers.process import NotMeasured, told
 from partsong.simulations.bench.rivals import adapter_over_flower, idle_over_flower, images_over_pfl
 from partsong.simulations.bench.sim_sites import Measured, measured
@@ -40,7 +41,11 @@ _NEAR = 0.02
 
 
 def run(
-    *, repetitions: int = 3, adapter: Sequence[str] = ADAPTER, peers_python: str | None = None
+    *,
+    repetitions: int = 3,
+    adapter: Sequence[str] = ADAPTER,
+    peers_python: str | None = None,
+    say: Callable[[str], None] = quiet,
 ) -> dict[str, object]:
     """Measure everything and give the one object that `--json` prints.
 
@@ -48,16 +53,17 @@ def run(
         repetitions: of the adapter's runs, interleaved; medians are reported.
         adapter: configuration of the adapter's run.
         peers_python: interpreter that has Flower's simulation and pfl; None: this one.
+        say: told what is next.
     """
     torch.set_num_threads(1)
-    figures = [
-        *idle_sites(peers_python=peers_python),
-        *images_over_pfl(python=peers_python),
-        *against_bare_loop(adapter, repetitions=repetitions),
-        *adapter_over_flower(adapter, python=peers_python),
-        *registered_sites(),
-    ]
-    return report("simulation", figures, packages=PACKAGES) | {"peers": peers(peers_python)}
+    stages: dict[str, Callable[[], Sequence[Figure]]] = {
+        "rounds of idle sites": partial(idle_sites, peers_python=peers_python),
+        "images, beside pfl": partial(images_over_pfl, python=peers_python),
+        "an adapter, beside the bare loop": partial(against_bare_loop, adapter, repetitions=repetitions),
+        "an adapter, beside Flower's simulation": partial(adapter_over_flower, adapter, python=peers_python),
+        "memory of registered sites": registered_sites,
+    }
+    return report("simulation", in_turn(stages, say=say), packages=PACKAGES) | {"peers": peers(peers_python)}
 
 
 def peers(python: str | None) -> object:

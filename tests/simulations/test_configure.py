@@ -98,7 +98,7 @@ def test_unknown_options_of_peft_pass_and_other_unknown_keys_do_not(configured: 
     [
         ("demo=smollm9", "found 'smollm9', expected one of .*smollm2"),
         ("privacy=dpp", "expected one of dp, none$"),
-        ("adapter=lora", "expected one of fedit, fedrot, fedsb, ffa, rolora$"),
+        ("adapter=lora", "expected one of fedit, fedrot, fedsb, ffa, hlora, rolora, sketch$"),
         ("data=loca", "or data=local with your own"),
         ("privacy.epsilon=[1", "overrides that do not compose"),
         ("rounds", "expected key=value"),

@@ -37,6 +37,28 @@ def test_the_locks_satisfy_the_declared_requirements(lock: ModuleType) -> None:
     assert len(lock.pins("core")) > 60
 
 
+def test_the_set_without_a_gpu_is_core_without_its_libraries(lock: ModuleType) -> None:
+    """Nothing else is missing, and no version or hash differs."""
+    core, cpu = lock.pins("core"), lock.pins("cpu")
+
+    assert cpu.items() < core.items()
+    missing = set(core) - set(cpu)
+    assert {"torch", "triton", "nvidia-cublas"} <= missing
+    assert all(name in {"torch", "triton"} or name.startswith(("nvidia-", "cuda-")) for name in missing)
+
+
+def test_a_set_without_a_gpu_that_is_not_of_this_core_is_found(
+    lock: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although each of its lines is well formed."""
+    shutil.copytree(lock.FOLDER, tmp_path / "requirements")
+    file = tmp_path / "requirements" / "cpu.txt"
+    file.write_text(file.read_text().replace("numpy==", "numpy==1"))
+    monkeypatch.setattr(lock, "FOLDER", tmp_path / "requirements")
+
+    assert lock.main() == 1
+
+
 @pytest.mark.parametrize(
     ("pattern", "instead"),
     [
