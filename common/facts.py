@@ -45,6 +45,7 @@ FIELDS: Mapping[str, type[str | int | float | bool]] = MappingProxyType(
         "capsule": str,
         "check": str,
         "ok": bool,
+        "kept": bool,
         "signal": str,
         # how much
         "step": int,
@@ -61,6 +62,7 @@ FIELDS: Mapping[str, type[str | int | float | bool]] = MappingProxyType(
         "epsilon": float,
         "loss": float,
         "update_norm": float,
+        "votes": float,
         # this program
         "version": str,
         "port": int,
@@ -68,8 +70,8 @@ FIELDS: Mapping[str, type[str | int | float | bool]] = MappingProxyType(
         "library": str,
     }
 )
-"""Name of a field and what it holds. `loss`, `epsilon` and `update_norm` are those of a released sum, never a site's
-own."""
+"""Name of a field and what it holds. `loss`, `epsilon`, `update_norm` and `votes` are those of a released sum, never a
+site's own."""
 
 
 def checked(values: Mapping[str, Scalar]) -> Mapping[str, Scalar]:

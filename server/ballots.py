@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from partsong.common.plan import Plan
-from partsong.common.questions.vote import is_kept
+from partsong.common.questions.counting import is_kept
 from partsong.server.desk import Outcome
 
 

@@ -132,8 +132,9 @@ class Hand:
         self.door.enter(roster, note, vector)
         self.waiting = None
         assert self.plan is not None
+        update_P = self.made.update_of(self.name, roster.round)[: self.plan.update_size(roster.round)]
         words_W = seal(
-            {UPDATE: self.made.update_of(self.name, roster.round) * np.float32(self.door.share), LOSS: np.array([2.0], np.float32)},
+            {UPDATE: update_P * np.float32(self.door.share), LOSS: np.array([2.0], np.float32)},
             self.plan, number=roster.round, rng=np.random.default_rng(),
         )  # fmt: skip
         self.made.sealed[roster.round, roster.attempt, self.name] = words_W.copy()

@@ -28,6 +28,7 @@ from partsong.client.rules.consent import Facts, NotAgreed
 from partsong.client.training.train import score
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import DpPlan, Plan
+from partsong.common.questions.counting import count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,7 +138,7 @@ def cast_votes(
         booth.host.put(adapter_P)
         losses.append(score(booth.host, records, batch_size=plan.training.per_device_eval_batch_size).loss_N)
         on_step(Progress(step=step, steps=2, local_loss=float(losses[-1].mean())))
-    votes = torch.tensor([plan.vote.count(*losses)], dtype=torch.float64)
+    votes = torch.tensor([count(plan.vote, *losses)], dtype=torch.float64)
     if dp is not None and plan.vote.noise_multiplier is not None:
         votes = noisy(votes, std=plan.vote.noise_multiplier, kind=dp.noise)
     return LocalUpdate(

@@ -20,7 +20,7 @@ from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.turns import gather, replaced
 from partsong.common.config import ServerOptimizerConfig
 from partsong.common.plan import Plan
-from partsong.common.questions.vote import is_kept
+from partsong.common.questions.counting import is_kept
 
 Vec64 = NDArray[np.float64]
 _PIECE = 1 << 15

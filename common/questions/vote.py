@@ -1,28 +1,22 @@
 """The vote on a round: whether the adapter that a sum has led to is kept, said by records that nobody trained on.
 
 Covers: what one unit can add to the votes of its site, and one site that keeps to the plan to those of all, is bounded;
-what a vote decides follows from the opened sum alone, so coordinator and sites come to the same.
+what a vote decides follows from the opened sum alone, so coordinator and sites come to the same
+(`partsong.common.questions.counting`).
 Does not cover: a site that breaks its own seal. Sealed votes add up unseen; what takes their sum past the most votes of
-all sites together is found out, and less is not. One that only forges its vote has its most votes and no more.
-
-N records, one for each unit.
+all sites together is found out, and less is not. One that only forges its vote
+has its most votes, the room for its noise, and no more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-VOTES = "votes"
 MOST_VOTES = 1_000_000
 _NOISE_SDS = 10.0
 """Room for noise beside the most votes of a site; more happens with a probability below 1e-22."""
 FIELD_BITS = 32
 """Of a number that leaves: two numbers may be wide, so one step is far below a vote."""
-
-Losses = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,28 +44,3 @@ class Vote:
     def reach(self) -> float:
         """Bound what an honest site seals: its most votes, and noise."""
         return self.most_votes + _NOISE_SDS * (self.noise_multiplier or 0.0)
-
-    def count(self, before_N: Losses, after_N: Losses) -> float:
-        """Add up the votes of a site, without noise.
-
-        Guarantees: one record more or less moves the result by at most 1: a vote lies between -1 and 1, and cutting a
-            sum to a fixed range brings two sums no further apart. A loss that is not finite under the new adapter
-            alone is a whole vote against it; one that is not finite under the old one is no vote.
-        Args:
-            before_N: (N,) loss of each record under the adapter before the round [nats].
-            after_N: (N,) under the one after it.
-        """
-        alive_N = np.isfinite(before_N)
-        before_N, after_N = before_N[alive_N], after_N[alive_N]
-        after_N = np.where(np.isfinite(after_N), after_N, np.inf)
-        vote_N = np.clip((before_N - after_N + self.margin) / self.scale, -1.0, 1.0)
-        return float(np.clip(vote_N.sum(), -self.most_votes, self.most_votes))
-
-
-def is_kept(mean_1: NDArray[np.float64]) -> bool:
-    """Say what a vote decides: the new adapter is kept unless more is said against it than for it.
-
-    Args:
-        mean_1: (1,) mean of the sites' votes; their sum has the same sign.
-    """
-    return bool(mean_1[0] >= 0)

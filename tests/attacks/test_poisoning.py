@@ -14,6 +14,7 @@ from partsong.client.seal import seal
 from partsong.common import wire
 from partsong.common.adapters.methods import ServerState, advance
 from partsong.common.plan import LOSS, UPDATE, Plan
+from partsong.common.questions.counting import count
 from partsong.common.questions.vote import Vote
 from partsong.common.secure_sum.fixed_point import SumOutOfRange
 from partsong.server.aggregate import Accumulator
@@ -51,7 +52,7 @@ def honest(site: int, plan: Plan, number: int, state: ServerState) -> np.ndarray
     assert plan.vote is not None
     assert state.candidate is not None
     before_R, after_R = (np.linalg.norm(own_RP - a, axis=1) for a in (state.adapter_P, state.candidate.adapter_P))
-    return np.array([plan.vote.count(before_R, after_R)])
+    return np.array([count(plan.vote, before_R, after_R)])
 
 
 def summed(plan: Plan, number: int, values: Mapping[int, np.ndarray]) -> np.ndarray:

@@ -17,6 +17,7 @@ from partsong.common.capsule_shelf import CapsuleShelf
 from partsong.common.config import CohortConfig, PrivacyConfig
 from partsong.common.errors import ConfigError, DataError, InputError
 from partsong.common.plan import Plan
+from partsong.common.questions.settings import VoteConfig
 from partsong.server.daemon.deployed_run import DeployedRun
 from partsong.server.daemon.explain import contributions, explain
 from partsong.server.exchange import Parcel
@@ -59,6 +60,24 @@ def test_a_job_becomes_an_adapter_that_verifies_and_every_site_stores_it(office:
     assert (plan.masked, plan.minimum_cohort, plan.run) == (True, 3, run.name)
     assert all(plan.sha256 in shelf for shelf in made.hospitals.shelves.values())
     assert "5 of 5 sites recomputed the adapter" in run.report.read_text()
+
+
+def test_rounds_of_a_job_are_voted_on_where_it_asks_for_it(office: Make) -> None:
+    """Six rounds for three: every second one decides about the one before it, is told, and verifies."""
+    made = office()
+    daemon = made.daemon()
+    run = daemon.submit(made.job(vote=VoteConfig(mode="holdout", most_votes=5)))
+
+    with daemon.feed.watch() as watcher:
+        assert daemon.step()
+        told = list(iter(lambda: watcher.next(timeout_s=0), None))
+
+    votes = [event.facts for event in told if event.event == "round_voted"]
+    assert [(vote["round"], vote["kept"]) for vote in votes] == [(2, True), (4, True), (6, True)]
+    assert [entry.get("vote", {}).get("of") for entry in rounds_of(run)] == [None, 1, None, 3, None, 5]
+    assert run.read_plan().rounds == 6
+    assert verify(run.path).wrong == ()
+    assert "round 5: votes +" in run.report.read_text()
 
 
 def test_report_and_export_take_a_deployed_run(office: Make, tmp_path: Path) -> None:

@@ -94,15 +94,15 @@ def test_an_adapter_that_no_rollback_names_does_not_verify(office: Make) -> None
     assert any("adapter_model.safetensors" in finding.place for finding in verify(run.path).wrong)
 
 
-@pytest.mark.parametrize("number", [-1, 4, 99])
-def test_a_round_without_a_sum_is_refused_and_nothing_changes(office: Make, number: int) -> None:
+def test_a_round_without_a_sum_is_refused_and_nothing_changes(office: Make) -> None:
     """The rounds that there are, are named."""
     made = office()
     run = made.played()
     before = {file.name: file.read_bytes() for file in run.adapter.iterdir()}
 
-    with pytest.raises(InputError, match="0, or a round with a sum: 1, 2, 3"):
-        back(made, run, number)
+    for number in (-1, 4, 99):
+        with pytest.raises(InputError, match="0, or a round with a sum: 1, 2, 3"):
+            back(made, run, number)
 
     assert {file.name: file.read_bytes() for file in run.adapter.iterdir()} == before
     assert not (run.path / ROLLBACK).exists()

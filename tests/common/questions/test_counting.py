@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partsong.common.questions.vote import Vote, is_kept
+from partsong.common.questions.counting import count, is_kept
+from partsong.common.questions.vote import Vote
 
 VOTE = Vote(most_votes=3, margin=0.01, scale=0.1, noise_multiplier=None)
 LOSSES = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20)), min_size=1, max_size=12)
@@ -28,7 +29,7 @@ LOSSES = st.lists(st.tuples(st.floats(0, 20), st.floats(0, 20)), min_size=1, max
 )
 def test_votes_by_hand(before: list[float], after: list[float], votes: float) -> None:
     """Each record's vote is its fall in loss plus the margin, over the scale, cut to a whole vote."""
-    assert VOTE.count(np.array(before), np.array(after)) == pytest.approx(votes, abs=1e-9)
+    assert count(VOTE, np.array(before), np.array(after)) == pytest.approx(votes, abs=1e-9)
 
 
 @settings(max_examples=200, deadline=None)
@@ -38,7 +39,7 @@ def test_one_record_moves_the_votes_by_one_at_most(losses: list[tuple[float, flo
     before_N, after_N = np.array(losses).T
     gone = place % len(losses)
 
-    moved = VOTE.count(before_N, after_N) - VOTE.count(np.delete(before_N, gone), np.delete(after_N, gone))
+    moved = count(VOTE, before_N, after_N) - count(VOTE, np.delete(before_N, gone), np.delete(after_N, gone))
 
     assert abs(moved) <= 1 + 1e-9
 
@@ -48,7 +49,7 @@ def test_without_the_cut_a_record_would_move_them_by_more() -> None:
     wide = Vote(most_votes=1000, margin=0.0, scale=1.0, noise_multiplier=None)
     raw = np.array([20.0, 1.0]) - np.array([1.0, 1.0])
 
-    assert abs(raw.sum() - raw[1:].sum()) > 1 >= wide.count(np.array([20.0, 1.0]), np.array([1.0, 1.0]))
+    assert abs(raw.sum() - raw[1:].sum()) > 1 >= count(wide, np.array([20.0, 1.0]), np.array([1.0, 1.0]))
 
 
 def test_a_tie_is_kept_and_the_smallest_majority_against_is_not() -> None:
