@@ -101,6 +101,7 @@ def unpack(cls: type[T], data: bytes) -> T:
     raise WireError(f"message {kind.LABEL}: found another message or version; it was dropped")
 
 
+@functools.cache
 def _prefix(cls: type[Any], suite: SuiteName) -> bytes:
     label = f"partsong/1 {cls.LABEL}" if suite == "A" else f"partsong/1/{suite} {cls.LABEL}"
     return bytes([len(label)]) + label.encode()

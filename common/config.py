@@ -14,7 +14,7 @@ from typing import Any, Literal
 from partsong.common.bounds import positive as _positive
 from partsong.common.bounds import within as _within
 from partsong.common.questions.settings import EvaluationConfig, Purpose, SurveyConfig, VoteConfig
-from partsong.common.simulated import EngineConfig, PartitionConfig
+from partsong.common.simulated import ANY_RANK, EngineConfig, PartitionConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,8 +72,7 @@ class DataConfig:
     group_field: str | None = None
     """Column of the group, for an evaluation or a survey that tells groups apart."""
     phone_region: str | None = None
-    """Country (ISO 3166-1, such as DE) whose way of writing telephone numbers a survey of personal details reads beside
-    the international one."""
+    """Country (ISO 3166-1, such as DE) whose own way of writing telephone numbers a survey of details reads too."""
     labels: tuple[str, ...] = ()
     """Closed, public list of classes. Never collected from private records."""
     max_length: int = 512
@@ -95,10 +94,6 @@ class DataConfig:
             raise ValueError("unit_field with opt_out: the column that the list is looked up in")
         if self.phone_region is not None and not (len(self.phone_region) == 2 and self.phone_region.isupper()):
             raise ValueError("phone_region as two capital letters")
-
-
-ANY_RANK = frozenset({"hlora", "sketch"})
-"""Methods under which each site trains at a rank of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -371,10 +366,9 @@ class SimulationConfig:
             raise ValueError("no seed under privacy.mode=dp: a guessed sample or noise voids the guarantee")
         if self.privacy.mode == "dp" and self.privacy.unit == "patient" and self.data.unit_field is None:
             raise ValueError("data.unit_field with privacy.unit=patient: the column that says whose record it is")
-        if self.site_ranks and self.adapter.method not in ANY_RANK:
-            raise ValueError("site_ranks with adapter.method=hlora or sketch; all others have one rank for all sites")
-        if any(not 1 <= rank <= self.adapter.r for rank in self.site_ranks):
-            raise ValueError("site_ranks of at least 1 and at most adapter.r")
+        most = self.adapter.r if self.adapter.method in ANY_RANK else 0
+        if not all(1 <= rank <= most for rank in self.site_ranks):
+            raise ValueError("site_ranks of 1 to adapter.r, and only with adapter.method=hlora or sketch")
         if self.data.packing and self.privacy.mode == "dp":
             raise ValueError("data.packing=false under privacy.mode=dp: one sequence must hold one record")
 

@@ -15,13 +15,14 @@ from typing import Any, Literal
 from partsong.common.adapters.adapter import AdapterLayout
 from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.build import LATER, sha256_of
-from partsong.common.config import ANY_RANK, ServerOptimizerConfig, TrainingConfig
+from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.privacy.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
 from partsong.common.questions.fit import check_question, check_vote
 from partsong.common.questions.question import Question
 from partsong.common.questions.vote import FIELD_BITS, Vote
 from partsong.common.secure_sum.fixed_point import Block, Encoding
 from partsong.common.secure_sum.noised import LONG_ROUNDING, OVERFLOW, NoisedEncoding
+from partsong.common.simulated import ANY_RANK
 
 UPDATE = "update"
 LOSS = "loss"

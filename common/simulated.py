@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+ANY_RANK = frozenset({"hlora", "sketch"})
+"""Methods whose sites send products or sketches of them, each trained at a rank of its own."""
 _MOST_WORKERS = 10_000
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from partsong.common.adapters.adapter import AdapterLayout, FloatVec, digest
 from partsong.common.adapters.turns import Turn, specs_of
-from partsong.common.config import ANY_RANK, AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
+from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError, Refused
 from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, SumNoise
@@ -16,6 +16,7 @@ from partsong.common.privacy.accounting import StepEvents, epsilon, for_grid
 from partsong.common.privacy.calibration import calibrate
 from partsong.common.reach import largest_update
 from partsong.common.secure_sum.fixed_point import Block, Encoding
+from partsong.common.simulated import ANY_RANK
 from partsong.common.thresholds import Floors
 from partsong.server.lockstep import largest_sum, require_lockstep, sum_noise, with_room_for_rounding
 from partsong.server.voting import with_votes

@@ -14,8 +14,9 @@ from partsong.client.model.any_rank import AnyRankHost
 from partsong.client.model.host import ModelHost
 from partsong.client.model.lora import attach, lora_options, public_parameters
 from partsong.client.model.source import BaseFiles, locate
-from partsong.common.config import ANY_RANK, AdapterConfig, ModelConfig
+from partsong.common.config import AdapterConfig, ModelConfig
 from partsong.common.errors import ModelError
+from partsong.common.simulated import ANY_RANK
 
 T = TypeVar("T")
 

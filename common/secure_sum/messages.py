@@ -45,9 +45,18 @@ def open_signed(cls: type[T], signed: Signed, *, key: bytes) -> T:
     Raises:
         WireError: not signed by `key`, or not a message of class `cls`; it was dropped.
     """
+    require_signature(cls, signed, key=key)
+    return unpack(cls, signed.body)
+
+
+def require_signature(cls: type[T], signed: Signed, *, key: bytes) -> None:
+    """Check the signature of a packed message.
+
+    Raises:
+        WireError: not signed by `key`; it was dropped.
+    """
     if not signature_fits(key, signed.signature, digest("signature", signed.body)):
         raise WireError(f"message {cls.LABEL}: found no valid signature of its sender; it was dropped")
-    return unpack(cls, signed.body)
 
 
 # Set-up.

@@ -25,6 +25,7 @@ from partsong.common.secure_sum.messages import (
     ReportHeader,
     Signed,
     open_signed,
+    require_signature,
 )
 from partsong.common.thresholds import Floors, quorum, smallest_sum
 
@@ -95,16 +96,17 @@ def read_from_sites(cls: type[T], signed: Sequence[Signed], run: RunFacts) -> tu
 
 def _read_from_member(cls: type[T], signed: Signed, run: RunFacts) -> T:
     # The number is read first only to find the key; nothing else of the message is used before the signature.
-    site = unpack(cls, signed.body).site
-    if site not in run.members:
+    message = unpack(cls, signed.body)
+    if message.site not in run.members:
         raise WireError(f"message {cls.LABEL}: found a sender that is no member of the run; it was dropped")
-    return open_signed(cls, signed, key=run.charter.site_key(site))
+    require_signature(cls, signed, key=run.charter.site_key(message.site))
+    return message
 
 
 def read_roster(header: Signed, readys: Sequence[Signed], run: RunFacts) -> tuple[Ready, ...]:
     """Read the READYs of a roster: all about this header."""
-    read = read_from_sites(Ready, readys, run)
-    if any(ready.header != header_hash(header) or ready.verdict not in (0, 1) for ready in read):
+    read, expected = read_from_sites(Ready, readys, run), header_hash(header)
+    if any(ready.header != expected or ready.verdict not in (0, 1) for ready in read):
         raise WireError("message ready: found one of another round; it was dropped")
     return read
 

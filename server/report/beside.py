@@ -1,9 +1,8 @@
 """What may stand beside a report: answers of evaluations and surveys, and what sites found out for themselves.
 
-Covers: an evaluation of another adapter, an answer of sites that are not the run's, and a site that the run does not
-know are refused.
-Does not cover: who wrote the files; they are no part of what the coordinator signs. `partsong verify` checks the sums
-behind an answer. What a site found on its own records is exact and its own to hand on: no epsilon covers it.
+Covers: an evaluation of another adapter, an answer of sites that are not the run's or that another coordinator than a
+deployed run's has signed, and a site that the run does not know are refused.
+Does not cover: who wrote a comparison: nobody signs it. It is exact, and no epsilon covers it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any, Literal
 from partsong.common.build import build, to_tree
 from partsong.common.errors import ConfigError, DataError
 from partsong.server.questions.figures import Figure
-from partsong.server.questions.signed import ANSWER
+from partsong.server.questions.signed import ANSWER, SignedAnswer
 from partsong.server.questions.signed import read_answer as read_signed
 from partsong.server.report.audit import AuditFacts
 from partsong.server.report.facts import Facts
@@ -88,7 +87,8 @@ def read_answer(file: Path, facts: Facts) -> AnswerFacts:
         facts: of the run that is reported.
     Raises:
         DataError: no answer that can be read, or not what was signed.
-        ConfigError: about another adapter, or of sites that are not in this run.
+        ConfigError: of another coordinator than a deployed run's, about another adapter, or of sites that are not in
+            this run.
     """
     place = file / ANSWER if file.is_dir() else file
     signed = read_signed(place)
@@ -99,6 +99,7 @@ def read_answer(file: Path, facts: Facts) -> AnswerFacts:
         raise DataError(
             place.name, found="no answer that can be read", expected="what a run that asks a question writes"
         ) from err
+    _require_same_coordinator(signed, facts)
     if found.study == "evaluate" and signed.answer.adapter_sha256 != facts.adapter.sha256:
         raise ConfigError(
             "--answer",
@@ -109,6 +110,16 @@ def read_answer(file: Path, facts: Facts) -> AnswerFacts:
     if strange := sorted(set(found.sites) - {entry.site for entry in facts.sites}):
         raise ConfigError("--answer", found=f"{found.run}, answered by {strange[0]!r}", expected="sites of this run")
     return found
+
+
+def _require_same_coordinator(signed: SignedAnswer, facts: Facts) -> None:
+    """Compare who signed. Each simulated run makes keys of its own, so that theirs differ."""
+    if facts.simulated or facts.charter is None:
+        return
+    if signed.signature is None or signed.signature.key != facts.charter.coordinator:
+        raise ConfigError(
+            "--answer", found=f"{signed.run}, not signed by this run's coordinator", expected="one that it signed"
+        )
 
 
 def read_benefit(pair: str, facts: Facts) -> Benefit:

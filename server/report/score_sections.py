@@ -8,7 +8,7 @@ from partsong.server.report.facts import Facts
 from partsong.server.report.page import Section, Table, pairs
 
 _FIGURE_HEAD = ("figure", "value", "interval", "what it is")
-_NOT_SIGNED = "It is not covered by the signature of this report; partsong verify over that run checks its sum."
+_SIGNED_APART = "It has a signature of its own; partsong verify over that run checks the sum behind it."
 
 
 def evaluation(facts: Facts, answers: tuple[AnswerFacts, ...]) -> Section:
@@ -28,7 +28,7 @@ def evaluation(facts: Facts, answers: tuple[AnswerFacts, ...]) -> Section:
     return Section(
         id=section,
         title=title,
-        lead=f"What the sites answered about this adapter, on test records of their own. {_NOT_SIGNED}"
+        lead=f"What the sites answered about this adapter, on test records of their own. {_SIGNED_APART}"
         if asked
         else "",
         tables=tables + held,
@@ -44,7 +44,7 @@ def survey(answers: tuple[AnswerFacts, ...]) -> Section:
     return Section(
         id="survey",
         title="Records",
-        lead=f"What the sites answered about their records, noise included. {_NOT_SIGNED}",
+        lead=f"What the sites answered about their records, noise included. {_SIGNED_APART}",
         tables=tuple(table for answer in asked for table in _answer_tables(answer, by="column")),
     )
 

@@ -48,7 +48,8 @@ def idle_over_flower(
     def compared() -> list[Figure]:
         theirs = told("peers.flower_idle", arguments=(sites, cohort, rounds), python=python)
         shape = f"{sites} sites, {cohort} a round, {rounds} rounds"
-        times = f"{ours.whole_s:.1f} s and {ours.round_ms:.0f} ms a round; Flower's {_times(theirs)}"
+        ours_took = f"{ours.whole_s:.1f} s ({ours.cpu_s:.1f} s of CPU) and {ours.round_ms:.0f} ms a round"
+        times = f"{ours_took}; Flower's {_times(theirs)}"
         return [
             _ratio(whole, theirs.whole_s / ours.whole_s, note=f"{shape}: {times}"),
             _ratio(
@@ -112,7 +113,7 @@ def _difference(ends: Sequence[Path], start_P: FloatVec) -> float:
 
 
 def _times(found: Told) -> str:
-    return f"{found.whole_s:.1f} s and {found.said['round_ms']:.0f} ms a round"
+    return f"{found.whole_s:.1f} s ({found.cpu_s:.1f} s of CPU) and {found.said['round_ms']:.0f} ms a round"
 
 
 def _ratio(aim: Aim, value: float, *, note: str, off: float = 0.0) -> Figure:

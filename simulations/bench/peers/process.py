@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -40,6 +41,8 @@ class Told:
 
     whole_s: float
     """From the start of Python to its end."""
+    cpu_s: float
+    """Of the process and of those of its children that it has waited for: less depends on what else runs."""
     said: Mapping[str, Any]
 
 
@@ -55,7 +58,7 @@ def told(module: str, *, arguments: Sequence[object] = (), about: object = None,
         NotMeasured: what it needs is not installed there, it failed, or it took more than an hour.
     """
     command = [python or sys.executable, "-P", "-m", f"partsong.simulations.bench.{module}", *map(str, arguments)]
-    start = time.perf_counter()
+    start, cpu_s = time.perf_counter(), _children_s()
     try:
         done = subprocess.run(  # noqa: S603 - ourselves
             command,
@@ -72,7 +75,13 @@ def told(module: str, *, arguments: Sequence[object] = (), about: object = None,
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
         raise NotMeasured(f"{module} ended with {done.returncode}: {last[:200]}")
-    return Told(whole_s=whole_s, said=json.loads(done.stdout.splitlines()[-1]))
+    return Told(whole_s=whole_s, cpu_s=_children_s() - cpu_s, said=json.loads(done.stdout.splitlines()[-1]))
+
+
+def _children_s() -> float:
+    """CPU time of all processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def asked() -> Any:

@@ -1,6 +1,7 @@
 """What stands beside a report: about this adapter, from these sites, or not at all."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from partsong.common.build import build
 from partsong.common.errors import ConfigError, DataError
+from partsong.common.identity.keys import Identity
+from partsong.server.questions.signed import SignedAnswer, sign_answer
 from partsong.server.report.beside import read_answer, read_benefit
 from partsong.server.report.command import Given, report
 from partsong.server.report.facts import Facts
@@ -27,9 +31,10 @@ ANSWER: dict[str, Any] = {
 }  # fmt: skip
 WHOLE: dict[str, Any] = {
     "format": "partsong-answer", "version": 1, "run": "asked-1", "base": "tiny", "marks": [], "plan_sha256": "c" * 64,
-    "charter_sha256": None, "answer": ANSWER, "signature": None,
+    "charter_sha256": "d" * 64, "answer": ANSWER, "signature": None,
 }  # fmt: skip
-"""Of an unmasked run, which nobody signs."""
+COORDINATOR = Identity(bytes(range(32)))
+"""Who signed the facts too."""
 ARMS = [
     {"name": "base", "loss": 3.0, "right": 0.125},
     {"name": "joint", "loss": 1.25, "right": 0.75},
@@ -51,13 +56,17 @@ def run(tmp_path: Path, facts: Facts, sign: Callable[[Facts], SignedFacts]) -> P
 def answer(tmp_path: Path) -> Callable[..., Path]:
     """Write an answer with these changes, where a run keeps it."""
 
-    def made(**changes: Any) -> Path:
+    def made(signer: Identity = COORDINATOR, **changes: Any) -> Path:
         folder = tmp_path / "asked"
         folder.mkdir(exist_ok=True)
         whole = copy.deepcopy(WHOLE)
         for name, value in changes.items():
             (whole if name in whole else whole["answer"])[name] = value
-        (folder / "answer.json").write_text(json.dumps(whole, indent=2) + "\n")
+        try:
+            text = sign_answer(build(SignedAnswer, whole, where="answer"), signer=signer).to_bytes().decode()
+        except ConfigError:  # a damaged one, which nobody signs
+            text = json.dumps(whole, indent=2) + "\n"
+        (folder / "answer.json").write_text(text)
         return folder
 
     return made
@@ -133,6 +142,15 @@ def test_an_answer_about_something_else_is_refused(
     folder = answer(**changes)
 
     with pytest.raises(ConfigError, match=words):
+        read_answer(folder, facts)
+
+
+def test_an_answer_that_another_coordinator_signed_is_refused(facts: Facts, answer: Callable[..., Path]) -> None:
+    """In a deployment; simulated runs have keys of their own each."""
+    folder = answer(signer=Identity(bytes(32)))
+
+    assert read_answer(folder, dataclasses.replace(facts, simulated=True)).run == "asked-1"
+    with pytest.raises(ConfigError, match="not signed by this run's coordinator"):
         read_answer(folder, facts)
 
 
