@@ -322,15 +322,15 @@ def decode(data: bytes, cls: type[T]) -> T:
         WireError: unknown wire version, another kind, an unknown or missing field, a wrong type, over 1 MiB,
             or not the canonical encoding. Nothing of the message was acted on.
     """
-    return cast(T, _decoded(data, cast(Any, cls)))
+    return cast(T, _decoded(data, cast(Any, cls), WIRE_VERSION))
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
-def _decoded(data: bytes, cls: type[Any]) -> Any:
+def _decoded(data: bytes, cls: type[Any], version: int) -> Any:
     """Decode; the newest headers are remembered, since a coordinator sends every site the same ones."""
     tree = _tree(data)
-    if tree["wire"] != WIRE_VERSION or type(tree["wire"]) is not int:
-        text = f"wire version {_shown(tree['wire'])} is unknown here, expected {WIRE_VERSION}; update the older side"
+    if tree["wire"] != version or type(tree["wire"]) is not int:
+        text = f"wire version {_shown(tree['wire'])} is unknown here, expected {version}; update the older side"
         raise WireError(text, rule="wire.version")
     kind = getattr(cls, "kind", None)
     if set(tree) != {"wire", "kind", "body"} or tree["kind"] != kind:

@@ -40,7 +40,7 @@ _HOW = (
     "with more votes than each has records for it; scores are by test records. Neither is trained on. The clip is what "
     "AdamW can reach in a round; without it an update may be a thousand times as long. A poisoner's update passes the "
     "seal, which shortens it to the clip; the check of the sum's length is always on and meets only who breaks the "
-    "seal (tests/attacks/test_garbage.py)."
+    "seal (tests/common/secure_sum/test_length.py)."
 )
 
 Found = Sequence[tuple[Cell, Outcome | None]]

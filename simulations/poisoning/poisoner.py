@@ -1,7 +1,7 @@
 """A site that poisons: it trains on wrong labels, sends a changed update, or votes for itself.
 
 Covers: what a site can do that keeps to the protocol's messages and forges their contents. Its update still passes the
-seal, which shortens it to the clip of the plan; `tests/attacks/test_garbage.py` has sites that seal past their clip.
+seal, which shortens it to the clip of the plan; `tests/common/secure_sum/test_length.py` has sums past the clips.
 Does not cover: sites that work together on what they send.
 """
 
