@@ -87,6 +87,7 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "site plans": Page(example="--dir north", read="policy"),
         "site approve": Page(example="1f3a --dir north", read="policy"),
         "site refuse": Page(example="1f3a --reason 'another purpose' --dir north", read="policy"),
+        "coordinator rollback": Page(example="coding-20261122-195420 6 --dir hub", read="robustness"),
         "site ledger show": Page(example="--dir north", read="policy"),
         "site ledger verify": Page(
             example="--dir north --head 12:DIGEST",
