@@ -39,9 +39,11 @@ class Limits:
     lease_s: float = 180.0
     """How long an answer may take to become whole before it gives way to those that find no room."""
     connections: int = 512
-    """Open at once, from everywhere."""
+    """Open at once, from everywhere, before the peer has shown a certificate."""
     connections_of_address: int = 64
-    """Open at once from one address; sites of one organisation may share one."""
+    """The same, from one address. Many sites may share one: behind a proxy, or on one cluster."""
+    connections_of_site: int = 32
+    """Open at once under one key. A site takes one for mail, one to be alive, and one for each plan at work."""
     requests_per_s: float = 50.0
     """Of one site, on average."""
     burst: int = 300

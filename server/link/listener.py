@@ -1,8 +1,8 @@
 """The coordinator's one public port: HTTP/1.1 over TLS with a client certificate, on a thread of its own.
 
 Covers: no byte of HTTP is read from a peer without a certificate of the configured authority; every wait has an end;
-connections are bounded in total and for each address, and so is what arrives on all of them; certificates are exchanged
-while it runs.
+connections are bounded, in total and for each address until a certificate was shown and for each key from then on; so is
+what arrives on all of them; certificates are exchanged while it runs.
 Does not cover: which certificates are sites' (`partsong.server.link.gate`).
 
 h11 parses HTTP. A general web server is not used because it hides the certificate from what it serves and lets a peer
@@ -100,7 +100,10 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ends = asyncio.Event()
-        self._open: Counter[str] = Counter()
+        self._strangers: Counter[str] = Counter()
+        """Connections whose peers have shown no certificate yet, by address."""
+        self._known: Counter[bytes] = Counter()
+        """The others, by key."""
 
     @property
     def port(self) -> int:
@@ -177,18 +180,20 @@ class Listener:
             if not self._has_room(address[0]):
                 peer.close()
                 continue
-            self._open[address[0]] += 1
+            self._strangers[address[0]] += 1
             task = asyncio.create_task(self._serve(peer, address[0]))
             serving.add(task)
             task.add_done_callback(serving.discard)
 
     def _has_room(self, address: str) -> bool:
         limits = self._limits
-        return self._open.total() < limits.connections and self._open[address] < limits.connections_of_address
+        total = self._strangers.total()
+        return total < limits.connections and self._strangers[address] < limits.connections_of_address
 
     async def _serve(self, peer: socket.socket, address: str) -> None:
         """Serve one connection to its end, however it ends."""
         transport: asyncio.BaseTransport | None = None
+        key: bytes | None = None
         try:
             # asyncio does this for the sockets of its own servers; without it each answer waits 40 ms for an ACK.
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -200,17 +205,26 @@ class Listener:
             )  # fmt: skip
             writer = asyncio.StreamWriter(transport, protocol, reader, loop)
             key = _peer_key(writer)
-            if key is not None:
+            if key is not None and self._met(key, address):
                 await Conversation(reader, writer, key, self._service, limits=self._limits, bodies=self._bodies).run()
         except (OSError, asyncio.IncompleteReadError, TimeoutError, h11.RemoteProtocolError, h11.LocalProtocolError):
             pass
         finally:
-            self._open[address] -= 1
-            self._open += Counter()  # drops addresses that are not connected any more
+            if key is None:
+                self._strangers[address] -= 1
+            else:
+                self._known[key] -= 1
+            self._strangers, self._known = +self._strangers, +self._known  # without whoever is not connected any more
             if isinstance(transport, asyncio.WriteTransport):
                 transport.abort()
             else:
                 peer.close()
+
+    def _met(self, key: bytes, address: str) -> bool:
+        """Count a connection under its key from now on; False: there are too many of that key."""
+        self._strangers[address] -= 1
+        self._known[key] += 1
+        return self._known[key] <= self._limits.connections_of_site
 
 
 class Conversation:

@@ -271,21 +271,50 @@ def test_a_flood_is_answered_with_a_refusal_and_others_are_served(open_port: Ope
     assert south.heartbeat()
 
 
-def test_connections_of_one_address_are_bounded(open_port: OpenPort) -> None:
+def test_connections_of_strangers_are_bounded(open_port: OpenPort) -> None:
     """Those beyond are closed before the handshake, and a place that becomes free is given again."""
-    port = open_port("north", limits=Limits(connections_of_address=2))
+    port = open_port("north", limits=Limits(connections_of_address=2, handshake_s=60))
     listener = port.superlink._listener
-    first, second = tls(port), tls(port)
+    silent = [socket.create_connection(("127.0.0.1", port.superlink.port)) for _ in range(2)]
+    full = wait_until(lambda: listener._strangers.total() == 2)
 
     with pytest.raises((ConnectionError, ssl.SSLError)):
         tls(port)
 
-    full = listener._open.total()
+    for peer in silent:
+        peer.close()
+    north = port.connect("north") if wait_until(lambda: listener._strangers.total() == 0) else None
+    assert full
+    assert north is not None
+
+
+def test_sites_behind_one_address_leave_room_for_each_other(open_port: OpenPort) -> None:
+    """Whoever has shown a certificate is no stranger: a hundred sites may come through one proxy."""
+    port = open_port("north", "south", limits=Limits(connections_of_address=1))
+    listener = port.superlink._listener
+
+    for site in ("north", "south", "north", "south"):
+        tls(port, site)
+        assert wait_until(lambda: listener._strangers.total() == 0)
+
+    assert port.connect("south").heartbeat()
+    assert listener._known.total() == 5
+
+
+def test_connections_of_one_site_are_bounded(open_port: OpenPort) -> None:
+    """One beyond is closed, its neighbour is served, and a place that becomes free is given again."""
+    port = open_port("north", "south", limits=Limits(connections_of_site=2))
+    listener = port.superlink._listener
+    first, second = tls(port), tls(port)
+    assert wait_until(lambda: listener._known.total() == 2)
+
+    assert everything(tls(port)) == b""
+
+    assert port.connect("south").heartbeat()
     for peer in (first, second):
         peer.unwrap()
-    north = port.connect("north") if wait_until(lambda: listener._open.total() == 0) else None
-    assert full == 2
-    assert north is not None
+    assert wait_until(lambda: listener._known.total() == 1)
+    assert port.connect("north").heartbeat()
 
 
 def wait_until(done: Callable[[], bool]) -> bool:
