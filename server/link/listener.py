@@ -1,7 +1,7 @@
 """The coordinator's one public port: HTTP/1.1 over TLS with a client certificate, on a thread of its own.
 
 Covers: no byte of HTTP is read from a peer without a certificate of the configured authority; every wait has an end;
-connections are bounded, in total and for each address until a certificate was shown and for each key from then on; so is
+connections are bounded, in total and for each address until a certificate was shown, for each key from then on; so is
 what arrives on all of them; certificates are exchanged while it runs.
 Does not cover: which certificates are sites' (`partsong.server.link.gate`).
 
