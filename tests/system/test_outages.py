@@ -265,7 +265,7 @@ def test_twenty_four_sites_run_fifty_rounds_while_somebody_is_killed_now_and_the
     """As in the short one."""
     theatre = Theatre(24)
     try:
-        found = theatre.play(rounds=50, timeout_s=60, kills=100, kill_every_s=4.0, settle_s=5.0, limit_s=3000)
+        found = theatre.play(rounds=50, timeout_s=60, kills=100, kill_every_s=1.5, settle_s=5.0, limit_s=3000)
     finally:
         theatre.end()
 
