@@ -114,6 +114,7 @@ def test_a_coordinator_that_dies_between_a_round_and_its_vote_goes_on_with_the_v
     assert (found.trained_P == whole.trained_P).all()
 
 
+@pytest.mark.nightly
 def test_training_and_votes_are_paid_together(voted: Configure) -> None:
     """Each site's ledger holds both, the run's epsilon is their composition, and `verify` finds it right."""
     private = ("privacy=dp", "privacy.epsilon=6", "privacy.delta=1e-3", "vote.epsilon=1.5", "seed=null", "rounds=1")
