@@ -47,14 +47,14 @@ def read_site(home: SiteHome) -> SiteConfig:
 
 
 def open_ledger(folder: Path) -> Ledger:
-    """Open the ledger of a site; a command that looks never makes one, but where there is what to begin it with.
+    """Open the ledger of a site; a command that looks never makes one, not even from what an export tells.
 
     Raises:
         InputError: there is none.
         Refused: it does not add up.
     """
     home = SiteHome(folder)
-    if not (home.ledger.is_file() or home.spent.is_file()):
+    if not home.ledger.is_file():
         raise InputError(
             str(folder), found=f"no {LEDGER} in it", expected="the directory of a site", remedy="name it with --dir"
         )

@@ -16,6 +16,7 @@ from partsong.client.budget.ledger_export import to_json, verify
 from partsong.client.home.layout import SiteHome
 from partsong.client.home.ledger import carry, open_ledger, write_spent
 from partsong.client.home.lock import held
+from partsong.client.home.site_files import open_ledger as look
 from partsong.common.errors import DataError, InputError, Refused, TryAgain
 from partsong.common.privacy.accounting import StepEvents
 
@@ -177,6 +178,19 @@ def test_a_ledger_that_is_made_beside_its_own_export_is_left_alone(tmp_path: Pat
         assert not ledger.only_inherited
 
     assert verify_entries(home) == before
+
+
+def test_looking_at_a_lost_ledger_does_not_begin_one(tmp_path: Path) -> None:
+    """What an old backup left behind would pass for the ledger, and plans that were answered since for unpaid."""
+    home = worked(tmp_path / "site", "1")
+    write_spent(home)
+    worked(home.path, "2")
+    lose(home)
+
+    with pytest.raises(InputError):
+        look(home.path)
+
+    assert not home.ledger.exists()
 
 
 def verify_entries(home: SiteHome) -> int:
