@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from partsong.client.budget.books import Books
 from partsong.client.budget.carried import read_export
+from partsong.client.budget.chain import Entry
 from partsong.client.budget.ledger import Claim, Ledger
 from partsong.client.budget.ledger_export import to_json, verify
 from partsong.client.home.layout import SiteHome
 from partsong.client.home.ledger import carry, open_ledger, write_spent
 from partsong.client.home.lock import held
 from partsong.client.home.site_files import open_ledger as look
+from partsong.common.build import to_tree
 from partsong.common.errors import DataError, InputError, Refused, TryAgain
 from partsong.common.privacy.accounting import StepEvents
 
@@ -178,6 +181,46 @@ def test_a_ledger_that_is_made_beside_its_own_export_is_left_alone(tmp_path: Pat
         assert not ledger.only_inherited
 
     assert verify_entries(home) == before
+
+
+def test_claims_are_carried_only_into_a_ledger_that_has_none(tmp_path: Path) -> None:
+    """And once: a second lost ledger would stand beside the first unseen."""
+    home, other = worked(tmp_path / "site", "1"), worked(tmp_path / "other", "2")
+    past = read_export(exported(other, tmp_path / "export.json").read_text(), place="export")
+
+    with contextlib.closing(open_ledger(home)) as ledger:
+        before = ledger.head
+        with pytest.raises(Refused, match="ledger_begun"):
+            ledger.carry(past)
+        assert ledger.head == before
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        ("opened", "ceiling", "reserved", "inherits"),
+        ("opened", "ceiling", "carried"),
+        ("opened", "inherits", "inherits"),
+    ],
+)
+def test_a_carrying_that_cannot_have_happened_is_damage(story: tuple[str, ...]) -> None:
+    """After a claim of the ledger's own, from nowhere, or twice; in the right order, the control, it is read."""
+    bodies = {
+        "opened": {"ledger": "a"},
+        "ceiling": {"holding": "ward", "epsilon": 8.0, "delta": 1e-5},
+        "reserved": to_tree(claim("1")),
+        "carried": to_tree(claim("2")),
+        "inherits": {"ledger": "b"},
+    }
+
+    def read(kinds: tuple[str, ...]) -> None:
+        books = Books()
+        for number, kind in enumerate(kinds, start=1):
+            books.apply(Entry(number=number, time_ms=1, kind=kind, body=json.dumps(bodies[kind]), digest=""))
+
+    read(("opened", "inherits", "ceiling", "carried", "reserved"))
+    with pytest.raises(Refused, match="ledger_damaged"):
+        read(story)
 
 
 def test_looking_at_a_lost_ledger_does_not_begin_one(tmp_path: Path) -> None:
