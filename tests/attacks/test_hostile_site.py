@@ -23,8 +23,10 @@ HONEST, EVERYBODY = ("a", "b", "c", "d"), ("a", "b", "c", "d", "e")
 MALLORY = Identity(b"\x66" * 32)
 OVER_32_MB = bytes((32 << 20) + 1)
 """All its chunks are the same one, so that 5 MB of it travel."""
-FLOOD, FLOODED = 300, ("e", "too_often")
-"""How many refusals a flood goes on to, and what one looks like: the site's own requests may get some afterwards."""
+FLOOD = 300
+"""How many refusals a flood goes on to."""
+TOO_OFTEN = "too_often"
+"""A canary follows a canary here without a pause, so that honest sites spend their allowance too, and wait for it."""
 Lie = Callable[[Ward, Answer], Answer]
 
 
@@ -190,5 +192,5 @@ def test_with_a_wrong_certificate_a_site_is_not_heard(hospital: Hospital, tmp_pa
         port.stranger(port.authority.trust(held)).activate()
     played = hospital.play(hospital.canary("wrong certificate"))
 
-    assert [refusal for refusal in port.refusals[refused:] if refusal != FLOODED] == []
+    assert {code for _, code in port.refusals[refused:]} <= {TOO_OFTEN}
     assert played.survivors == EVERYBODY
