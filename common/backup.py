@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -30,6 +30,8 @@ FORMAT = "partsong-backup"
 VERSION = 1
 LIST = "partsong-backup.json"
 Side = Literal["site", "coordinator"]
+_NAMED: Mapping[Side, str] = {"site": "site", "coordinator": "consortium"}
+"""What the name of each side's backup is of."""
 _MOST_LIST = 64 << 20
 _BLOCK = 1 << 20
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}")
@@ -67,6 +69,21 @@ class Contents:
             raise ValueError(f"{FORMAT} version {VERSION}")
         if len({entry.path for entry in self.files}) < len(self.files):
             raise ValueError("each path once")
+
+
+def told(contents: Contents, where: Path, words: str, *, as_json: bool) -> str:
+    """Say what was copied or restored, for people or as one JSON object.
+
+    Args:
+        contents: of the backup.
+        where: it was written to.
+        words: what to do next, for people.
+        as_json: for programs; without `words`.
+    """
+    if not as_json:
+        return f"{contents.name}: {len(contents.files)} files, {where}\n{words}"
+    tree = {_NAMED[contents.side]: contents.name, "made_ms": contents.made_ms}
+    return json.dumps(tree | {"files": len(contents.files), "path": str(where)}, indent=2, ensure_ascii=False)
 
 
 def back_up(home: Path, out: Path, *, names: Iterable[str], side: Side, name: str, now_ms: int) -> Contents:

@@ -4,15 +4,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from partsong.common.backup import Contents
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Dir = Annotated[Path, typer.Option("--dir", metavar="DIR", help="The site's directory.")]
@@ -36,13 +32,14 @@ def backup(
     """
     from partsong.client.home.layout import SiteHome
     from partsong.client.membership.backup import back_up
+    from partsong.common.backup import told
 
     contents = back_up(SiteHome(folder), out, now_ms=int(time.time() * 1000))
     words = (
         "not in it: vault, ledger and plans; what was spent until now is. For what is spent from now on, keep newer\n"
         "exports beside it: `partsong site ledger export --out FILE`"
     )
-    _show(contents, out, words, as_json=as_json)
+    typer.echo(told(contents, out, words, as_json=as_json))
 
 
 def restore(
@@ -54,6 +51,7 @@ def restore(
     from partsong.client.home.layout import SiteHome
     from partsong.client.home.ledger import open_ledger
     from partsong.client.membership.backup import restore as make
+    from partsong.common.backup import told
 
     home = SiteHome(folder)
     contents = make(file, home)
@@ -63,10 +61,4 @@ def restore(
         "What was spent since: `partsong site ledger carry EXPORT` with the newest export, or, if there is none,\n"
         "a lower epsilon of each holding in policy.yaml. Then `partsong site new-vault`, and `partsong site up`"
     )
-    _show(contents, folder, words, as_json=as_json)
-
-
-def _show(contents: Contents, where: Path, words: str, *, as_json: bool) -> None:
-    tree = {"site": contents.name, "made_ms": contents.made_ms, "files": len(contents.files), "path": str(where)}
-    text = f"{contents.name}: {len(contents.files)} files, {where}\n{words}"
-    typer.echo(json.dumps(tree, indent=2, ensure_ascii=False) if as_json else text)
+    typer.echo(told(contents, folder, words, as_json=as_json))

@@ -4,15 +4,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from partsong.common.backup import Contents
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Dir = Annotated[Path, typer.Option("--dir", metavar="DIR", help="The coordinator's directory.")]
@@ -31,11 +27,12 @@ def backup(
     as_json: Json = False,
 ) -> None:
     """Copy the stopped coordinator's directory into one file: keys under the passphrase, charters, runs."""
+    from partsong.common.backup import told
     from partsong.server.membership.backup import back_up
     from partsong.server.membership.home import CoordinatorHome
 
     contents = back_up(CoordinatorHome(folder), out, now_ms=int(time.time() * 1000))
-    _show(contents, out, f"keep {out} as you keep the directory itself", as_json=as_json)
+    typer.echo(told(contents, out, f"keep {out} as you keep the directory itself", as_json=as_json))
 
 
 def restore(
@@ -44,6 +41,7 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Make the directory anew, on this machine or another. Two coordinators must never run on copies of one."""
+    from partsong.common.backup import told
     from partsong.server.membership.backup import restore as make
     from partsong.server.membership.home import CoordinatorHome
 
@@ -52,10 +50,4 @@ def restore(
         "make sure that no daemon runs on the directory it was copied from, then `partsong coordinator up`; under "
         "another name: `partsong coordinator renew --name HOST`"
     )
-    _show(contents, folder, words, as_json=as_json)
-
-
-def _show(contents: Contents, where: Path, words: str, *, as_json: bool) -> None:
-    tree = {"consortium": contents.name, "made_ms": contents.made_ms, "files": len(contents.files), "path": str(where)}
-    text = f"{contents.name}: {len(contents.files)} files, {where}\n{words}"
-    typer.echo(json.dumps(tree, indent=2, ensure_ascii=False) if as_json else text)
+    typer.echo(told(contents, folder, words, as_json=as_json))

@@ -1,5 +1,6 @@
 """One file for a directory: what may be copied comes back as it was, everything else is refused whole."""
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from partsong.common.backup import LIST, Contents, back_up, restore
+from partsong.common.backup import LIST, Contents, back_up, restore, told
 from partsong.common.errors import DataError, InputError, Refused
 
 NAMES = ("a.yaml", "tls", "runs")
@@ -162,3 +163,16 @@ def test_no_flipped_bit_of_what_it_holds_comes_through(home: Path, tmp_path: Pat
         for path in sorted(new.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         new.rmdir()
+
+
+def test_what_was_done_is_told_to_people_and_to_programs(home: Path, tmp_path: Path) -> None:
+    """The same facts; what to do next is for people alone."""
+    out = tmp_path / "b.tar"
+    contents = copied(home, out)
+
+    words, tree = told(contents, out, "do this next", as_json=False), told(contents, out, "do this next", as_json=True)
+
+    assert words == f"north: 4 files, {out}\ndo this next"
+    assert json.loads(tree) == {"site": "north", "made_ms": 7, "files": 4, "path": str(out)}
+    consortium = json.loads(told(dataclasses.replace(contents, side="coordinator"), out, "", as_json=True))
+    assert consortium["consortium"] == "north"
