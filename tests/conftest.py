@@ -115,6 +115,7 @@ _helper("hostile")
 _helper("rehearsed")
 _helper("visitor")
 _helper("dashboards")
+_helper("site_bench")
 
 
 def _masked_plan(**changes: Any) -> Plan:

@@ -50,9 +50,7 @@ class Visitor:
             connection.request(method, path, body=body, headers=kept)
             answer = connection.getresponse()
             has_end = answer.headers.get_content_type() != "text/event-stream"
-            return Got(
-                answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read() if has_end else b""
-            )
+            return Got(answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read() if has_end else b"")
         finally:
             connection.close()
 

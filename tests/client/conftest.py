@@ -1,5 +1,6 @@
 """The tiny pretrained bases, loaded with adapters, and records for them."""
 
+import dataclasses
 import importlib.util
 import sys
 import warnings
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from site_bench import RULES, Bench, MakeBench
 
 from partsong.client.data.encode import Encoded, EncodingReport, Record
 from partsong.client.model.host import ModelHost
 from partsong.client.model.load import load
+from partsong.client.rules.consent import Rules
 from partsong.common.config import (
     AdapterConfig,
     CohortConfig,
@@ -171,3 +174,28 @@ def fleet_end() -> Any:
 def networks() -> Any:
     """Networks in between."""
     return _beside("networks")
+
+
+@pytest.fixture
+def make_bench(
+    make_host: Callable[..., ModelHost],
+    make_records: Callable[..., tuple[Record, ...]],
+    make_encoded: Callable[..., Encoded],
+    make_site_plan: Callable[..., Plan],
+    tmp_path: Path,
+) -> Iterator[MakeBench]:
+    """A site with twelve records and a plan that fits it."""
+
+    def make(*, rules: Rules = RULES, **config: Any) -> Bench:
+        host = make_host()
+        records = make_records((5, 7, 4) * 4)
+        encoded = make_encoded(tuple(dataclasses.replace(r, unit=f"p{i % 5}") for i, r in enumerate(records)))
+        folder = tmp_path / "site"
+        folder.mkdir()
+        made.append(Bench(host, encoded, make_site_plan(host, **config), folder / "journal.jsonl", rules))
+        return made[-1]
+
+    made: list[Bench] = []
+    yield make
+    for bench in made:
+        bench.ledger.close()

@@ -4,28 +4,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from office import NAMES, Office
 from typer.testing import CliRunner
 
 from partsong.common.errors import DataError
-from partsong.common.plan import Plan
 from partsong.server.daemon.control import CoordinatorControl
 from partsong.simulations.cli import app
 
 Make = Callable[..., Office]
-
-
-@pytest.fixture
-def office(tmp_path: Path, make_masked_plan: Callable[..., Plan]) -> Make:
-    """Open a coordinator's directory with five sites connected."""
-
-    def make(name: str = "office", **pace: float) -> Office:
-        folder = tmp_path / name
-        folder.mkdir()
-        return Office(folder, make_masked_plan(), **pace)
-
-    return make
 
 
 def test_control_says_how_daemon_and_runs_stand(office: Make) -> None:
