@@ -37,11 +37,16 @@ def forecast(
 
     config = compose_simulation(overrides or []) if compare is None else RunDir.reopen(compare)[1]
     require_public(config, declared=records)
+    from partsong.simulations.display import display_for
     from partsong.simulations.forecast import compare as comparing
     from partsong.simulations.forecast import forecast as forecasting
+    from partsong.simulations.own_tests import budget_of
 
-    Console(stderr=True).print(f"playing up to {rounds} of {config.rounds} rounds", highlight=False)
-    found = forecasting.forecast(config, rounds=rounds)
+    console = Console(stderr=True)
+    console.print(f"playing up to {rounds} of {config.rounds} rounds", highlight=False)
+    budget = budget_of(config) if config.privacy.mode == "dp" else None
+    with display_for(console, title="forecast", budget=budget, unit=config.privacy.unit) as display:
+        found = forecasting.forecast(config, rounds=rounds, listen=display)
     beside = () if compare is None else comparing.compare(found, compare)
     facts: dict[str, Any] = dataclasses.asdict(found)
     if compare is not None:

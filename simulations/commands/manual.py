@@ -32,11 +32,17 @@ class Page:
     exit_codes: str = USUAL
     read: str = ""
     """Page of docs/, without its ending."""
+    meanwhile: str = ""
+    """What it shows on stderr while it lasts, of those that may take longer than two seconds."""
 
 
 PAGES: Mapping[str, Page] = MappingProxyType(
     {
-        "demo": Page(example="--model minilm", read="quickstart"),
+        "demo": Page(
+            example="--model minilm",
+            read="quickstart",
+            meanwhile="a bar over all rounds with the time left; without a terminal a line for each.",
+        ),
         "doctor": Page(
             example="--dir north",
             exit_codes="0 nothing failed (a warning is no failure), 1 something did, 2 no directory of ours.",
@@ -47,20 +53,42 @@ PAGES: Mapping[str, Page] = MappingProxyType(
             example="RUN --charter SHA256",
             exit_codes="0 nothing differs, 1 something does, 2 the directory is no run.",
             read="verify",
+            meanwhile="after two seconds a bar over the rounds with the time left; nothing without a terminal.",
         ),
         "export": Page(example="RUN adapter", read="integrations"),
         "mlflow": Page(example="RUN --name coding --to http://127.0.0.1:5000", read="integrations"),
         "explain": Page(example="hub/runs/RUN", read="operations"),
-        "simulate": Page(example="data=local data.path=records.jsonl privacy.epsilon=4", read="configuration"),
-        "forecast": Page(example="data=icd10 rounds=6 --rounds 2", read="simulation"),
-        "sweep": Page(example="adapter.r=4,8 data=icd10 --out sweep", read="simulation"),
-        "study": Page(example="medquad data_dir=DATA grid=smoke", read="studies"),
-        "bench": Page(example="secure-sum --json", read="benchmarks"),
+        "simulate": Page(
+            example="data=local data.path=records.jsonl privacy.epsilon=4",
+            read="configuration",
+            meanwhile="a table of the sites with the time left; without a terminal a line for each report and round.",
+        ),
+        "forecast": Page(
+            example="data=icd10 rounds=6 --rounds 2",
+            read="simulation",
+            meanwhile="a table of the sites with the time left; without a terminal a line for each report and round.",
+        ),
+        "sweep": Page(
+            example="adapter.r=4,8 data=icd10 --out sweep",
+            read="simulation",
+            meanwhile="which trial of how many, and of each what simulate shows.",
+        ),
+        "study": Page(
+            example="medquad data_dir=DATA grid=smoke",
+            read="studies",
+            meanwhile="a bar over the cells with the time left; without a terminal a line for each.",
+        ),
+        "bench": Page(
+            example="secure-sum --json",
+            read="benchmarks",
+            meanwhile="a bar over the stages with the time left; without a terminal a line for each.",
+        ),
         "audit": Page(
             example="model=local model.source=MODEL privacy.delta=1e-4",
             exit_codes="0 nothing contradicts the claim, 1 something does, or the rehearsal failed, "
             "2 wrong settings, or records that are not declared public.",
             read="audit",
+            meanwhile="each step of the rehearsal, and every ten seconds the time left.",
         ),
         "deploy systemd": Page(example="site --dir /var/lib/partsong-site", read="deploy"),
         "deploy container": Page(example="", read="deploy"),
@@ -77,7 +105,9 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "site up": Page(example="--dir north", exit_codes=_DAEMON, read="operations"),
         "site status": Page(example="--dir north --watch", read="operations"),
         "site dashboard": Page(example="--dir north", read="dashboard"),
-        "site compare": Page(example="--dir north", read="evaluation"),
+        "site compare": Page(
+            example="--dir north", read="evaluation", meanwhile="each model that is trained or scored."
+        ),
         "site backup": Page(example="north-backup.zip --dir north", read="operations"),
         "site restore": Page(example="north-backup.zip --dir north", read="operations"),
         "site pause": Page(example="--dir north", read="operations"),
@@ -121,6 +151,7 @@ PAGES: Mapping[str, Page] = MappingProxyType(
             exit_codes="0 asked for, or, with --wait, ended as asked; 1 ended otherwise; 2 wrong settings; "
             "75 no daemon answers.",
             read="deploy",
+            meanwhile="each step of making the job; with --wait the round and the time left.",
         ),
         "coordinator charter draft": Page(example="--minimum-cohort 3 --dir hub", read="keys"),
         "coordinator charter collect": Page(example="north.cosigned.json --dir hub", read="deploy"),
@@ -155,6 +186,7 @@ def epilog(path: str) -> str:
     """Compose the last lines of a command's help."""
     page = PAGES[path]
     lines = [f"Example: partsong {path} {page.example}".strip(), f"Exit code: {page.exit_codes}"]
+    lines += [f"Meanwhile: {page.meanwhile}"] if page.meanwhile else []
     lines += [f"Read on: docs/{page.read}.md"] if page.read else []
     return "\n\n".join(escape(line) for line in lines)
 

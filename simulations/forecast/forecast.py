@@ -10,6 +10,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,12 +80,15 @@ class _Times:
                 self.scores_s.append(now_s - self._summed_s)
 
 
-def forecast(config: SimulationConfig, *, rounds: int = SHORT_ROUNDS) -> Forecast:
+def forecast(
+    config: SimulationConfig, *, rounds: int = SHORT_ROUNDS, listen: Callable[[events.Event], None] = lambda _: None
+) -> Forecast:
     """Play the first rounds of a planned run and extrapolate.
 
     Args:
         config: of the planned run; its records are used, so they have to be public or synthetic.
         rounds: to play, >= 2; never more than are planned.
+        listen: told how they go on.
     Raises:
         InputError: as `simulate`.
         RoundAborted: none of the short run's rounds had a sum.
@@ -94,10 +98,15 @@ def forecast(config: SimulationConfig, *, rounds: int = SHORT_ROUNDS) -> Forecas
     plan, _ = draft(prepared, tuple(sorted(prepared.sites)), run="forecast")
     played = min(rounds, config.rounds)
     times = _Times()
+
+    def heard(event: events.Event) -> None:
+        times(event)
+        listen(event)
+
     with tempfile.TemporaryDirectory() as folder:
         short = prepared.with_config(shortened(config, plan, rounds=played, folder=Path(folder)))
         ready_s = time.perf_counter()
-        result = Federation(short, RunDir.create(short.config, marks=marks(short.config)), listen=times).run()
+        result = Federation(short, RunDir.create(short.config, marks=marks(short.config)), listen=heard).run()
         ended_s = time.perf_counter()
     if times.first_s is None or not times.rounds_s:
         raise AssertionError("a run without a sum has raised")

@@ -4,6 +4,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,6 +94,16 @@ def test_a_program_can_read_the_result(path: str) -> None:
     assert has_json != (path in WITHOUT_JSON)
 
 
+def test_what_lasts_says_what_it_shows_meanwhile() -> None:
+    """Commands that train, score, attack, recompute, measure or read a base model; their help says it too."""
+    told = {path for path, page in PAGES.items() if page.meanwhile}
+
+    assert told == {
+        "demo", "simulate", "forecast", "sweep", "study", "bench", "audit", "verify", "site compare", "coordinator run",
+    }  # fmt: skip
+    assert all(f"Meanwhile: {PAGES[path].meanwhile}" in " ".join(help_of(path).split()) for path in told)
+
+
 def test_commands_stand_under_the_role_that_uses_them() -> None:
     """Each command and group of the first level names one of the roles."""
     assert isinstance(TREE, click.Group)
@@ -166,6 +177,27 @@ def test_the_shell_gets_a_script(shell: str) -> None:
 
     assert done.exit_code == 0
     assert "_PARTSONG_COMPLETE=complete_" in done.output
+
+
+@pytest.mark.parametrize(
+    ("shell", "ask", "known"),
+    [("bash", "complete -p partsong", "-F _partsong_completion partsong"), ("zsh", "", ""), ("fish", "", "")],
+)
+def test_the_shell_takes_its_script(shell: str, ask: str, known: str) -> None:
+    """Reads it without a complaint; bash then knows the command. The control: a script that is cut short."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} on this machine")
+    script = asked(_PARTSONG_COMPLETE=f"source_{shell}").output
+    prelude = "autoload -U compinit; compinit -D\n" if shell == "zsh" else ""
+
+    def read(text: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([shell], input=text, capture_output=True, text=True, timeout=60, check=False)
+
+    taken, cut = read(f"{prelude}{script}\n{ask}\n"), read(f"{prelude}{script[:60]}")
+
+    assert (taken.returncode, taken.stderr) == (0, "")
+    assert known in taken.stdout
+    assert cut.stderr
 
 
 @pytest.mark.parametrize(
