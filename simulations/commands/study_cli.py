@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-Name = Literal["banking77", "medquad", "privacy", "bytes", "poisoning"]
+Name = Literal["banking77", "medquad", "privacy", "bytes", "ranks", "poisoning"]
 
 
 def study(

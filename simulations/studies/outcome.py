@@ -33,6 +33,18 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """What averages lost of the mean product of the sites' updates, relative: the mean over layers and rounds."""
+
+    fedit: float
+    """Two averages, one of A and one of B."""
+    best: float
+    """The best matrix of the adapter's rank."""
+    ours: float
+    """The run itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Scored:
     """A model on the held-out records."""
 
@@ -58,6 +70,10 @@ class Outcome:
     visits: int = 0
     """Records that were looked at, expected."""
     bytes_per_site: float | None = None
+    bytes_by_rank: Mapping[str, float] = field(default_factory=dict)
+    """Sent by a site of each rank, on average; by the rank's digits."""
+    lost: Lost | None = None
+    """None: nobody looked at the updates."""
     epsilon: float | None = None
     """Spent at each site."""
     curve: tuple[Point, ...] = ()
