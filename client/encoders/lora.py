@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from partsong.client.data.encode import Encoded
+from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, NoBookmark
@@ -17,6 +17,7 @@ from partsong.client.training.lockstep import sum_gradients
 from partsong.client.training.train import train_round
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.turns import Turn, specs_of
+from partsong.common.config import TrainingConfig
 from partsong.common.plan import DpPlan, Plan
 from partsong.common.rates import step_rate
 
@@ -43,6 +44,11 @@ class LoraTraining:
             patients=encoded.count("patient"),
             max_length=encoded.report.max_length,
         )
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """The site's records, encoded."""
+        return self._records
 
     def facts(self, plan: Plan) -> Facts:  # noqa: ARG002 - the model that is loaded is the same for every plan
         """Say what is installed here."""
@@ -94,7 +100,7 @@ class LoraTraining:
                 self._host,
                 self._records,
                 sampling_rate=plan.sampling_rate,
-                training=replace(plan.training, learning_rate=step_rate(plan, number=number)),
+                training=terms_of_round(plan, number=number),
                 dp=_terms(plan.dp, turn),
                 randomness=randomness,
                 on_step=on_step,
@@ -103,16 +109,7 @@ class LoraTraining:
         if isinstance(self._host, AnyRankHost):  # what a smaller rank has cut off is part of what changed
             update = replace(update, update_P=self._host.take() - adapter_P)
             self._host.choose(None)
-        if plan.rotation == 0:
-            return update
-        turned_P = turned_update(
-            update.update_P,
-            adapter_P=adapter_P,
-            layout=plan.layout,
-            number=plan.training_number(number),
-            how_far=plan.rotation,
-        )
-        return replace(update, update_P=turned_P)
+        return turned(update, plan, number=number, adapter_P=adapter_P)
 
     def _sum(
         self,
@@ -134,6 +131,25 @@ class LoraTraining:
                 on_step=on_step,
             )
         return replace(update, events=(plan.events(steps=1),))
+
+
+def turned(update: LocalUpdate, plan: Plan, *, number: int, adapter_P: FloatVec) -> LocalUpdate:
+    """Turn what a site has learned in a round towards the global adapter, where the plan asks for it."""
+    if plan.rotation == 0:
+        return update
+    turned_P = turned_update(
+        update.update_P,
+        adapter_P=adapter_P,
+        layout=plan.layout,
+        number=plan.training_number(number),
+        how_far=plan.rotation,
+    )
+    return replace(update, update_P=turned_P)
+
+
+def terms_of_round(plan: Plan, *, number: int) -> TrainingConfig:
+    """Give the terms of training with the learning rate of a round."""
+    return replace(plan.training, learning_rate=step_rate(plan, number=number))
 
 
 def _terms(dp: DpPlan | None, turn: Turn | None) -> DpPlan | None:

@@ -1,9 +1,9 @@
 """What the simulator costs: `partsong bench simulation`.
 
 S1 sites that return a vector and do nothing else, S2 a whole network trained on pictures, S3 an adapter against the
-bare training loop that takes the same steps, S4 the same with differential privacy and the secure sum, S5 memory of
-registered sites. Rivals run in an interpreter that may have more packages than this one; a rival that is not installed
-there gives null with the reason. Everything runs with one thread a process.
+bare training loop that takes the same steps, and with sites that train together, S4 the same with differential privacy
+and the secure sum, S5 memory of registered sites. Rivals run in an interpreter that may have more packages than this
+one; a rival that is not installed there gives null with the reason. Everything runs with one thread a process.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from partsong.simulations.prepare import prepare
 
 PACKAGES = ("partsong", "torch", "transformers", "peft", "opacus", "flwr", "ray", "pfl")
 _NEAR = 0.02
+_STACKED = 10
+"""Sites that train together, of twenty."""
 
 
 def run(
@@ -107,18 +109,31 @@ def idle_sites(
 
 
 def against_bare_loop(adapter: Sequence[str] = ADAPTER, *, repetitions: int = 3) -> list[Figure]:
-    """Compare a federation with the bare loop, S3, and with itself under privacy and the secure sum, S4."""
+    """Compare a federation with the bare loop, S3, with itself with sites that train together, and with itself under
+    privacy and the secure sum, S4.
+
+    Args:
+        adapter: configuration of the run.
+        repetitions: interleaved; medians are compared.
+    """
     with tempfile.TemporaryDirectory() as folder:
         task = prepared(adapter, PLAIN, folder)
         private = prepare(config_of(adapter, PRIVATE, task, folder), tables=task.tables)
-        times: dict[str, list[float]] = {"bare": [], "plain": [], "private": []}
+        stacked = task.with_config(config_of(adapter, (*PLAIN, f"engine.stacked={_STACKED}"), task, folder))
+        works: dict[str, Callable[[], FloatVec]] = {
+            "bare": lambda: bare_loop(task),
+            "plain": lambda: federated(task),
+            "stacked": lambda: federated(stacked),
+            "private": lambda: federated(private),
+        }
+        ends, times = dict[str, FloatVec](), {name: list[float]() for name in works}
         for _ in range(repetitions):
-            bare_P = _clocked(times["bare"], lambda: bare_loop(task))
-            plain_P = _clocked(times["plain"], lambda: federated(task))
-            _clocked(times["private"], lambda: federated(private))
+            for name, work in works.items():
+                ends[name] = _clocked(times[name], work)
         rate, private_rate = plan_of(task).sampling_rate, plan_of(private).sampling_rate
     start_P, _ = fresh_adapter(task)
-    off = float(np.linalg.norm(plain_P - bare_P) / np.linalg.norm(bare_P - start_P))
+    learned = np.linalg.norm(ends["bare"] - start_P)
+    off, stacked_off = (float(np.linalg.norm(ends[name] - ends["bare"]) / learned) for name in ("plain", "stacked"))
     medians = {name: statistics.median(values) for name, values in times.items()}
     note = f"bare loop {medians['bare']:.1f} s CPU; the weights differ by {off:.1e} of the change"
     same = off <= _NEAR
@@ -130,6 +145,15 @@ def against_bare_loop(adapter: Sequence[str] = ADAPTER, *, repetitions: int = 3)
             target=1.1,
             reason=None if same else "the weights are not those of the bare loop",
             note=note,
+        ),
+        Figure(
+            name="s3_stacked_over_unstacked",
+            value=round(medians["plain"] / medians["stacked"], 3) if stacked_off <= _NEAR else None,
+            unit="ratio",
+            better="higher",
+            reason=None if stacked_off <= _NEAR else "the weights are not those of the bare loop",
+            note=f"{_STACKED} sites train together, {medians['stacked']:.1f} s CPU; the weights differ from the bare "
+            f"loop's by {stacked_off:.1e} of the change",
         ),
         Figure(
             name="s4_over_s3_time",
