@@ -63,9 +63,10 @@ class Painter:
     ) -> LocalUpdate:
         """Train, and give the change of all weights."""
         before_P = self._start_P + adapter_P
-        cnn_task.put(self._model, before_P)
+        # Torch's own: afterwards the parameters are views of this vector, and training changes it.
+        update_P = cnn_task.put(self._model, before_P)
         cnn_task.train(self._model, cnn_task.pictures(self._user))
-        update_P = cnn_task.weights(self._model) - before_P
+        update_P -= before_P
         return LocalUpdate(update_P=update_P, loss=0.0, visits=0, tokens=0, nonfinite=0, events=())
 
 
