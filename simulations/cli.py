@@ -247,7 +247,7 @@ def bench(
     ] = None,  # one line of help
     as_json: Json = False,
 ) -> None:
-    """Measure against peers in one interleaved run; takes minutes."""
+    """Measure against peers in one interleaved run; takes minutes. docs/benchmarks.md says what the figures are."""
     import importlib
 
     if peers_python is not None and name != "simulation":
