@@ -22,7 +22,7 @@ from partsong.client.secure_sum.door import PlainDoor
 from partsong.client.site import Chance, Site
 from partsong.client.training.train import train_round
 from partsong.common.adapters.adapter import TensorSpec, flatten, unflatten
-from partsong.common.adapters.methods import ServerState
+from partsong.common.adapters.methods import METHODS, ServerState
 from partsong.common.config import (
     AdapterConfig,
     CohortConfig,
@@ -119,7 +119,7 @@ def turn_by_hand(host: ModelHost, before_P: np.ndarray, number: int) -> None:
     host.put(flatten({name: value.astype(np.float32) for name, value in turned.items()}, host.layout.trained))
 
 
-@pytest.mark.parametrize("method", ["ffa", "fedit", "rolora", "refreshed", "fedsb", "fedrot", "hlora", "sketch"])
+@pytest.mark.parametrize("method", [*sorted(METHODS), "refreshed"])
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
 def test_one_site_with_plain_averaging_is_local_training(method: str, schedule: Any, tmp_path: Path) -> None:
     """Three rounds through plan, wire, seal and sum give the adapter of three rounds of local training."""

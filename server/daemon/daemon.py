@@ -27,7 +27,7 @@ from partsong.common.identity.keys import Signer
 from partsong.server.daemon.carry import Link, Means, Pace, carry_out, exchange_for, hand_over
 from partsong.server.daemon.deployed_run import OPEN_STATES, DeployedRun, State, all_runs, find_run, submit
 from partsong.server.daemon.explain import incomplete
-from partsong.server.daemon.rolling_back import rollbacks_in
+from partsong.server.daemon.rolling_back import published_in
 from partsong.server.membership.home import CoordinatorHome
 from partsong.server.run import RunStopped
 
@@ -78,8 +78,8 @@ class CoordinatorDaemon:
         """Runs whose end could not be written down: not taken up again before a restart."""
         self._current: dict[Lane, str] = {}
         self._served: set[str] = set()
-        self._rollbacks = rollbacks_in(home.runs)
         """Sites that were offered the published adapters since they connected."""
+        self._published = published_in(home.runs)
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=lane, daemon=True) for lane in get_args(Lane)
         ]
@@ -230,6 +230,7 @@ class CoordinatorDaemon:
         with self._lock:
             self._to_stop.discard(run.name)
             self._current[lane] = ""
+            self._published = published_in(self._home.runs)  # what a run itself has published, it has handed over
             if not self._ending.is_set():
                 self._end(run, state, reason)
 
@@ -260,9 +261,9 @@ class CoordinatorDaemon:
 
     def _offer(self) -> None:
         """Offer the published adapters to sites that have connected since; after a rollback, to all of them."""
-        there, rollbacks = set(self._link.connected()), rollbacks_in(self._home.runs)
-        if rollbacks != self._rollbacks:
-            self._served, self._rollbacks = set(), rollbacks
+        there, published = set(self._link.connected()), published_in(self._home.runs)
+        if published != self._published:
+            self._served, self._published = set(), published
         new, self._served = there - self._served, there
         if not new:
             return

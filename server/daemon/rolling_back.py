@@ -12,8 +12,8 @@ from partsong.common.identity.keys import Signer
 from partsong.server.daemon.deployed_run import DeployedRun
 from partsong.server.daemon.job import read_job
 from partsong.server.publication import publish_run
+from partsong.server.report.signed import FACTS
 from partsong.server.rollback import roll_back
-from partsong.server.run_files import ROLLBACK
 
 
 def publish_earlier(run: DeployedRun, number: int, *, signer: Signer, now_ms: int) -> str:
@@ -47,6 +47,10 @@ def publish_earlier(run: DeployedRun, number: int, *, signer: Signer, now_ms: in
     return digest(result.trained_P)
 
 
-def rollbacks_in(runs: Path) -> Mapping[str, int]:
-    """Say of every run that was rolled back when its file was written [ns], so that a change is seen."""
-    return {file.parent.name: file.stat().st_mtime_ns for file in runs.glob(f"*/{ROLLBACK}")}
+def published_in(runs: Path) -> Mapping[str, int]:
+    """Say of every run when its facts were written [ns], so that a rollback is seen.
+
+    The facts are written after the adapter, the decision before it: whoever looked at the decision could offer the
+    adapter that is just being replaced, and never look again.
+    """
+    return {file.parent.name: file.stat().st_mtime_ns for file in runs.glob(f"*/{FACTS}")}

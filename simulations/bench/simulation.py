@@ -29,13 +29,13 @@ from partsong.simulations.bench.adapter_task import (
     plan_of,
     prepared,
 )
-from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
+from partsong.simulations.bench.figures import Figure, report
 from partsong.simulations.bench.peers.process import NotMeasured, told
 from partsong.simulations.bench.rivals import adapter_over_flower, idle_over_flower, images_over_pfl
 from partsong.simulations.bench.sim_sites import Measured, measured
+from partsong.simulations.bench.stages import Moment, Stage, in_turn, quiet
 from partsong.simulations.federation import fresh_adapter
 from partsong.simulations.prepare import prepare
-from partsong.simulations.time_left import TimeLeft
 
 PACKAGES = ("partsong", "torch", "transformers", "peft", "opacus", "flwr", "ray", "pfl")
 _NEAR = 0.02
@@ -48,7 +48,7 @@ def run(
     repetitions: int = 3,
     adapter: Sequence[str] = ADAPTER,
     peers_python: str | None = None,
-    say: Callable[[str], None] = quiet,
+    tell: Callable[[Moment], None] = quiet,
 ) -> dict[str, object]:
     """Measure everything and give the one object that `--json` prints.
 
@@ -56,17 +56,25 @@ def run(
         repetitions: of the adapter's runs, interleaved; medians are reported.
         adapter: configuration of the adapter's run.
         peers_python: interpreter that has Flower's simulation and pfl; None: this one.
-        say: told what is next.
+        tell: told what is next.
     """
     torch.set_num_threads(1)
-    stages: dict[str, Callable[[], Sequence[Figure]]] = {
-        "rounds of idle sites": partial(idle_sites, peers_python=peers_python),
-        "images, beside pfl": partial(images_over_pfl, python=peers_python),
-        "an adapter, beside the bare loop": partial(against_bare_loop, adapter, repetitions=repetitions, say=say),
-        "an adapter, beside Flower's simulation": partial(adapter_over_flower, adapter, python=peers_python),
-        "memory of registered sites": registered_sites,
-    }
-    return report("simulation", in_turn(stages, say=say), packages=PACKAGES) | {"peers": peers(peers_python)}
+    stages = [
+        Stage(what="rounds of idle sites", usual_s=60, measure=partial(idle_sites, peers_python=peers_python)),
+        Stage(what="images, beside pfl", usual_s=60, measure=partial(images_over_pfl, python=peers_python)),
+        Stage(
+            what="an adapter, beside the bare loop",
+            usual_s=300,
+            measure=partial(against_bare_loop, adapter, repetitions=repetitions),
+        ),
+        Stage(
+            what="an adapter, beside Flower's simulation",
+            usual_s=120,
+            measure=partial(adapter_over_flower, adapter, python=peers_python),
+        ),
+        Stage(what="memory of registered sites", usual_s=40, measure=registered_sites),
+    ]
+    return report("simulation", in_turn(stages, tell=tell), packages=PACKAGES) | {"peers": peers(peers_python)}
 
 
 def peers(python: str | None) -> object:
@@ -100,16 +108,13 @@ def idle_sites(
     return figures
 
 
-def against_bare_loop(
-    adapter: Sequence[str] = ADAPTER, *, repetitions: int = 3, say: Callable[[str], None] = quiet
-) -> list[Figure]:
+def against_bare_loop(adapter: Sequence[str] = ADAPTER, *, repetitions: int = 3) -> list[Figure]:
     """Compare a federation with the bare loop, S3, with itself with sites that train together, and with itself under
     privacy and the secure sum, S4.
 
     Args:
         adapter: configuration of the run.
         repetitions: interleaved; medians are compared.
-        say: told now and then how long it may still take.
     """
     with tempfile.TemporaryDirectory() as folder:
         task = prepared(adapter, PLAIN, folder)
@@ -122,11 +127,9 @@ def against_bare_loop(
             "private": lambda: federated(private),
         }
         ends, times = dict[str, FloatVec](), {name: list[float]() for name in works}
-        left = TimeLeft("runs of the adapter", of=repetitions * len(works), say=say)
         for _ in range(repetitions):
             for name, work in works.items():
                 ends[name] = _clocked(times[name], work)
-                left.step()
         rate, private_rate = plan_of(task).sampling_rate, plan_of(private).sampling_rate
     start_P, _ = fresh_adapter(task)
     learned = np.linalg.norm(ends["bare"] - start_P)

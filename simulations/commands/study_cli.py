@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-Name = Literal["banking77", "medquad", "privacy", "bytes", "poisoning"]
+Name = Literal["banking77", "medquad", "privacy", "bytes", "ranks", "generation", "poisoning"]
 
 
 def study(
@@ -24,19 +24,17 @@ def study(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Compare methods on public data and write a dated page; the same command goes on after a stop."""
-    from partsong.simulations.studies.settings import compose_study
+    from partsong.simulations.studies.settings import ENCODER, LANGUAGE_MODEL, compose_study
 
     # Before torch is imported, so that a typing error is answered at once.
-    config = compose_study(overrides or [])
+    config = compose_study(overrides or [], base=LANGUAGE_MODEL if name == "generation" else ENCODER)
+    from partsong.simulations.generation import command as generation
     from partsong.simulations.poisoning import command as poisoning
     from partsong.simulations.studies import command
 
     console = Console(stderr=True)
-    facts = (
-        poisoning.study(config, console=console)
-        if name == "poisoning"
-        else command.study(name, config, console=console)
-    )
+    alone = {"generation": generation.study, "poisoning": poisoning.study}
+    facts = alone[name](config, console=console) if name in alone else command.study(name, config, console=console)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return

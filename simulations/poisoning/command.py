@@ -13,13 +13,13 @@ from rich.console import Console
 import partsong
 from partsong.common.build import sha256_of
 from partsong.common.config import ModelConfig
-from partsong.common.errors import ConfigError
 from partsong.simulations.bench.figures import report
 from partsong.simulations.poisoning.lineup import LINEUPS, Cell
 from partsong.simulations.poisoning.page import write_page
 from partsong.simulations.poisoning.play import Bench, play
 from partsong.simulations.studies.catalogue import SOURCES, read_corpus
-from partsong.simulations.studies.outcome import Store
+from partsong.simulations.studies.open_cells import play_open
+from partsong.simulations.studies.outcome import Outcome, Store
 from partsong.simulations.studies.settings import StudyConfig
 
 _PACKAGES = ("partsong", "torch", "transformers", "peft", "flwr", "numpy")
@@ -49,16 +49,13 @@ def study(
     lineup, work = LINEUPS[config.grid], Path(config.work_dir) / "poisoning"
     corpus = read_corpus(lineup.corpus, None if config.data_dir is None else Path(config.data_dir))
     cells, sources = lineup.cells(), SOURCES[lineup.corpus]
-    for part in config.only:
-        if not any(part in cell.key for cell in cells):
-            raise ConfigError("only", found=repr(part), expected=f"a part of a cell's name, such as {cells[-1].key}")
     bench = Bench(
         lineup=lineup,
         corpus=corpus,
         model=ModelConfig(source=config.base, task="classification", threads=config.threads),
         scratch=work / "scratch",
     )
-    store, data = Store(work / config.grid), {source.path: source.sha256 for source in sources}
+    store, data = Store(work / config.grid, Outcome), {source.path: source.sha256 for source in sources}
     facts = report("study", (), packages=_PACKAGES)
     machine = {**facts["machine"], "versions": facts["versions"], "threads": config.threads}
 
@@ -68,19 +65,17 @@ def study(
         limits = [lineup.vote_limit, lineup.test_limit]
         return sha256_of({"settings": settings, "data": data, "limits": limits, "version": partsong.__version__})
 
-    started = clock()
-    for cell in cells:
-        wanted = not config.only or any(part in cell.key for part in config.only)
-        if not wanted or store.read(cell.key, name(cell)) is not None:
-            continue
-        if config.hours is not None and clock() - started >= 3600 * config.hours:
-            break
-        outcome = play(cell, bench)
-        store.write(cell.key, name(cell), outcome, machine=machine)
-        score = f"failed: {outcome.failed}" if outcome.accuracy is None else f"accuracy {outcome.accuracy:.3f}"
-        text = f"{cell.key}: {score}, {len(outcome.dropped)} rounds dropped, {outcome.seconds:.0f} s"
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
-    found = [(cell, store.read(cell.key, name(cell))) for cell in cells]
+    found = play_open(
+        cells,
+        lambda cell: play(cell, bench),
+        config=config,
+        store=store,
+        digest=name,
+        machine=machine,
+        clock=clock,
+        say=lambda text: console.print(text, highlight=False, soft_wrap=True, markup=False),
+        words=_words,
+    )
     page = write_page(found, lineup, config=config, sources=sources, machine=machine, day=today())
     return {
         "page": str(page),
@@ -88,3 +83,8 @@ def study(
         "failed": sum(outcome is not None and outcome.accuracy is None for _, outcome in found),
         "empty": sum(outcome is None for _, outcome in found),
     }
+
+
+def _words(outcome: Outcome) -> str:
+    score = f"failed: {outcome.failed}" if outcome.accuracy is None else f"accuracy {outcome.accuracy:.3f}"
+    return f"{score}, {len(outcome.dropped)} rounds dropped, {outcome.seconds:.0f} s"

@@ -29,6 +29,14 @@ FFA_REFRESH = Method(
 ROLORA = Method(name="rolora", adapter={"method": "rolora", "a_init": "orthonormal"}, rates=_RATES)
 FEDROT = Method(name="fedrot", adapter={"method": "fedrot", "a_init": "orthonormal"}, rates=_RATES)
 FEDSB = Method(name="fedsb", adapter={"method": "fedsb", "a_init": "public_svd"}, rates=_RATES)
+HLORA = Method(name="hlora", adapter={"method": "hlora", "a_init": "kaiming"}, rates=_RATES, site_ranks=(2, 4, 8, 16))
+
+
+def _sketch(width: int) -> Method:
+    return dataclasses.replace(
+        HLORA, name=f"sketch{width}", adapter={"method": "sketch", "sketch": width, "a_init": "kaiming"}
+    )
+
 
 _SHORT = (FEDIT, FFA, ROLORA, FEDROT)
 _ALL = (FEDIT, FFA, FFA_KAIMING, FFA_SVD, FFA_REFRESH, ROLORA, FEDROT, FEDSB)
@@ -153,7 +161,33 @@ _BYTES = Study(
         "smoke": dataclasses.replace(_smoke(FEDSB), field_bits=(21, 16)),
     },
 )
-STUDIES: Mapping[str, Study] = {study.name: study for study in (_BANKING77, _MEDQUAD, _PRIVACY, _BYTES)}
+_RANKS = Study(
+    name="ranks",
+    title="Sites of different ranks",
+    question="What is lost where each site trains at the rank that it can, against all at the smallest or the largest?",
+    scored_often=True,
+    looks_at_updates=True,
+    grids={
+        "full": Axes(
+            splits=tuple(_larger(BANKING, alpha=alpha) for alpha in (0.1, 0.01)),
+            # The ranks of ten sites are 66 together: a sketch of that width loses nothing.
+            methods=(FEDIT, HLORA, _sketch(66), _sketch(32)),
+            ranks=(16, 2, 4, 8),
+            seeds=(0, 1, 2),
+        ),
+        "cpu": Axes(splits=(BANKING,), methods=(FEDIT, HLORA, _sketch(66)), ranks=(16, 2), seeds=(0, 1, 2)),
+        "smoke": Axes(
+            splits=(MADE_UP,),
+            methods=tuple(
+                dataclasses.replace(method, site_ranks=(1, 2)) if method.site_ranks else method
+                for method in (FEDIT, HLORA, _sketch(4))
+            ),
+            ranks=(2, 1),
+            seeds=(0,),
+        ),
+    },
+)
+STUDIES: Mapping[str, Study] = {study.name: study for study in (_BANKING77, _MEDQUAD, _PRIVACY, _BYTES, _RANKS)}
 SOURCES: Mapping[str, tuple[Source, ...]] = {
     "banking77": banking77.SOURCES,
     "medquad": medquad.SOURCES,

@@ -45,6 +45,7 @@ def spelled_out(cell: Cell, study: Study, *, model: ModelConfig, rate: float | N
         "evaluate_every": max(1, _rounds(cell) // 4) if study.scored_often else 0,
         # Under differential privacy the samples and the noise are the operating system's.
         "seed": cell.seed if cell.epsilon is None else None,
+        **_ranks(cell, study),
     }
 
 
@@ -95,6 +96,13 @@ def _adapter(cell: Cell) -> dict[str, Any]:
         "target_modules": list(_TARGETS),
         "seed": cell.seed,
     }
+
+
+def _ranks(cell: Cell, study: Study) -> dict[str, Any]:
+    """Spell out sites of different ranks, and the look at their updates; nothing for a run without them."""
+    ranks = list(cell.method.site_ranks) if cell.method is not None else []
+    looks = study.looks_at_updates and cell.arm == "federated" and cell.swept_rate is None
+    return ({"site_ranks": ranks} if ranks else {}) | ({"measure_aggregation": True} if looks else {})
 
 
 def _privacy(cell: Cell, *, records: int) -> dict[str, Any]:

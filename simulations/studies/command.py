@@ -16,7 +16,7 @@ from partsong.simulations.bench.figures import report
 from partsong.simulations.studies.catalogue import SOURCES, STUDIES, read_corpora
 from partsong.simulations.studies.declare import Study
 from partsong.simulations.studies.feature_shelf import FeatureShelf
-from partsong.simulations.studies.outcome import Store
+from partsong.simulations.studies.outcome import Outcome, Store
 from partsong.simulations.studies.page import write_page
 from partsong.simulations.studies.play import Bench
 from partsong.simulations.studies.progress import Bar
@@ -60,7 +60,7 @@ def study(
         sweep=config.sweep,
         data={source.path: source.sha256 for source in sources},
         records={corpus.name: len(corpus.train) for corpus in corpora.values()},
-        store=Store(work / config.grid),
+        store=Store(work / config.grid, Outcome),
     )
     facts = report("study", (), packages=_PACKAGES)
     machine = {**facts["machine"], "versions": facts["versions"], "threads": config.threads}

@@ -27,6 +27,8 @@ class Method:
     """Settings of `adapter`, without the rank."""
     rates: tuple[float, float, float]
     """AdamW's, from low to high. The middle one is taken where no sweep was run."""
+    site_ranks: tuple[int, ...] = ()
+    """Ranks of the sites, one site after the other and then again from the first; empty: all train the cell's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,11 +86,18 @@ class Cell:
     """A cell of the sweep: trained at this rate, scored on validation. None: at the sweep's best, scored on test."""
 
     @property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks that sites train at; none where nothing is fine-tuned."""
+        if self.method is None or self.rank is None:
+            return ()
+        return self.method.site_ranks or (self.rank,)
+
+    @property
     def group(self) -> str:
         """All but the seed and the rate: cells of one group make one line of a table."""
         parts = [self.split.name, self.arm]
         if self.method is not None:
-            parts += [self.method.name, f"r{self.rank}"]
+            parts += [self.method.name, f"r{'-'.join(map(str, self.ranks))}"]
         if self.epsilon is not None:
             parts += [f"eps{self.epsilon:g}", f"noise-{self.placement}"]
         if self.arm == "federated":
@@ -116,6 +125,11 @@ class Axes:
     baseline: Method | None = None
     """What pooled and local train, without privacy; None leaves both out."""
 
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method.site_ranks and max(method.site_ranks) != self.ranks[0]:
+                raise ValueError(f"ranks that begin with the largest of {method.name}'s: {max(method.site_ranks)}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
@@ -127,6 +141,8 @@ class Study:
     grids: Mapping[Grid, Axes]
     scored_often: bool = False
     """Score the test records four times in a run, for curves; else at its end."""
+    looks_at_updates: bool = False
+    """Measure what each average loses of the mean product; only a simulator can."""
 
     def cells(self, grid: Grid) -> tuple[Cell, ...]:
         """List a grid in the order it is run: references, sweep, then seed after seed, so that a grid that was cut
@@ -177,7 +193,9 @@ def _measured(axes: Axes, seed: int) -> Iterator[Cell]:
             if split is _first_of(axes, split):
                 yield _plain(axes, split, arm="pooled", method=axes.baseline, rank=rank, seed=seed)
             yield _plain(axes, split, arm="local", method=axes.baseline, rank=rank, seed=seed)
-        for method, (epsilon, placement), bits in itertools.product(axes.methods, axes.privacy, axes.field_bits):
+        # Where sites differ in rank, the cell's is the largest of theirs.
+        methods = [method for method in axes.methods if max(method.site_ranks, default=rank) == rank]
+        for method, (epsilon, placement), bits in itertools.product(methods, axes.privacy, axes.field_bits):
             yield Cell(
                 split=split,
                 arm="federated",

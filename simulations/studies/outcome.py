@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,18 @@ class Point:
     accuracy: float
     bytes_per_site: float
     """Sent by a site so far, on average."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """What averages lost of the mean product of the sites' updates, relative: the mean over layers and rounds."""
+
+    fedit: float
+    """Two averages, one of A and one of B."""
+    best: float
+    """The best matrix of the adapter's rank."""
+    ours: float
+    """The run itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +70,10 @@ class Outcome:
     visits: int = 0
     """Records that were looked at, expected."""
     bytes_per_site: float | None = None
+    bytes_by_rank: Mapping[str, float] = field(default_factory=dict)
+    """Sent by a site of each rank, on average; by the rank's digits."""
+    lost: Lost | None = None
+    """None: nobody looked at the updates."""
     epsilon: float | None = None
     """Spent at each site."""
     curve: tuple[Point, ...] = ()
@@ -68,13 +84,18 @@ class Outcome:
     """Why there is no model."""
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
-class Store:
+class Store(Generic[T]):
     """A folder of finished cells."""
 
     folder: Path
+    kind: type[T]
+    """What a cell ends with: a dataclass."""
 
-    def read(self, key: str, digest: str) -> Outcome | None:
+    def read(self, key: str, digest: str) -> T | None:
         """Find a finished cell; None: it was not played, or under another configuration or with other data.
 
         Raises:
@@ -85,7 +106,7 @@ class Store:
             return None
         try:
             kept: Any = json.loads(file.read_text("utf-8"))
-            found, outcome = kept["sha256"], build(Outcome, kept["outcome"])
+            found, outcome = kept["sha256"], build(self.kind, kept["outcome"])
         except (ValueError, KeyError, TypeError, ConfigError) as err:
             raise DataError(
                 str(file), found=f"no result of a study ({err})", expected="what was written", remedy="delete it"
@@ -94,7 +115,7 @@ class Store:
             raise DataError(str(file), found="the result of another configuration", expected=digest, remedy="delete it")
         return outcome
 
-    def write(self, key: str, digest: str, outcome: Outcome, *, machine: Mapping[str, Any]) -> None:
+    def write(self, key: str, digest: str, outcome: T, *, machine: Mapping[str, Any]) -> None:
         """Keep a finished cell, whole or not at all."""
         kept = {"cell": key, "sha256": digest, "machine": dict(machine), "outcome": to_tree(outcome)}
         write_json(self._file(key, digest), kept)

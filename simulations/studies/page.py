@@ -33,6 +33,10 @@ _UNCHARGED = (
     "The sweep is not charged to any privacy budget; a federation that sweeps on private records would have to pay for "
     "it."
 )
+_LOST = (
+    "What averages lose of the mean of the sites' products, relative, the mean over layers and rounds, and what a site "
+    "of each rank sends in a run:"
+)
 _SETTING = (
     "LoRA on query and value, and a classification head in the update; AdamW, whose state begins anew in each round; "
     "uniform mean over sites. Pooled and alone take the same rounds, steps and sampling rate."
@@ -127,7 +131,10 @@ def _results(found: Sequence[Line], figures: Sequence[str]) -> list[str]:
         parts += [f"### {split}", tables.results(mine)]
         if {site for line in mine for site in line.own_by_site} and mine[0].cell.split.alpha is None:
             parts += ["Site by site:", tables.by_site(mine)]
-        parts += ["\n".join(_spaced(verdicts.gains(mine, among=found)))]
+        if any(line.lost is not None for line in mine):
+            parts += [_LOST, tables.averages(mine)]
+        if any(line.cell.arm != "federated" for line in found):
+            parts += ["\n".join(_spaced(verdicts.gains(mine, among=found)))]
     return [*parts, *(f"![{name}]({name})" for name in figures)]
 
 

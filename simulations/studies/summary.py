@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from partsong.simulations.studies.declare import Cell
-from partsong.simulations.studies.outcome import Outcome
+from partsong.simulations.studies.outcome import Lost, Outcome
 from partsong.simulations.studies.runner import Entry
 
 
@@ -69,6 +69,27 @@ class Line:
         """Sent by a site in a run [MB]."""
         sent = [outcome.bytes_per_site for outcome in self.done if outcome.bytes_per_site is not None]
         return statistics.fmean(sent) / 1e6 if sent else None
+
+    @property
+    def megabytes_by_rank(self) -> Mapping[str, float]:
+        """Sent in a run by a site of each rank [MB]."""
+        ranks = dict.fromkeys(rank for outcome in self.done for rank in outcome.bytes_by_rank)
+        return {
+            rank: statistics.fmean(o.bytes_by_rank[rank] for o in self.done if rank in o.bytes_by_rank) / 1e6
+            for rank in ranks
+        }
+
+    @property
+    def lost(self) -> Lost | None:
+        """What averages lost, the mean over seeds; None: nobody looked at the updates."""
+        found = [outcome.lost for outcome in self.done if outcome.lost is not None]
+        if not found:
+            return None
+        return Lost(
+            fedit=statistics.fmean(lost.fedit for lost in found),
+            best=statistics.fmean(lost.best for lost in found),
+            ours=statistics.fmean(lost.ours for lost in found),
+        )
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:

@@ -35,7 +35,7 @@ def name_of(cell: Cell) -> str:
     """Name a line for people, short enough for a figure."""
     words = [ARMS[cell.arm]]
     if cell.arm == "federated" and cell.method is not None:
-        words = [cell.method.name, f"r={cell.rank}"]
+        words = [cell.method.name, f"r={_ranks(cell)}"]
         if cell.epsilon is not None:
             words.append(f"eps {cell.epsilon:g}, {cell.placement}")
         words.append(f"{cell.field_bits} bits")
@@ -66,6 +66,22 @@ def sweep(entries: Sequence[Entry]) -> str:
     return table(("corpus", "line", "low rate", "middle rate", "high rate"), rows)
 
 
+def averages(lines: Sequence[Line]) -> str:
+    """Give what a site of each rank sends, and what averages lose of the mean product."""
+    shown = [line for line in lines if line.lost is not None]
+    ranks = sorted({int(rank) for line in shown for rank in line.megabytes_by_rank})
+    head = ("line", "two averages lose", "the best of the rank", "this run", *(f"MB, rank {rank}" for rank in ranks))
+    rows = [
+        [
+            name_of(line.cell),
+            *(f"{getattr(line.lost, kind):.2g}" for kind in ("fedit", "best", "ours")),
+            *(_megabytes(line.megabytes_by_rank.get(str(rank))) for rank in ranks),
+        ]
+        for line in shown
+    ]
+    return table(head, rows)
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a Markdown table."""
     ruler = "|".join("---" for _ in head)
@@ -79,7 +95,7 @@ def _row(line: Line) -> list[str]:
     return [
         ARMS[cell.arm],
         cell.method.name if cell.method else "",
-        str(cell.rank) if cell.rank else "",
+        _ranks(cell),
         private,
         str(cell.field_bits) if cell.arm == "federated" else "",
         ", ".join(sorted(rates)),
@@ -88,8 +104,12 @@ def _row(line: Line) -> list[str]:
         _of(line.macro_recall),
         _of(line.own),
         _of(line.worst),
-        "" if line.megabytes is None else f"{line.megabytes:.2f}",
+        _megabytes(line.megabytes),
     ]
+
+
+def _ranks(cell: Cell) -> str:
+    return "/".join(map(str, cell.ranks))
 
 
 def _place(cell: Cell) -> str:
@@ -108,3 +128,7 @@ def _accuracy(entry: Entry) -> str:
 
 def _of(value: Spread | None) -> str:
     return "" if value is None else str(value)
+
+
+def _megabytes(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,6 +1,7 @@
 """An earlier round's adapter is published in place of the last, and everybody can see that and from where."""
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ from safetensors.numpy import load_file
 
 from partsong.common.adapters.adapter import digest
 from partsong.common.errors import InputError
+from partsong.common.identity.charter import read as read_charter
 from partsong.server.adapter_file import read_adapter
-from partsong.server.daemon.rolling_back import publish_earlier, rollbacks_in
+from partsong.server.daemon.rolling_back import publish_earlier
 from partsong.server.report.signed import read_facts
+from partsong.server.rollback import roll_back
 from partsong.server.run_files import ROLLBACK
 from partsong.simulations.verify.run import verify
 
@@ -66,6 +69,42 @@ def test_sites_that_are_connected_are_offered_it_and_take_it(office: Make) -> No
     assert sha256 not in before.values()
 
 
+def test_a_daemon_that_looks_between_decision_and_publication_looks_again(office: Make) -> None:
+    """The decision is on the disk for seconds before the adapter is; what is then offered is the one before."""
+    made = office()
+    run, daemon = made.played(), made.daemon()
+    plan = run.read_plan()
+    daemon.step()
+    charter = read_charter(run.charter.read_bytes()).charter
+    roll_back(run, 1, charter=charter, now_ms=7)
+    written = (run.path / ROLLBACK).stat().st_mtime_ns
+    daemon.step()
+
+    sha256 = back(made, run, 1)
+    os.utime(run.path / ROLLBACK, ns=(written, written))
+    daemon.step()
+
+    assert {shelf[plan.sha256].adapter_sha256 for shelf in made.hospitals.shelves.values()} == {sha256}
+
+
+def test_what_a_run_has_handed_over_is_not_offered_again(office: Make) -> None:
+    """The end of a run is no rollback: its sites hear one offer, the run's own."""
+    made = office()
+    daemon, answer, heard = made.daemon(), made.hospitals.answer, []
+    made.hospitals.answer = lambda site, phase, parcel: heard.append(phase) or answer(site, phase, parcel)
+    daemon.step()
+    run = daemon.submit(made.job())
+    daemon.step()
+    assert heard.count("offer") == len(made.hospitals.there)
+
+    daemon.step()
+
+    assert heard.count("offer") == len(made.hospitals.there)
+    back(made, run, 1)
+    daemon.step()
+    assert heard.count("offer") == 2 * len(made.hospitals.there)
+
+
 def test_the_last_round_takes_a_rollback_back(office: Make) -> None:
     """Everything is as it was, the sites' word on the last adapter among it."""
     made = office()
@@ -79,7 +118,7 @@ def test_the_last_round_takes_a_rollback_back(office: Make) -> None:
     assert start == run.read_plan().start_sha256
     assert again == last
     assert json.loads((run.path / "facts.json").read_text())["facts"] == facts
-    assert rollbacks_in(run.path.parent) == {}
+    assert not (run.path / ROLLBACK).exists()
     assert verify(run.path).wrong == ()
 
 

@@ -99,3 +99,18 @@ def test_noise_on_the_sum_takes_single_steps() -> None:
     require_lockstep(on_sum)
     with pytest.raises(ConfigError):
         require_lockstep(at_site)
+
+
+def test_only_a_study_that_looks_at_updates_spells_ranks_out() -> None:
+    """Other studies' cells keep the names of what they have finished; a sweep is not looked into."""
+    ranks = STUDIES["ranks"]
+    mixed = next(c for c in ranks.cells("cpu") if c.method and c.method.name == "hlora" and c.swept_rate is None)
+    plain = spelled(measured())
+
+    played = spelled_out(mixed, ranks, model=MODEL, rate=0.01, records=9000)
+    swept = spelled_out(dataclasses.replace(mixed, swept_rate=0.01), ranks, model=MODEL, rate=0.01, records=9000)
+
+    assert (played["site_ranks"], played["measure_aggregation"]) == ([2, 4, 8, 16], True)
+    assert swept == {name: value for name, value in played.items() if name != "measure_aggregation"}
+    assert not {"site_ranks", "measure_aggregation"} & set(plain)
+    assert configuration(played).site_ranks == (2, 4, 8, 16)

@@ -115,6 +115,7 @@ def test_wrong_settings_are_refused(wrong: str) -> None:
         pytest.param("privacy", "eps8_noise-site_21bit_seed0", 1, marks=pytest.mark.nightly),
         pytest.param("privacy", "eps8_noise-sum_21bit_seed0", 1, marks=pytest.mark.nightly),
         ("bytes", "fedsb_r2_16bit_seed0", 2),
+        ("ranks", "sketch4_r1-2_21bit_seed0", 2),
     ],
 )
 def test_every_study_can_be_smoked(tmp_path: Path, name: str, cell: str, figures: int) -> None:
@@ -130,3 +131,29 @@ def test_every_study_can_be_smoked(tmp_path: Path, name: str, cell: str, figures
     assert kept["bytes_per_site"] > 0
     assert (kept["epsilon"] is not None) == (name == "privacy")
     assert kept["epsilon"] is None or 0 < kept["epsilon"] <= 8
+
+
+def test_a_study_of_ranks_tells_what_each_rank_sends_and_what_averages_lose(tmp_path: Path) -> None:
+    """Sites of rank 1 and 2 together, products and sketches: all send the same and lose what fixed point rounds off.
+
+    Where all train one rank, two averages are what the run does. Cells of the sweep are not looked into.
+    """
+    config = compose_study(settings(tmp_path, "grid=smoke", "sweep=declared"))
+
+    facts = command.study("ranks", config, console=Console(quiet=True))
+
+    kept = {}
+    for file in (tmp_path / "work" / "ranks" / "smoke").glob("*.json"):
+        kept[file.name.split(".")[0].removeprefix("made-up-dir1_federated_")] = json.loads(file.read_text())["outcome"]
+    for name in ("hlora_r1-2_21bit_seed0", "sketch4_r1-2_21bit_seed0"):
+        assert kept[name]["lost"]["ours"] < 0.01 < kept[name]["lost"]["fedit"]
+        assert set(kept[name]["bytes_by_rank"]) == {"1", "2"}
+        assert len(set(kept[name]["bytes_by_rank"].values())) == 1
+    largest, smallest = kept["fedit_r2_21bit_seed0"], kept["fedit_r1_21bit_seed0"]
+    assert largest["lost"]["ours"] == pytest.approx(largest["lost"]["fedit"], abs=0.01)
+    assert largest["bytes_by_rank"]["2"] > smallest["bytes_by_rank"]["1"]
+    assert all(outcome["lost"] is None for name, outcome in kept.items() if "sweep" in name)
+    page = Path(str(facts["page"])).read_text()
+    assert "| line | two averages lose | the best of the rank | this run | MB, rank 1 | MB, rank 2 |" in page
+    assert "| hlora r=1/2 21 bits |" in page
+    assert "what pooling gains" not in page  # no reference is planned

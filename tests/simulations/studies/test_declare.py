@@ -73,3 +73,27 @@ def test_the_key_names_what_differs() -> None:
     assert len({cell.key, *(other.key for other in others)}) == 3
     assert {other.group for other in others} == {cell.group}
     assert dataclasses.replace(cell, rank=4).group != cell.group
+
+
+@pytest.mark.parametrize("grid", ["cpu", "full"])
+def test_mixed_ranks_stand_between_the_smallest_and_the_largest(grid: Grid) -> None:
+    """Ranks 2, 4, 8 and 16 in turn once for each seed, beside FedIT at 2 and at 16 everywhere, its rate swept at 16."""
+    cells = [cell for cell in STUDIES["ranks"].cells(grid) if cell.split.alpha == 0.1]
+
+    measured = [cell for cell in cells if cell.swept_rate is None]
+    assert {cell.ranks for cell in measured if cell.method and cell.method.name == "fedit"} >= {(2,), (16,)}
+    for name in ("hlora", "sketch66"):
+        mine = [cell for cell in measured if cell.method and cell.method.name == name]
+        assert [cell.seed for cell in mine] == [0, 1, 2]
+        assert {(cell.rank, cell.ranks) for cell in mine} == {(16, (2, 4, 8, 16))}
+        assert "_r2-4-8-16_" in mine[0].group
+    assert {cell.rank for cell in cells if cell.swept_rate is not None} == {16}
+    assert sum((2, 4, 8, 16)[site % 4] for site in range(10)) == 66
+
+
+def test_a_grid_that_would_leave_out_mixed_ranks_is_refused() -> None:
+    """Its first rank, which is swept, has to be the largest of the sites'."""
+    axes = STUDIES["ranks"].grids["cpu"]
+
+    with pytest.raises(ValueError, match="begin with the largest of hlora's: 16"):
+        dataclasses.replace(axes, ranks=(2, 16))

@@ -24,7 +24,7 @@ DONE = Outcome(
 
 def test_a_kept_cell_is_read_back(tmp_path: Path) -> None:
     """As it was; under another digest there is none."""
-    store = Store(tmp_path)
+    store = Store(tmp_path, Outcome)
     store.write("cell", DIGEST, DONE, machine={"cores": 2})
 
     assert store.read("cell", DIGEST) == DONE
@@ -36,13 +36,13 @@ def test_a_cell_that_was_being_written_is_not_there(tmp_path: Path) -> None:
     """What a kill leaves is a file of another name."""
     (tmp_path / f".cell.{DIGEST[:12]}.json.part").write_text('{"sha256": "')
 
-    assert Store(tmp_path).read("cell", DIGEST) is None
+    assert Store(tmp_path, Outcome).read("cell", DIGEST) is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"sha256": "x"}', '{"sha256": "x", "outcome": {"accuracy": "high"}}'])
 def test_a_damaged_cell_is_refused(tmp_path: Path, text: str) -> None:
     """It is neither played again in silence nor taken for a result."""
-    store = Store(tmp_path)
+    store = Store(tmp_path, Outcome)
     store.write("cell", DIGEST, DONE, machine={})
     next(tmp_path.iterdir()).write_text(text)
 
@@ -52,7 +52,7 @@ def test_a_damaged_cell_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_cell_under_another_configurations_name_is_refused(tmp_path: Path) -> None:
     """The first digits agree, the digest does not."""
-    store = Store(tmp_path)
+    store = Store(tmp_path, Outcome)
     store.write("cell", DIGEST, DONE, machine={})
 
     with pytest.raises(DataError, match="another configuration"):

@@ -68,7 +68,7 @@ def page_of(folder: Path, shown: tuple[Entry, ...] = PARTIAL, **settings: object
         sweep="declared",
         data={},
         records={},
-        store=Store(folder),
+        store=Store(folder, Outcome),
     )
     config = dataclasses.replace(StudyConfig(out=str(folder), data_dir="/home/me/data", sweep="declared"), **settings)
     source = Source(path="medquad/GHR.jsonl", sha256="ab" * 32, origin="a publisher", licence="CC0")

@@ -48,7 +48,7 @@ def terms(tmp_path: Path) -> Terms:
         sweep="run",
         data={},
         records={"made-up": 160},
-        store=Store(tmp_path / "cells"),
+        store=Store(tmp_path / "cells", Outcome),
     )
 
 
