@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -132,12 +132,18 @@ def is_full(err: BaseException) -> bool:
     return any(os.strerror(code).lower() in str(err).lower() for code in _FULL)
 
 
-def sha256_file(path: Path) -> str:
-    """Hash a file without reading it into memory at once."""
+def sha256_file(path: Path, *, tick: Callable[[], None] = lambda: None) -> str:
+    """Hash a file without reading it into memory at once.
+
+    Args:
+        path: of the file.
+        tick: called after each MiB, and after the rest.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as source:
         while block := source.read(_READ_BLOCK):
             digest.update(block)
+            tick()
     return digest.hexdigest()
 
 

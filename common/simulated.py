@@ -8,6 +8,7 @@ from typing import Literal
 ANY_RANK = frozenset({"hlora", "sketch"})
 """Methods whose sites send products or sketches of them, each trained at a rank of its own."""
 _MOST_WORKERS = 10_000
+_MOST_STACKED = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,13 +32,19 @@ class PartitionConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineConfig:
-    """Where the sites of a simulation are played. No setting changes a result: seeded runs end with the same bytes."""
+    """Where the sites of a simulation are played. No setting changes a result: seeded runs end with the same bytes.
+
+    With `stacked` they end with the same numbers, to float tolerance.
+    """
 
     name: Literal["local", "ray"] = "local"
     """local: this machine. ray: actors of a Ray cluster (docs/simulation.md), with partsong[ray]."""
     workers: int = 0
     """Processes that play the sites, each with a base model of its own and `model.threads` CPU threads, 1 where that is
     left out. 0: this process plays them all."""
+    stacked: int = 1
+    """Sites of one process that train together, each with its own adapter on the one base model: for a GPU, and
+    for many small sites (docs/simulation.md). Only with privacy.mode=none."""
     address: str | None = None
     """ray: cluster to join, as `ray.init` takes it; None starts one on this machine for as long as the run takes."""
     cpus: float = 1.0
@@ -51,6 +58,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.workers <= _MOST_WORKERS:
             raise ValueError(f"workers between 0 and {_MOST_WORKERS}, not {self.workers}")
+        if not 1 <= self.stacked <= _MOST_STACKED:
+            raise ValueError(f"stacked between 1 and {_MOST_STACKED}, not {self.stacked}")
         if self.name == "ray" and self.workers == 0:
             raise ValueError("workers of at least 1 with name=ray")
         if self.name == "local" and (self.address is not None or self.gpus or self.cpus != 1.0):

@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import loopback_deploy
@@ -43,10 +44,12 @@ def main() -> int:
             command = re.sub(r"\bRUN\b", newest_run(), shown)
             print(f"{name}: {command}", flush=True)
             # The documents are this repository's own files, so a shell may run what they say.
+            begun_s = time.monotonic()
             ended = subprocess.run(command, shell=True, cwd=ROOT, env={**os.environ, "PATH": path}, check=False)  # noqa: S602
             if ended.returncode != 0:
                 print(f"{name}: exit code {ended.returncode} from: {command}", file=sys.stderr)
                 return 1
+            print(f"took {time.monotonic() - begun_s:.0f} s", flush=True)
             done += 1
         if Path(name).resolve() == loopback_deploy.PAGE and loopback_deploy.main() != 0:
             return 1

@@ -25,6 +25,7 @@ from partsong.server.daemon import cli as run_cli
 from partsong.server.membership import backup_cli
 from partsong.server.membership.cli import coordinator
 from partsong.simulations.commands import ask_cli
+from partsong.simulations.commands.bench_cli import bench
 from partsong.simulations.commands.deploy_cli import deploy
 from partsong.simulations.commands.doctor_cli import doctor
 from partsong.simulations.commands.forecast_cli import forecast
@@ -67,6 +68,7 @@ app.command(rich_help_panel=EVERYONE)(doctor)
 app.command(rich_help_panel=RESEARCH)(study)
 app.command(rich_help_panel=RESEARCH)(forecast)
 app.command(rich_help_panel=RESEARCH)(sweep)
+app.command(rich_help_panel=RESEARCH)(bench)
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
@@ -237,37 +239,6 @@ def verify(
 
 
 @app.command(rich_help_panel=RESEARCH)
-def bench(
-    name: Annotated[
-        Literal["aggregate", "dp", "secure-sum", "round", "simulation"], typer.Argument(help="What to measure.")
-    ],
-    peers_python: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="For simulation: interpreter that has flwr[simulation] and pfl."),
-    ] = None,  # one line of help
-    as_json: Json = False,
-) -> None:
-    """Measure against peers in one interleaved run; takes minutes."""
-    import importlib
-
-    if peers_python is not None and name != "simulation":
-        raise typer.BadParameter("only simulation runs its peers elsewhere", param_hint="--peers-python")
-
-    console = Console(stderr=True)
-    console.print(f"measuring {name}; seconds to half an hour, by machine", highlight=False)
-    found = importlib.import_module(f"partsong.simulations.bench.{name.replace('-', '_')}")
-    elsewhere = {} if peers_python is None else {"peers_python": str(peers_python)}
-    measured = found.run(say=lambda line: console.print(line, highlight=False, markup=False), **elsewhere)
-    if as_json:
-        typer.echo(json.dumps(measured, indent=2))
-        return
-    for figure in measured["figures"]:
-        value = "not measured" if figure["value"] is None else f"{figure['value']:.4g} {figure['unit']}"
-        target = "" if figure["target"] is None else f"  target {figure['target']:g}: {_verdict(figure['met'])}"
-        typer.echo(f"{figure['name']}: {value}{target}")
-
-
-@app.command(rich_help_panel=RESEARCH)
 def audit(
     overrides: Annotated[
         list[str] | None,
@@ -361,10 +332,6 @@ def _resumed(run: Path) -> Any:
     from partsong.simulations import simulate as runs
 
     return runs.resume(run, console=Console(stderr=True))
-
-
-def _verdict(met: bool | None) -> str:  # noqa: FBT001  # three-valued
-    return {True: "met", False: "missed", None: "unknown"}[met]
 
 
 def _facts(done: Any) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from partsong.simulations.prepare import Prepared, labels_of
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.shortcuts import shortcuts
 from partsong.simulations.sites import StandIn, honest, make_site
+from partsong.simulations.stacked.choose import company_of, in_company, require_stackable
 
 SiteError = Callable[[str, PartsongError], None]
 
@@ -106,7 +107,7 @@ class Federation:
             InTheClear(self.plan, start_P=start_P, frozen_F=self._frozen_F) if config.measure_aggregation else None
         )
         self._summed: tuple[str, ...] = ()
-        self._terms, self._clock = terms, VirtualClock()
+        self._terms, self._clock, self._company = terms, VirtualClock(), company_of(prepared)
         signer = None if self._consortium is None else self._consortium.trust.signer
         self._director = Director(script, restart=self._restart, clock=self._clock, signer=signer)
         self._engine = self._chosen_engine()
@@ -164,6 +165,7 @@ class Federation:
             self._names,
             self._dir,
             start=self._start,
+            company=self._company,
             clock_of=self._clock.of,
             listen=self._listen,
             on_error=self._on_site_error,
@@ -181,7 +183,7 @@ class Federation:
             self._consortium,
             watch=self._watch(name),
             clock=self._clock.of(name),
-            stand_in=self._stand_in,
+            stand_in=lambda site, encoder: self._stand_in(site, in_company(self._company, encoder)),
         )
 
     def _restart(self, name: str) -> None:
@@ -241,10 +243,11 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
     """Turn a configuration into the plan and the scripted faults of a run of `names`; writes nothing.
 
     Raises:
-        ConfigError: fewer sites than the floor, a delta that a site cannot accept, noise that does not keep the
-            budget, or a fault for a site or round that does not exist.
+        ConfigError: fewer sites than the floor, sites that cannot be stacked, a delta that a site cannot accept, noise
+            that does not keep the budget, or a fault for a site or round that does not exist.
     """
     config, host = prepared.config, prepared.host
+    require_stackable(prepared)
     if len(names) < config.cohort.minimum:
         raise ConfigError(
             "cohort.minimum",

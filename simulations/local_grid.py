@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -18,11 +19,16 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from partsong.common.errors import PartsongError, TryAgain
+from partsong.simulations.stacked.company import Company
 
 App = Callable[[Message, Context], Message]
+_Asked = tuple[Message, Future[Message]]
+"""A message for a site, and where its reply will be."""
 
 _APP_RAISED = 2
 _FIRST_NODE = 2
+_TRAINS = "train"
+"""Flower's type of the message that sites train upon."""
 
 
 class LocalGrid(Grid):
@@ -39,6 +45,7 @@ class LocalGrid(Grid):
         *,
         workers: int = 1,
         on_error: Callable[[str, PartsongError], None] = lambda _s, _e: None,
+        company: Company | None = None,
     ) -> None:
         """Connect `sites`, node by node in their order.
 
@@ -47,9 +54,10 @@ class LocalGrid(Grid):
             sites: their names; each context carries its own as `node_config["site"]`.
             workers: sites that run at the same time.
             on_error: told a site's error, in the site's thread.
+            company: lets sites train together, those that are asked together. None: each alone.
         """
         run_id = secrets.randbits(63)
-        self._app, self._on_error = app, on_error
+        self._app, self._on_error, self._company = app, on_error, company
         self._run = Run.create_empty(run_id=run_id)
         self._contexts = {
             _FIRST_NODE + i: Context(
@@ -88,12 +96,21 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Start the sites on copies of `messages`."""
-        ids = []
+        ids, together = list[str](), list[_Asked]()
         for message in messages:
             message_id = secrets.token_hex(16)
             message.metadata.__dict__["_message_id"] = message_id
-            self._replies[message_id] = self._pool.submit(self._handle, copy.deepcopy(message))
+            copied = copy.deepcopy(message)
+            if self._company is not None and copied.metadata.message_type == _TRAINS:
+                together.append((copied, Future()))
+                self._replies[message_id] = together[-1][1]
+            else:
+                self._replies[message_id] = self._pool.submit(self._handle, copied)
             ids.append(message_id)
+        if self._company is not None:
+            most = self._company.most
+            for first in range(0, len(together), most):
+                self._pool.submit(self._handle_all, together[first : first + most], self._company)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -116,6 +133,15 @@ class LocalGrid(Grid):
     def close(self) -> None:
         """Stop the threads; messages that no site has begun are dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _handle_all(self, asked: list[_Asked], company: Company) -> None:
+        """Let the sites of one company handle their messages."""
+        ends = company.run([partial(self._handle, message) for message, _ in asked])
+        for end, (_, reply) in zip(ends, asked, strict=True):
+            if end.value is not None:
+                reply.set_result(end.value)
+            else:
+                reply.set_exception(end.error)
 
     def _handle(self, message: Message) -> Message:
         node = message.metadata.dst_node_id

@@ -40,14 +40,17 @@ class Visitor:
         self.host = self.host or f"127.0.0.1:{self.key.port}"
 
     def ask(self, path: str, *, method: str = "GET", body: bytes | None = None, **headers: str | None) -> Got:
-        """Ask; a header that is None is left out, `_` in its name stands for `-`."""
+        """Ask; a header that is None is left out, `_` in its name stands for `-`. Of a stream of events only the head
+        is read: it has no end.
+        """
         sent = {"Host": self.host, "Cookie": self.cookie or None} | {n.replace("_", "-"): v for n, v in headers.items()}
         connection = http.client.HTTPConnection("127.0.0.1", self.key.port, timeout=30)
         try:
             kept = {name: value for name, value in sent.items() if value is not None}
             connection.request(method, path, body=body, headers=kept)
             answer = connection.getresponse()
-            return Got(answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read())
+            has_end = answer.headers.get_content_type() != "text/event-stream"
+            return Got(answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read() if has_end else b"")
         finally:
             connection.close()
 

@@ -18,8 +18,8 @@ from partsong.client.home.layout import SiteHome
 from partsong.client.link.outbox import sent_lately
 from partsong.client.rules.approval import Approvals, Decision
 from partsong.common.control.surfaces import SiteControl
-from partsong.common.dashboard.pages import Answer, Asked, Dashboard, Moved, NotThere, Shown, View
-from partsong.common.errors import InputError
+from partsong.common.dashboard.pages import Answer, Asked, Dashboard, Moved, NotThere, Sent, Shown, View
+from partsong.common.errors import DataError, InputError
 
 LONGEST_REASON = 500
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -66,6 +66,7 @@ def board_of(sources: Sources, *, site: str) -> Dashboard:
             View(path="ledger", answer=pages.ledger),
             View(path="left", answer=pages.left),
             View(path="adapters", answer=pages.adapters),
+            View(path="adapters/{plan}/{file}", answer=pages.adapter),
         ),
         templates=(Path(__file__).parent / "templates",),
         feed=sources.control.feed,
@@ -160,8 +161,19 @@ class _Pages:
 
     def adapters(self, _asked: Asked) -> Answer:
         """The finished adapters."""
-        rows = facts.adapter_rows(AdapterStore(self._from.home.adapters))
-        return Shown(template="adapters.html.j2", title="Adapters", values={"rows": rows, "head": facts.ADAPTER_HEAD})
+        store = AdapterStore(self._from.home.adapters)
+        values = {"rows": facts.adapter_rows(store), "head": facts.ADAPTER_HEAD, "adapters": store.all()[::-1]}
+        return Shown(template="adapters.html.j2", title="Adapters", values=values)
+
+    def adapter(self, asked: Asked) -> Answer:
+        """One file of a stored adapter, to keep, if it is still what was stored."""
+        store, name = AdapterStore(self._from.home.adapters), asked.names["file"]
+        found = next((one for one in store.all() if one.plan == asked.names["plan"]), None)
+        if found is None or name not in found.files:
+            raise NotThere("adapter file")
+        if name in store.damaged(found):
+            raise DataError(name, found="another file than was stored", expected="the one that was checked")
+        return Sent(name=name, media_type="application/octet-stream", body=store.path(found) / name)
 
     def _decision(self, asked: Asked) -> Decision:
         """Find a plan by its whole hash: what is decided here is decided about what was shown."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from partsong.client.data.encode import Encoded
+from partsong.client.data.encode import Encoded, Record
 from partsong.client.encoders.encoder import LocalRound, LocalUpdate
 from partsong.client.encoders.halfway import NoBookmark
 from partsong.client.encoders.rotation import turned_update
@@ -13,7 +14,9 @@ from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts
 from partsong.client.training.lockstep import sum_gradients
 from partsong.client.training.train import train_round
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.turns import Turn, specs_of
+from partsong.common.config import TrainingConfig
 from partsong.common.plan import DpPlan, Plan
 from partsong.common.rates import step_rate
 
@@ -43,6 +46,11 @@ class LoraTraining:
             max_length=encoded.report.max_length,
         )
 
+    @property
+    def records(self) -> Sequence[Record]:
+        """The site's records, encoded."""
+        return self._records
+
     def facts(self, plan: Plan) -> Facts:  # noqa: ARG002 - the model that is loaded is the same for every plan
         """Say what is installed here."""
         return self._facts
@@ -63,7 +71,7 @@ class LoraTraining:
                 self._host,
                 self._records,
                 sampling_rate=plan.sampling_rate,
-                training=replace(plan.training, learning_rate=step_rate(plan, number=asked.number)),
+                training=terms_of_round(plan, number=asked.number),
                 dp=_terms(plan.dp, turn),
                 randomness=asked.randomness,
                 on_step=asked.on_step,
@@ -72,16 +80,7 @@ class LoraTraining:
         if isinstance(self._host, AnyRankHost):  # what a smaller rank has cut off is part of what changed
             update = replace(update, update_P=self._host.take() - asked.adapter_P)
             self._host.choose(None)
-        if plan.rotation == 0:
-            return update
-        turned_P = turned_update(
-            update.update_P,
-            adapter_P=asked.adapter_P,
-            layout=plan.layout,
-            number=plan.training_number(asked.number),
-            how_far=plan.rotation,
-        )
-        return replace(update, update_P=turned_P)
+        return turned(update, plan, number=asked.number, adapter_P=asked.adapter_P)
 
     def _sum(self, asked: LocalRound, dp: DpPlan, turn: Turn | None) -> LocalUpdate:
         """Answer a round of noise on the sum, which has no step to go on from: a broken one begins anew."""
@@ -96,6 +95,25 @@ class LoraTraining:
                 on_step=asked.on_step,
             )
         return replace(update, events=(plan.events(steps=1),))
+
+
+def turned(update: LocalUpdate, plan: Plan, *, number: int, adapter_P: FloatVec) -> LocalUpdate:
+    """Turn what a site has learned in a round towards the global adapter, where the plan asks for it."""
+    if plan.rotation == 0:
+        return update
+    turned_P = turned_update(
+        update.update_P,
+        adapter_P=adapter_P,
+        layout=plan.layout,
+        number=plan.training_number(number),
+        how_far=plan.rotation,
+    )
+    return replace(update, update_P=turned_P)
+
+
+def terms_of_round(plan: Plan, *, number: int) -> TrainingConfig:
+    """Give the terms of training with the learning rate of a round."""
+    return replace(plan.training, learning_rate=step_rate(plan, number=number))
 
 
 def _terms(dp: DpPlan | None, turn: Turn | None) -> DpPlan | None:

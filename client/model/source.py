@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,11 +22,14 @@ from safetensors import SafetensorError
 
 from partsong.common.errors import ModelError, TryAgain
 from partsong.common.files import is_full, make_folder, sha256_file, sync_folder
+from partsong.common.time_left import TimeLeft
 
 _CACHE_LAYOUT = "1"
 """Part of the cache key: raised when the conversion changes."""
 _DECIDING = ("*.safetensors", "*.json", "*.jinja", "*.model", "vocab.txt", "merges.txt")
 """Files of a folder that decide what a model computes: weights, configuration, chat template, vocabularies."""
+_LARGE_MIB = 512
+"""From here on hashing takes longer than a moment."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,13 +52,13 @@ def locate(
     Args:
         source: a folder, a `.gguf` file, or `package:NAME/FILE` inside an installed package.
         expected_sha256: digest it must have; None accepts any.
-        say: told about a conversion that takes longer than a moment.
+        say: told about steps that take longer than a moment, and how long they may still take.
     Raises:
         ModelError: nothing there, no safetensors in it, or another digest. Nothing was loaded.
     """
     path = _path(source)
     is_gguf = path.suffix == ".gguf"
-    sha256 = sha256_file(path) if is_gguf else _folder_sha256(path)
+    sha256 = _sha256(path, say)
     if expected_sha256 is not None and sha256 != expected_sha256:
         raise ModelError(
             "model.sha256", found=sha256, expected=expected_sha256, remedy=f"{source} is not the agreed base model"
@@ -98,7 +102,21 @@ def _package_path(spec: str) -> Path:
     return Path(found.origin).parent / inside
 
 
-def _folder_sha256(folder: Path) -> str:
+def _sha256(path: Path, say: Callable[[str], None]) -> str:
+    files = [path] if path.suffix == ".gguf" else _deciding(path)
+    sizes = [file.stat().st_size / (1 << 20) for file in files]
+    if sum(sizes) >= _LARGE_MIB:
+        say(f"hashing {path.name}, {sum(sizes):,.0f} MiB")
+    tick = TimeLeft(f"MiB of {path.name} hashed", of=sum(map(math.ceil, sizes)), say=say).step
+    if path.suffix == ".gguf":
+        return sha256_file(path, tick=tick)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{sha256_file(file, tick=tick)}\n".encode())
+    return digest.hexdigest()
+
+
+def _deciding(folder: Path) -> list[Path]:
     weights = sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or not weights:
         raise ModelError(
@@ -107,10 +125,7 @@ def _folder_sha256(folder: Path) -> str:
             expected="a saved transformers model",
             remedy="pickled weights (.bin, .pt) are not read: save the model again with save_pretrained",
         )
-    digest = hashlib.sha256()
-    for file in sorted({f for pattern in _DECIDING for f in folder.glob(pattern)}):
-        digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
-    return digest.hexdigest()
+    return sorted({file for pattern in _DECIDING for file in folder.glob(pattern)})
 
 
 def _converted(gguf: Path, sha256: str, say: Callable[[str], None]) -> Path:

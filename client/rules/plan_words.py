@@ -161,7 +161,11 @@ def _shape_changes(plan: Plan, last: Plan) -> list[str]:
 
 
 def _other_changes(plan: Plan, last: Plan) -> list[str]:
-    return _leaf_changes(_untold(plan), _untold(last))
+    now, before = _untold(plan), _untold(last)
+    if plan.dp is not None and last.dp is not None:
+        # A private plan says it twice, and is refused where both are not the same: it was told with the noise.
+        del now["sampling_rate"], before["sampling_rate"]
+    return _leaf_changes(now, before)
 
 
 def _untold(plan: Plan) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.encoders.halfway import Bookmark, Halfway, NoBookmark, SoFar
 from partsong.client.model.host import Judged, ModelHost
 from partsong.client.training.passes import Pass, draw
+from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import ModelError, PartsongError, Refused
 from partsong.common.plan import DpPlan
@@ -72,9 +73,7 @@ def train_round(
     """
     before_P = host.take_selected()
     sampler = sampler_of(records, sampling_rate, dp, randomness)
-    optimizer, bookmark = _optimizer(host, training), bookmark or NoBookmark()
-    if training.prox_mu:
-        _pull_back(optimizer, mu=training.prox_mu)
+    optimizer, bookmark = optimizer_of(host.trainable(), training), bookmark or NoBookmark()
     halfway = bookmark.read()
     sums = SoFar() if halfway is None else _go_on(halfway, host, optimizer, sampler)
     steps = Steps(host, records, training, sampler)
@@ -85,7 +84,16 @@ def train_round(
             bookmark.put(partial(_halfway, sums, host, optimizer, stepper))
             on_step(Progress(step=sums.step, steps=training.steps_per_round, local_loss=local_loss))
         events = stepper.events
-    update_P, loss = host.take_selected() - before_P, sums.loss_sum / max(1, sums.weight_sum)
+    return finished(host.take_selected() - before_P, sums, events=events)
+
+
+def finished(update_P: FloatVec, sums: SoFar, *, events: tuple[StepEvents, ...]) -> LocalUpdate:
+    """Make what a round gives of its change and its sums.
+
+    Raises:
+        TrainingFailed: the loss or the adapter is not finite.
+    """
+    loss = sums.loss_sum / max(1, sums.weight_sum)
     if not (np.isfinite(update_P).all() and math.isfinite(loss)):
         raise TrainingFailed(
             "local training: found a loss or an adapter that is not finite, expected finite numbers; "
@@ -214,14 +222,19 @@ def _accumulate(host: ModelHost, records: Sequence[Record], passes: list[Pass], 
             if _one_pass(host, records, chosen, stepper):
                 continue
             if len(chosen) == 1:
-                raise ModelError(
-                    "memory",
-                    found="none left for a single record",
-                    expected="room for one record",
-                    remedy="lower data.max_length, or set model.gradient_checkpointing=true",
-                )
+                raise no_room()
             host.largest_pass = len(chosen) - len(chosen) // 2
         todo += reversed(chosen.halves())
+
+
+def no_room() -> ModelError:
+    """Say that not even one record fits."""
+    return ModelError(
+        "memory",
+        found="none left for a single record",
+        expected="room for one record",
+        remedy="lower data.max_length, or set model.gradient_checkpointing=true",
+    )
 
 
 def _one_pass(host: ModelHost, records: Sequence[Record], chosen: Pass, stepper: Accumulator) -> bool:
@@ -234,18 +247,23 @@ def _one_pass(host: ModelHost, records: Sequence[Record], chosen: Pass, stepper:
             share_B = torch.from_numpy(chosen.patients.share_B).to(loss_B.device)
             stepper.accumulate(loss_B * share_B, chosen.patients.unit_B.tolist())
     except RuntimeError as err:
-        if not _out_of_memory(err):
+        if not is_out_of_memory(err):
             raise
     else:
         return True
     stepper.discard_partial()
-    gc.collect()
-    if host.device.type == "cuda":
-        torch.cuda.empty_cache()
+    let_go(host)
     return False
 
 
-def _out_of_memory(err: RuntimeError) -> bool:
+def let_go(host: ModelHost) -> None:
+    """Give memory back that nobody holds any more."""
+    gc.collect()
+    if host.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(err: RuntimeError) -> bool:
     """CUDA has a class for it; the CPU allocator and MPS say it in words."""
     return isinstance(err, torch.OutOfMemoryError) or any(
         words in str(err) for words in ("can't allocate memory", "out of memory")
@@ -280,15 +298,24 @@ def settings_of(dp: DpPlan, *, expected_batch: float) -> DpSettings:
     )
 
 
-def _optimizer(host: ModelHost, training: TrainingConfig) -> torch.optim.Optimizer:
+def optimizer_of(parameters: Sequence[torch.Tensor], training: TrainingConfig) -> torch.optim.Optimizer:
+    """Make the optimizer of a round, over parameters that are now as the round begins.
+
+    It works entry by entry: what becomes of one number depends on no other.
+    """
+    optimizer: torch.optim.Optimizer
     if training.optim == "sgd":
-        return torch.optim.SGD(host.trainable(), lr=training.learning_rate, weight_decay=training.weight_decay)
-    return torch.optim.AdamW(
-        host.trainable(),
-        lr=training.learning_rate,
-        weight_decay=training.weight_decay,
-        betas=(training.adam_beta1, training.adam_beta2),
-    )
+        optimizer = torch.optim.SGD(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+    else:
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            betas=(training.adam_beta1, training.adam_beta2),
+        )
+    if training.prox_mu:
+        _pull_back(optimizer, mu=training.prox_mu)
+    return optimizer
 
 
 def _pull_back(optimizer: torch.optim.Optimizer, *, mu: float) -> None:

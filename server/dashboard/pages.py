@@ -16,6 +16,7 @@ from partsong.server.dashboard import answers
 from partsong.server.dashboard.deeds import AGAIN, Deeds, Office
 from partsong.server.dashboard.jobs import names_of_jobs
 from partsong.server.dashboard.run_view import ADAPTER_FILES, ROUND_HEAD, SITE_HEAD, view_of
+from partsong.server.questions.signed import ANSWER, read_answer
 from partsong.server.report import charts, command
 
 TEMPLATES = (Path(__file__).parent / "templates", Path(report.__file__).parent / "templates")
@@ -44,6 +45,7 @@ def board_of(office: Office, *, consortium: str) -> Dashboard:
             View(path="runs/{run}", answer=pages.run),
             View(path="runs/{run}/report/{form}", answer=pages.report),
             View(path="runs/{run}/adapter/{file}", answer=pages.adapter),
+            View(path="runs/{run}/answer", answer=pages.answer),
             *Deeds(office).views(),
         ),
         templates=TEMPLATES,
@@ -96,6 +98,15 @@ class _Pages:
         form, media_type = _FORMS[asked.names["form"]]
         text = command.report(run.path, form=form)
         return Sent(name=f"{run.name}-report.{form}", media_type=media_type, body=text.encode())
+
+    def answer(self, asked: Asked) -> Answer:
+        """What the sites answered to a question, with its signature, to keep."""
+        run = self._found(asked)
+        file = run.path / ANSWER
+        if not file.is_file():
+            raise NotThere("answer")
+        body = read_answer(file).to_bytes()
+        return Sent(name=f"{run.name}-{ANSWER}", media_type="application/json", body=body)
 
     def adapter(self, asked: Asked) -> Answer:
         """One file of the finished adapter, to keep."""

@@ -59,6 +59,10 @@ class Arm:
     right: float
     """Share of records."""
 
+    def __post_init__(self) -> None:
+        if self.loss < 0 or not 0 <= self.right <= 1:
+            raise ValueError("a loss of 0 or more, and a share of 0 to 1")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Benefit:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from partsong.server.report.benefit_plot import BenefitPlot
 from partsong.server.report.charts import Chart
 
 
@@ -34,6 +35,7 @@ class Section:
     tables: tuple[Table, ...] = ()
     points: tuple[str, ...] = ()
     charts: tuple[Chart, ...] = ()
+    plots: tuple[BenefitPlot, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from partsong.server.questions.figures import Figure
+from partsong.server.report.benefit_plot import benefit_plots
 from partsong.server.report.beside import ARMS, AnswerFacts, Benefit
 from partsong.server.report.facts import Facts
 from partsong.server.report.page import Section, Table, pairs
@@ -69,8 +70,13 @@ def benefit(found: tuple[Benefit, ...]) -> Section:
                 head=("site", *ARMS.values(), "joint adapter against alone"),
                 rows=tuple(map(_benefit_row, found)),
             ),
+            Table(
+                caption="Files that they handed on",
+                head=("site", "sha256"),
+                rows=tuple((one.site, one.sha256) for one in found),
+            ),
         ),
-        points=tuple(f"{one.site}: file with sha256 {one.sha256}" for one in found),
+        plots=benefit_plots(found),
     )
 
 

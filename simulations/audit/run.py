@@ -10,6 +10,7 @@ import numpy as np
 from partsong.client.dp.engine import DpSettings
 from partsong.common.errors import PartsongError
 from partsong.common.plan import DpPlan, Plan
+from partsong.common.time_left import TimeLeft
 from partsong.simulations.audit.memory import Memory, remembered
 from partsong.simulations.audit.rehearsal import listen, train_with_texts, watch
 from partsong.simulations.audit.settings import RehearsalConfig, require_public
@@ -18,7 +19,6 @@ from partsong.simulations.audit.timed import Timed
 from partsong.simulations.audit.verdict import Verdict, judge
 from partsong.simulations.federation import draft, fresh_adapter
 from partsong.simulations.prepare import Prepared, prepare
-from partsong.simulations.time_left import TimeLeft
 
 Say = Callable[[str], None]
 

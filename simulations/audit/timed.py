@@ -11,7 +11,7 @@ from partsong.client.model.host import ModelHost
 from partsong.client.training.train import train_round
 from partsong.common.config import TrainingConfig
 from partsong.common.plan import DpPlan
-from partsong.simulations.time_left import TimeLeft
+from partsong.common.time_left import TimeLeft
 
 
 class Timed:

@@ -16,26 +16,33 @@ import numpy as np
 
 from partsong.common.adapters.methods import ServerState, server_step
 from partsong.common.config import ServerOptimizerConfig
-from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
+from partsong.simulations.bench.figures import Figure, report
+from partsong.simulations.bench.stages import Moment, Stage, in_turn, quiet
 
 SIZES = {"1m": 1_000_000, "10m": 10_000_000, "200m": 200_000_000}
 BYTES = 24
 """For a parameter: two float64 read, one written."""
+_PER_S = 1e7
+"""Parameters that are measured in a second."""
 
 
-def run(*, repetitions: int = 9, most: int = 200_000_000, say: Callable[[str], None] = quiet) -> dict[str, Any]:
+def run(*, repetitions: int = 9, most: int = 200_000_000, tell: Callable[[Moment], None] = quiet) -> dict[str, Any]:
     """Measure all sizes and give the report of `--json`. The largest takes 4.8 GB.
 
     Args:
         repetitions: of each measurement.
         most: parameters; larger sizes are left out, and said to be.
-        say: told which size is next.
+        tell: told which size is next.
     """
-    stages = {
-        f"{parameters:,} parameters": partial(_figures, name, parameters, repetitions=repetitions, most=most)
+    stages = [
+        Stage(
+            what=f"{parameters:,} parameters",
+            usual_s=parameters / _PER_S,
+            measure=partial(_figures, name, parameters, repetitions=repetitions, most=most),
+        )
         for name, parameters in SIZES.items()
-    }
-    return report("aggregate", in_turn(stages, say=say), packages=("numpy",))
+    ]
+    return report("aggregate", in_turn(stages, tell=tell), packages=("numpy",))
 
 
 def _figures(name: str, parameters: int, *, repetitions: int, most: int) -> list[Figure]:

@@ -30,7 +30,8 @@ from partsong.simulations.bench.dp_engines import (
     make_batch,
     make_model,
 )
-from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
+from partsong.simulations.bench.figures import Figure, report
+from partsong.simulations.bench.stages import Moment, Stage, in_turn, quiet
 
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 SHAPES = {shape.name: shape for shape in (QV_R8, ALL_R16)}
@@ -51,7 +52,7 @@ def run(
     repetitions: int = 5,
     shapes: Sequence[Shape] = (QV_R8, ALL_R16),
     device: str = "cpu",
-    say: Callable[[str], None] = quiet,
+    tell: Callable[[Moment], None] = quiet,
 ) -> dict[str, Any]:
     """Measure all shapes and give the report of `--json`.
 
@@ -59,14 +60,16 @@ def run(
         repetitions: of the interleaved times and of the processes whose memory is read; medians are reported.
         shapes: what to measure.
         device: cpu or cuda.
-        say: told what is next.
+        tell: told what is next.
     """
-    stages: dict[str, Callable[[], Sequence[Figure]]] = {}
+    stages = list[Stage]()
     for shape in shapes:
-        stages[f"time of {shape.name}"] = partial(_times, shape, repetitions=repetitions, device=device)
+        times = partial(_times, shape, repetitions=repetitions, device=device)
+        stages.append(Stage(what=f"time of {shape.name}", usual_s=3.5 * shape.tokens, measure=times))
         if shape.name in SHAPES:
-            stages[f"memory of {shape.name}"] = partial(_memory, shape, repetitions=repetitions, device=device)
-    return report("dp", in_turn(stages, say=say), packages=PACKAGES)
+            memory = partial(_memory, shape, repetitions=repetitions, device=device)
+            stages.append(Stage(what=f"memory of {shape.name}", usual_s=5.0 * shape.tokens, measure=memory))
+    return report("dp", in_turn(stages, tell=tell), packages=PACKAGES)
 
 
 def _times(shape: Shape, *, repetitions: int, device: str) -> list[Figure]:

@@ -7,12 +7,9 @@ import importlib.metadata
 import os
 import platform
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from partsong.simulations.time_left import words_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,33 +34,6 @@ class Figure:
         if self.value is None or self.target is None:
             return None
         return self.value <= self.target if self.better == "lower" else self.value >= self.target
-
-
-def in_turn(
-    stages: Mapping[str, Callable[[], Sequence[Figure]]],
-    *,
-    say: Callable[[str], None],
-    clock: Callable[[], float] = time.monotonic,
-) -> list[Figure]:
-    """Measure one stage after the other.
-
-    Stages differ too much in length for the time left to follow from the time so far: what is said is which one begins,
-    of how many, and how long those before it took.
-
-    Args:
-        stages: by what is measured, for people.
-        say: takes a line before each stage.
-        clock: gives seconds that never run backwards.
-    """
-    began_s, figures = clock(), list[Figure]()
-    for number, (what, measure) in enumerate(stages.items(), start=1):
-        say(f"{number} of {len(stages)}: {what}; {words_of(clock() - began_s)} so far")
-        figures += measure()
-    return figures
-
-
-def quiet(_line: str) -> None:
-    """Say nothing."""
 
 
 def report(bench: str, figures: Sequence[Figure], *, packages: Sequence[str]) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
+from partsong.simulations.bench.figures import Figure, report
 from partsong.simulations.bench.process_memory import peak_bytes
 from partsong.simulations.bench.round_consortium import Consortium, at_work, make_consortium
+from partsong.simulations.bench.stages import Moment, Stage, in_turn, quiet
 from partsong.simulations.bench.stock_flower import NotMeasured, stock_rounds
 
 PACKAGES = ("partsong", "flwr", "cryptography", "numpy")
@@ -53,25 +54,34 @@ class Measured:
         return ", ".join(f"{name} {seconds:.2f} s" for name, seconds in medians.items())
 
 
-def run(*, rounds: int = 5, say: Callable[[str], None] = quiet) -> dict[str, Any]:
+def run(*, rounds: int = 5, tell: Callable[[Moment], None] = quiet) -> dict[str, Any]:
     """Measure everything and give the one object that `--json` prints.
 
     Args:
         rounds: of each size; the largest and stock Flower take fewer.
-        say: told what is next.
+        tell: told what is next.
     """
     with tempfile.TemporaryDirectory() as folder:
         few = make_consortium(Path(folder) / "few", sites=3)
         sizes = {megabytes: min(rounds, 3) if megabytes > 20 else rounds for megabytes in SIZES_MB}
-        stages: dict[str, Callable[[], Sequence[Figure]]] = {
-            "empty rounds of 3 sites": lambda: [empty_rounds(few, rounds=2 * rounds)],
-            "stock Flower": lambda: [stock(few, rounds=2)],
-            **{f"rounds of {mb} MB": partial(full_rounds, few, megabytes=mb, rounds=n) for mb, n in sizes.items()},
-            "empty rounds of 10 sites": lambda: [
-                empty_rounds(make_consortium(Path(folder) / "many", sites=10), rounds=rounds)
-            ],
-        }
-        figures = in_turn(stages, say=say)
+        stages = [
+            Stage(what="empty rounds of 3 sites", usual_s=40, measure=lambda: [empty_rounds(few, rounds=2 * rounds)]),
+            Stage(what="stock Flower", usual_s=30, measure=lambda: [stock(few, rounds=2)]),
+            *(
+                Stage(
+                    what=f"rounds of {megabytes} MB",
+                    usual_s=25 + number * megabytes / 4,
+                    measure=partial(full_rounds, few, megabytes=megabytes, rounds=number),
+                )
+                for megabytes, number in sizes.items()
+            ),
+            Stage(
+                what="empty rounds of 10 sites",
+                usual_s=90,
+                measure=lambda: [empty_rounds(make_consortium(Path(folder) / "many", sites=10), rounds=rounds)],
+            ),
+        ]
+        figures = in_turn(stages, tell=tell)
     return report("round", figures, packages=PACKAGES)
 
 

@@ -12,7 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from partsong.common.secure_sum.fixed_point import encode
 from partsong.common.secure_sum.masks import apply_masks
 from partsong.server.secure_sum.protocol import SumRound
-from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
+from partsong.simulations.bench.figures import Figure, report
+from partsong.simulations.bench.stages import Moment, Stage, in_turn, quiet
 from partsong.simulations.bench.sum_generated import generated
 from partsong.simulations.bench.sum_rounds import cpu_ms, encoding_of, played
 from partsong.simulations.secure_sum import found, next_header, set_up
@@ -36,23 +37,27 @@ _GENERATED_SITES, _GENERATED_BYTES = 1000, 12 << 30
 _PROCESS = Path("/proc/self")
 
 
-def run(*, repeats: int = REPEATS, say: Callable[[str], None] = quiet) -> dict[str, Any]:
+def run(*, repeats: int = REPEATS, tell: Callable[[Moment], None] = quiet) -> dict[str, Any]:
     """Measure everything and give the one object that `--json` prints.
 
     Args:
         repeats: of each measurement; medians are reported.
-        say: told what is next.
+        tell: told what is next.
     """
-    stages: dict[str, Callable[[], Sequence[Figure]]] = {
-        "mask kernel": lambda: [mask_kernel(repeats=repeats)],
-        "masks beside Flower's": lambda: [against_flower(peers, repeats=repeats) for peers in (5, 20, 100)],
-        "masks beside CKKS": lambda: against_ckks(repeats=repeats),
-        "sizes": sizes,
-        "rounds of 21 and of 101 sites": lambda: whole_rounds(repeats=repeats),
-        "rounds of 1000 sites": a_thousand_sites,
-        "memory": lambda: [memory()],
-    }
-    return report("secure-sum", in_turn(stages, say=say), packages=PACKAGES)
+    stages = [
+        Stage(what="mask kernel", usual_s=1, measure=lambda: [mask_kernel(repeats=repeats)]),
+        Stage(
+            what="masks beside Flower's",
+            usual_s=5,
+            measure=lambda: [against_flower(peers, repeats=repeats) for peers in (5, 20, 100)],
+        ),
+        Stage(what="masks beside CKKS", usual_s=3, measure=lambda: against_ckks(repeats=repeats)),
+        Stage(what="sizes", usual_s=1, measure=sizes),
+        Stage(what="rounds of 21 and of 101 sites", usual_s=60, measure=lambda: whole_rounds(repeats=repeats)),
+        Stage(what="rounds of 1000 sites", usual_s=110, measure=a_thousand_sites),
+        Stage(what="memory", usual_s=2, measure=lambda: [memory()]),
+    ]
+    return report("secure-sum", in_turn(stages, tell=tell), packages=PACKAGES)
 
 
 def mask_kernel(*, repeats: int, words: int = MILLION // 3) -> Figure:

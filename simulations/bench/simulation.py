@@ -1,9 +1,9 @@
 """What the simulator costs: `partsong bench simulation`.
 
 S1 sites that return a vector and do nothing else, S2 a whole network trained on pictures, S3 an adapter against the
-bare training loop that takes the same steps, S4 the same with differential privacy and the secure sum, S5 memory of
-registered sites. Rivals run in an interpreter that may have more packages than this one; a rival that is not installed
-there gives null with the reason. Everything runs with one thread a process.
+bare training loop that takes the same steps, and with sites that train together, S4 the same with differential privacy
+and the secure sum, S5 memory of registered sites. Rivals run in an interpreter that may have more packages than this
+one; a rival that is not installed there gives null with the reason. Everything runs with one thread a process.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ from partsong.simulations.bench.adapter_task import (
     plan_of,
     prepared,
 )
-from partsong.simulations.bench.figures import Figure, in_turn, quiet, report
+from partsong.simulations.bench.figures import Figure, report
 from partsong.simulations.bench.peers.process import NotMeasured, told
 from partsong.simulations.bench.rivals import adapter_over_flower, idle_over_flower, images_over_pfl
 from partsong.simulations.bench.sim_sites import Measured, measured
+from partsong.simulations.bench.stages import Moment, Stage, in_turn, quiet
 from partsong.simulations.federation import fresh_adapter
 from partsong.simulations.prepare import prepare
 
 PACKAGES = ("partsong", "torch", "transformers", "peft", "opacus", "flwr", "ray", "pfl")
 _NEAR = 0.02
+_STACKED = 10
+"""Sites that train together, of twenty."""
 
 
 def run(
@@ -45,7 +48,7 @@ def run(
     repetitions: int = 3,
     adapter: Sequence[str] = ADAPTER,
     peers_python: str | None = None,
-    say: Callable[[str], None] = quiet,
+    tell: Callable[[Moment], None] = quiet,
 ) -> dict[str, object]:
     """Measure everything and give the one object that `--json` prints.
 
@@ -53,17 +56,25 @@ def run(
         repetitions: of the adapter's runs, interleaved; medians are reported.
         adapter: configuration of the adapter's run.
         peers_python: interpreter that has Flower's simulation and pfl; None: this one.
-        say: told what is next.
+        tell: told what is next.
     """
     torch.set_num_threads(1)
-    stages: dict[str, Callable[[], Sequence[Figure]]] = {
-        "rounds of idle sites": partial(idle_sites, peers_python=peers_python),
-        "images, beside pfl": partial(images_over_pfl, python=peers_python),
-        "an adapter, beside the bare loop": partial(against_bare_loop, adapter, repetitions=repetitions),
-        "an adapter, beside Flower's simulation": partial(adapter_over_flower, adapter, python=peers_python),
-        "memory of registered sites": registered_sites,
-    }
-    return report("simulation", in_turn(stages, say=say), packages=PACKAGES) | {"peers": peers(peers_python)}
+    stages = [
+        Stage(what="rounds of idle sites", usual_s=60, measure=partial(idle_sites, peers_python=peers_python)),
+        Stage(what="images, beside pfl", usual_s=60, measure=partial(images_over_pfl, python=peers_python)),
+        Stage(
+            what="an adapter, beside the bare loop",
+            usual_s=300,
+            measure=partial(against_bare_loop, adapter, repetitions=repetitions),
+        ),
+        Stage(
+            what="an adapter, beside Flower's simulation",
+            usual_s=120,
+            measure=partial(adapter_over_flower, adapter, python=peers_python),
+        ),
+        Stage(what="memory of registered sites", usual_s=40, measure=registered_sites),
+    ]
+    return report("simulation", in_turn(stages, tell=tell), packages=PACKAGES) | {"peers": peers(peers_python)}
 
 
 def peers(python: str | None) -> object:
@@ -98,18 +109,31 @@ def idle_sites(
 
 
 def against_bare_loop(adapter: Sequence[str] = ADAPTER, *, repetitions: int = 3) -> list[Figure]:
-    """Compare a federation with the bare loop, S3, and with itself under privacy and the secure sum, S4."""
+    """Compare a federation with the bare loop, S3, with itself with sites that train together, and with itself under
+    privacy and the secure sum, S4.
+
+    Args:
+        adapter: configuration of the run.
+        repetitions: interleaved; medians are compared.
+    """
     with tempfile.TemporaryDirectory() as folder:
         task = prepared(adapter, PLAIN, folder)
         private = prepare(config_of(adapter, PRIVATE, task, folder), tables=task.tables)
-        times: dict[str, list[float]] = {"bare": [], "plain": [], "private": []}
+        stacked = task.with_config(config_of(adapter, (*PLAIN, f"engine.stacked={_STACKED}"), task, folder))
+        works: dict[str, Callable[[], FloatVec]] = {
+            "bare": lambda: bare_loop(task),
+            "plain": lambda: federated(task),
+            "stacked": lambda: federated(stacked),
+            "private": lambda: federated(private),
+        }
+        ends, times = dict[str, FloatVec](), {name: list[float]() for name in works}
         for _ in range(repetitions):
-            bare_P = _clocked(times["bare"], lambda: bare_loop(task))
-            plain_P = _clocked(times["plain"], lambda: federated(task))
-            _clocked(times["private"], lambda: federated(private))
+            for name, work in works.items():
+                ends[name] = _clocked(times[name], work)
         rate, private_rate = plan_of(task).sampling_rate, plan_of(private).sampling_rate
     start_P, _ = fresh_adapter(task)
-    off = float(np.linalg.norm(plain_P - bare_P) / np.linalg.norm(bare_P - start_P))
+    learned = np.linalg.norm(ends["bare"] - start_P)
+    off, stacked_off = (float(np.linalg.norm(ends[name] - ends["bare"]) / learned) for name in ("plain", "stacked"))
     medians = {name: statistics.median(values) for name, values in times.items()}
     note = f"bare loop {medians['bare']:.1f} s CPU; the weights differ by {off:.1e} of the change"
     same = off <= _NEAR
@@ -121,6 +145,15 @@ def against_bare_loop(adapter: Sequence[str] = ADAPTER, *, repetitions: int = 3)
             target=1.1,
             reason=None if same else "the weights are not those of the bare loop",
             note=note,
+        ),
+        Figure(
+            name="s3_stacked_over_unstacked",
+            value=round(medians["plain"] / medians["stacked"], 3) if stacked_off <= _NEAR else None,
+            unit="ratio",
+            better="higher",
+            reason=None if stacked_off <= _NEAR else "the weights are not those of the bare loop",
+            note=f"{_STACKED} sites train together, {medians['stacked']:.1f} s CPU; the weights differ from the bare "
+            f"loop's by {stacked_off:.1e} of the change",
         ),
         Figure(
             name="s4_over_s3_time",

@@ -67,6 +67,7 @@ def run(
             typer.echo(str(out))
             return
         with CoordinatorClient(CoordinatorHome(folder).socket, deadline_s=_ANSWER_S) as client:
+            typer.echo("handing the job to the coordinator's daemon", err=True)
             begun = client.run(made.absolute())
             ended = _ended(client, begun, say=lambda text: typer.echo(text, err=True)) if wait else begun
     _show(ended, folder, as_json=as_json)
@@ -79,22 +80,17 @@ def _made(study: str, overrides: list[str], folder: Path, out: Path) -> Path:
 
     # Before torch is imported, so that a typing error is answered at once.
     config = compose_job(study, overrides)
-    from partsong.server.daemon.job import write_job
-    from partsong.server.membership.home import CoordinatorHome
-    from partsong.simulations.commands.ask import charter_of, make_job
+    from partsong.simulations.commands.doing import Doing
 
-    console = Console(stderr=True)
+    with Doing(Console(stderr=True)) as say:
+        say(f"reading the base model {config.model.source}")
+        from partsong.server.daemon.job import write_job
+        from partsong.server.membership.home import CoordinatorHome
+        from partsong.simulations.commands.ask import charter_of, make_job
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
-
-    made = make_job(
-        config,
-        charter=charter_of(folder),
-        runs=CoordinatorHome(folder).runs,
-        say=lambda text: console.print(text, highlight=False, markup=False),
-    )
-    write_job(out, made)
+        made = make_job(config, charter=charter_of(folder), runs=CoordinatorHome(folder).runs, say=say)
+        say(f"base model {made.base.name}, sha256 {made.base.sha256}; writing the job")
+        write_job(out, made)
     return out
 
 

@@ -15,6 +15,7 @@ from partsong.simulations.engine.processes import ProcessCrew
 from partsong.simulations.engine.ray_cluster import RayCrew
 from partsong.simulations.prepare import Prepared
 from partsong.simulations.run_dir import RunDir
+from partsong.simulations.stacked.company import Company
 
 
 def engine_of(
@@ -23,6 +24,7 @@ def engine_of(
     run: RunDir,
     *,
     start: Callable[[str], tuple[Site, Ledger]],
+    company: Company | None,
     clock_of: Callable[[str], Clock],
     listen: events.Listener,
     on_error: Callable[[str, PartsongError], None],
@@ -34,6 +36,7 @@ def engine_of(
         names: of the sites that take part.
         run: directory of the run.
         start: starts a site in this process.
+        company: where the sites of this process train together. None: each alone.
         clock_of: gives a site's clock.
         listen: told of training steps.
         on_error: told a site's error.
@@ -42,7 +45,7 @@ def engine_of(
     """
     config = prepared.config.engine
     if config.workers == 0:
-        return OneProcess(names, start, on_error=on_error)
+        return OneProcess(names, start, on_error=on_error, company=company)
     if prepared.config.measure_aggregation or names != tuple(sorted(prepared.tables.sites)):
         raise ConfigError(
             "engine.workers",
@@ -55,4 +58,12 @@ def engine_of(
         if config.name == "ray"
         else ProcessCrew(run.path, workers=config.workers, threads=threads)
     )
-    return CrewEngine(names, crew, workers=config.workers, clock_of=clock_of, listen=listen, on_error=on_error)
+    return CrewEngine(
+        names,
+        crew,
+        workers=config.workers,
+        together=config.stacked,
+        clock_of=clock_of,
+        listen=listen,
+        on_error=on_error,
+    )

@@ -6,7 +6,7 @@ Guarantees: what a site answers depends on its questions alone, so a seeded run 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Protocol
@@ -16,7 +16,17 @@ from partsong.common.codec import pack, unpack
 from partsong.common.errors import PartsongError, TryAgain
 from partsong.server.exchange import Exchange, Parcel
 from partsong.server.rounds import Loss
-from partsong.simulations.engine.letters import BROKEN, FAILED, SHORT, Question, Reply, loss_of, to_us
+from partsong.simulations.engine.letters import (
+    BROKEN,
+    FAILED,
+    SHORT,
+    Question,
+    Questions,
+    Replies,
+    Reply,
+    loss_of,
+    to_us,
+)
 
 Clock = Callable[[], float]
 _Item = tuple[int, Reply | Exception]
@@ -55,6 +65,7 @@ class CrewEngine:
         crew: Crew,
         *,
         workers: int,
+        together: int = 1,
         clock_of: Callable[[str], Clock],
         listen: events.Listener,
         on_error: Callable[[str, PartsongError], None],
@@ -65,11 +76,12 @@ class CrewEngine:
             names: of the sites, in the order that the workers share them out.
             crew: of `workers` workers.
             workers: how many.
+            together: sites of a worker that train together, >= 1.
             clock_of: gives a site's clock.
             listen: told of training steps, in the coordinator's thread.
             on_error: told a site's error, in the coordinator's thread.
         """
-        self._names, self._crew, self._workers = names, crew, workers
+        self._names, self._crew, self._workers, self._together = names, crew, workers, together
         self._clock_of, self._listen, self._on_error = clock_of, listen, on_error
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="worker")
 
@@ -92,14 +104,14 @@ class CrewEngine:
     def restart(self, name: str) -> None:
         """End a site's process and start it on its disk."""
         address = self._names.index(name)
-        self._heard(address, self._asked(address, Parcel(header=b"")))
+        self._heard(address, *self._asked({address: Parcel(header=b"")}))
 
     def ask(
         self,
         parcels: Mapping[int, Parcel],
         *,
-        phase: str,  # noqa: ARG002 - each answers as soon as it can
-        timeout_s: float,  # noqa: ARG002
+        phase: str,
+        timeout_s: float,  # noqa: ARG002 - each answers as soon as it can
     ) -> Iterator[tuple[int, Parcel | Loss]]:
         """Yield answers as workers give them.
 
@@ -107,9 +119,12 @@ class CrewEngine:
             TryAgain: a machine is short of something, or a worker is gone.
         """
         found: SimpleQueue[_Item] = SimpleQueue()
+        together = self._together if phase == "open" else 1
         for worker in range(self._workers):
             if mine := [address for address in parcels if address % self._workers == worker]:
-                self._threads.submit(self._ask_all, {address: parcels[address] for address in mine}, found)
+                lots = [mine[first : first + together] for first in range(0, len(mine), together)]
+                asked = [{address: parcels[address] for address in lot} for lot in lots]
+                self._threads.submit(self._ask_all, asked, found)
         for _ in parcels:
             address, reply = found.get()
             if isinstance(reply, Exception):
@@ -121,24 +136,30 @@ class CrewEngine:
         self._crew.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _ask_all(self, parcels: Mapping[int, Parcel], found: SimpleQueue[_Item]) -> None:
+    def _ask_all(self, lots: Sequence[Mapping[int, Parcel]], found: SimpleQueue[_Item]) -> None:
         """Put the replies of one worker's sites where `ask` finds them; after an error no more are asked."""
-        for address, parcel in parcels.items():
+        for parcels in lots:
             try:
-                found.put((address, self._asked(address, parcel)))
+                for item in zip(parcels, self._asked(parcels), strict=True):
+                    found.put(item)
             except Exception as err:  # noqa: BLE001 - `ask` raises it in the coordinator's thread
-                found.put((address, err))
+                found.put((next(iter(parcels)), err))
                 return
 
-    def _asked(self, address: int, parcel: Parcel) -> Reply:
-        question = Question(
-            site=address,
-            clock_us=to_us(self._clock_of(self._names[address])()),
-            header=parcel.header,
-            vector=parcel.vector,
-            note=parcel.note,
-        )
-        return unpack(Reply, self._crew.ask(address % self._workers, pack(question)))
+    def _asked(self, parcels: Mapping[int, Parcel]) -> tuple[Reply, ...]:
+        """Ask sites of one worker together."""
+        questions = [
+            Question(
+                site=address,
+                clock_us=to_us(self._clock_of(self._names[address])()),
+                header=parcel.header,
+                vector=parcel.vector,
+                note=parcel.note,
+            )
+            for address, parcel in parcels.items()
+        ]
+        worker = next(iter(parcels)) % self._workers
+        return unpack(Replies, self._crew.ask(worker, pack(Questions(each=tuple(questions))))).each
 
     def _heard(self, address: int, reply: Reply) -> Parcel | Loss:
         """Tell what happened at the site, and give its answer."""

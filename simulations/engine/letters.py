@@ -28,6 +28,14 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Questions:
+    """Messages for sites that are asked together, no site twice."""
+
+    LABEL: ClassVar[str] = "engine questions"
+    each: tuple[Question, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stepped:
     """A training step of a site."""
 
@@ -52,6 +60,14 @@ class Reply:
     told: tuple[bytes, ...]
     """What the site refused, for the site's own eyes."""
     steps: tuple[Stepped, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replies:
+    """What became of questions, in their order."""
+
+    LABEL: ClassVar[str] = "engine replies"
+    each: tuple[Reply, ...]
 
 
 def to_us(moment_s: float) -> int:

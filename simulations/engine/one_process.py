@@ -13,6 +13,7 @@ from partsong.common.errors import PartsongError
 from partsong.server.app import make_app as make_server_app
 from partsong.server.exchange import Exchange
 from partsong.simulations.local_grid import LocalGrid
+from partsong.simulations.stacked.company import Company
 
 Start = Callable[[str], tuple[Site, Ledger]]
 """Starts a site on its disk; gives its ledger for closing."""
@@ -21,18 +22,26 @@ Start = Callable[[str], tuple[Site, Ledger]]
 class OneProcess:
     """Sites that share this process and its base model."""
 
-    def __init__(self, names: tuple[str, ...], start: Start, *, on_error: Callable[[str, PartsongError], None]) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        start: Start,
+        *,
+        on_error: Callable[[str, PartsongError], None],
+        company: Company | None = None,
+    ) -> None:
         """Prepare; no site is started yet.
 
         Args:
             names: of the sites.
             start: starts one.
             on_error: told a site's error, in the site's thread.
+            company: lets sites train together. None: each alone.
         """
         self._names, self._start = names, start
         self._sites: dict[str, tuple[Site, Ledger]] = {}
         app = make_client_app(lambda context: self._sites[str(context.node_config["site"])][0])
-        self._grid = LocalGrid(app, names, on_error=on_error)
+        self._grid = LocalGrid(app, names, on_error=on_error, company=company)
 
     def start(self) -> None:
         """Start all sites."""

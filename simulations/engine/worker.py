@@ -15,6 +15,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +34,8 @@ from partsong.simulations.engine.letters import (
     FAILED,
     SHORT,
     Question,
+    Questions,
+    Replies,
     Reply,
     Stepped,
     loss_bytes,
@@ -41,8 +45,35 @@ from partsong.simulations.prepare import prepare, read_tables
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.shortcuts import shortcuts
 from partsong.simulations.sites import make_site
+from partsong.simulations.stacked.choose import company_of, in_company
 
 LENGTH_BYTES = 8
+
+
+@dataclass(kw_only=True, slots=True)
+class _Ear:
+    """What a site is told and tells while it answers one question."""
+
+    since_s: float = 0.0
+    """When the question came [monotonic]."""
+    clock_s: float = 0.0
+    """What the site's clock said then [Unix time]."""
+    steps: list[Stepped] = field(default_factory=list)
+    told: list[bytes] = field(default_factory=list)
+
+    def hear(self, question: Question) -> None:
+        """Begin with a question."""
+        self.since_s, self.clock_s = time.monotonic(), to_s(question.clock_us)
+        self.steps, self.told = [], []
+
+    def clock(self) -> float:
+        """What the site's clock says now [Unix time, s]."""
+        return self.clock_s + time.monotonic() - self.since_s
+
+    def step(self, number: int, progress: Progress) -> None:
+        """Note a training step."""
+        loss = loss_bytes(progress.local_loss)
+        self.steps.append(Stepped(round=number, step=progress.step, steps=progress.steps, local_loss=loss))
 
 
 class Worker:
@@ -67,17 +98,22 @@ class Worker:
         config = dataclasses.replace(config, model=model)
         self._prepared = prepare(config, tables=tables, only=frozenset(self._names[index::workers]))
         self._consortium = found(self._names, config, self._run) if config.secure_sum.mode == "full" else None
+        self._company = company_of(self._prepared)
         self._sites: dict[str, tuple[Site, Ledger]] = {}
-        self._clock_s = self._since_s = 0.0
-        self._steps: list[Stepped] = []
-        self._told: list[bytes] = []
+        self._ears: dict[str, _Ear] = {}
 
     def reply(self, data: bytes) -> bytes:
-        """Let a site answer. Nothing is raised: what went wrong is in the reply."""
-        self._steps, self._told = [], []
+        """Let sites answer. What goes wrong at a site is in its reply."""
+        asked = unpack(Questions, data).each
+        if self._company is None or len(asked) == 1:
+            return pack(Replies(each=tuple(map(self._replied, asked))))
+        ends = self._company.run([partial(self._replied, question) for question in asked])
+        return pack(Replies(each=tuple(end.value for end in ends if end.value is not None)))
+
+    def _replied(self, question: Question) -> Reply:
+        ear = self._ears.setdefault(self._names[question.site], _Ear())
+        ear.hear(question)
         try:
-            question = unpack(Question, data)
-            self._clock_s, self._since_s = to_s(question.clock_us), time.monotonic()
             answer, outcome, said = self._answered(question), ANSWERED, ""
         except TryAgain as err:
             answer, outcome, said = Answer(header=b""), SHORT, str(err)
@@ -85,16 +121,14 @@ class Worker:
             answer, outcome, said = Answer(header=b""), FAILED, str(err)
         except Exception:  # noqa: BLE001 - the run's own process raises it
             answer, outcome, said = Answer(header=b""), BROKEN, traceback.format_exc()
-        return pack(
-            Reply(
-                outcome=outcome,
-                header=answer.header,
-                vector=answer.vector,
-                note=answer.note,
-                said=said.encode(),
-                told=tuple(self._told),
-                steps=tuple(self._steps),
-            )
+        return Reply(
+            outcome=outcome,
+            header=answer.header,
+            vector=answer.vector,
+            note=answer.note,
+            said=said.encode(),
+            told=tuple(ear.told),
+            steps=tuple(ear.steps),
         )
 
     def close(self) -> None:
@@ -110,22 +144,21 @@ class Worker:
             self._sites.pop(name)[1].close()
         if name not in self._sites:
             self._sites[name] = make_site(
-                name, self._prepared, self._run, self._consortium, watch=self._watch(), clock=self._clock
+                name,
+                self._prepared,
+                self._run,
+                self._consortium,
+                watch=self._watch(name),
+                clock=self._ears[name].clock,
+                stand_in=lambda _site, encoder: in_company(self._company, encoder),
             )
         if not question.header:
             return Answer(header=b"")
         return self._sites[name][0].handle(question.header, vector=bytes(question.vector), note=bytes(question.note))
 
-    def _clock(self) -> float:
-        """What the asked site's clock says [Unix time, s]."""
-        return self._clock_s + time.monotonic() - self._since_s
-
-    def _watch(self) -> Watch:
-        return Watch(step=self._stepped, refusal=lambda refused: self._told.append(str(refused).encode()))
-
-    def _stepped(self, number: int, progress: Progress) -> None:
-        loss = loss_bytes(progress.local_loss)
-        self._steps.append(Stepped(round=number, step=progress.step, steps=progress.steps, local_loss=loss))
+    def _watch(self, name: str) -> Watch:
+        ear = self._ears[name]
+        return Watch(step=ear.step, refusal=lambda refused: ear.told.append(str(refused).encode()))
 
 
 def serve(reply: Callable[[bytes], bytes], questions: BinaryIO, replies: BinaryIO) -> None:

@@ -4,6 +4,7 @@ Skipped where there is no Chromium or no playwright. Pictures of every page go t
 PARTSONG_SCREENSHOTS names.
 """
 
+import json
 import os
 import shutil
 import threading
@@ -15,12 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from dashboards import coordinator_dashboard, site_dashboard
+from office import NAMES
 
+from partsong.client.adapters.store import AdapterStore
 from partsong.client.rules.policy import HoldingPolicy, Policy, PurposePolicy
 from partsong.common import wire
 from partsong.common.build import to_tree
 from partsong.server.daemon.deployed_run import all_runs
-from partsong.server.report.command import report
+from partsong.server.report.command import Given, report
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -245,6 +248,7 @@ def test_a_plan_is_approved_with_the_keyboard_alone(fleet: Any, window: Window) 
     propose(site, before)
     site.daemon.approvals.decide(before.plan.sha256, "approved")
     run = fleet.canary(rounds=4)
+    AdapterStore(site.home.adapters).store(before.plan, {"README.md": b"# card"}, adapter="a" * 64, now_ms=0)
     with site_dashboard(site) as key:
         window.page.goto(key.url)
         shown(window, "NOT connected")
@@ -265,8 +269,12 @@ def test_a_plan_is_approved_with_the_keyboard_alone(fleet: Any, window: Window) 
             window.page.locator(f"nav a[href$='/{path}']").click()
             expect(window.page.locator(f"nav a[href$='/{path}']")).to_have_attribute("aria-current", "page")
             wrong += window.look(f"site-{path}")
+        with window.page.expect_download() as saved:
+            window.page.get_by_role("link", name="README.md").click()
+        card = Path(saved.value.path()).read_bytes()
 
     assert wrong == []
+    assert card == b"# card"
     assert propose(site, run) == "accept"
     assert at_home(window, key.port)
     assert window.complaints == []
@@ -327,15 +335,24 @@ def test_without_scripts_the_pages_and_their_buttons_still_work(fleet: Any, brow
 
 def test_the_report_opens_offline(office: Callable[..., Any], window: Window, tmp_path: Path) -> None:
     """As a file, from a browser without a network; nothing is asked for but the file itself."""
-    run = office().played(rounds=2)
+    made = office()
+    run = made.played(rounds=2)
+    arms = [
+        {"name": name, "loss": 1.0, "right": right} for name, right in (("base", 0.25), ("alone", 0.5), ("joint", 0.75))
+    ]
+    (tmp_path / "gain.json").write_text(json.dumps({"arms": arms}))
+    gained = tuple(f"{site}={tmp_path / 'gain.json'}" for site in NAMES)
     file = tmp_path / "report.html"
-    file.write_text(report(run.path, form="html"))
+    file.write_text(report(run.path, form="html", given=Given(compared=gained)))
     window.page.context.set_offline(True)
 
     window.page.goto(file.as_uri())
 
     shown(window, "Laid out along NIST SP 800-226")
     assert window.look("report") == []
+    expect(window.page.get_by_role("img", name="Right answers at each site")).to_be_visible()
+    window.page.emulate_media(media="print")
+    window.picture("report-print")
     assert window.asked == [file.as_uri()]
     assert window.complaints == []
 

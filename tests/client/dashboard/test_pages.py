@@ -11,6 +11,7 @@ import yaml
 from dashboards import site_dashboard
 from visitor import Visitor, Words
 
+from partsong.client.adapters.store import AdapterStore
 from partsong.client.budget.books import Claim
 from partsong.client.link.outbox import Outbox, Outgoing, Sealed
 from partsong.client.rules.policy import (
@@ -234,6 +235,30 @@ def test_what_left_is_told_in_bytes_by_day_and_in_vectors_by_plan(fleet: Any) ->
     assert "2023-11-14" in words
     assert f"canary-1 {run.plan.sha256[:12]} 2 {run.plan.sealed_bytes() // 2} bytes masked" in words
     assert "stay here" in words
+
+
+def test_the_files_of_a_stored_adapter_come_to_keep(fleet: Any, make_plan: Callable[..., Plan]) -> None:
+    """As they were stored; one that was changed since is not given, and there is nothing beside them."""
+    site, plan = manual(fleet), make_plan()
+    store = AdapterStore(site.home.adapters)
+    files: dict[wire.AdapterFile, bytes] = {"README.md": b"# card", "adapter_model.safetensors": b"weights"}
+    store.store(plan, files, adapter="a" * 64, now_ms=0)
+    with looking(site) as visitor:
+        page = visitor.page("adapters")
+        got = {name: visitor.page(f"adapters/{plan.sha256}/{name}") for name in files}
+        absent = [visitor.page(f"adapters/{path}").status for path in (
+            f"{plan.sha256}/partsong.json", f"{plan.sha256}/..%2fcurrent", f"{'0' * 64}/README.md", "x/README.md",
+        )]  # fmt: skip
+        (site.home.adapters / plan.sha256 / "README.md").write_bytes(b"# another")
+        changed = visitor.page(f"adapters/{plan.sha256}/README.md")
+
+    links = [found["href"] or "" for tag, found in Words(page.text).tags if "download" in found]
+    assert {link.rpartition("adapters/")[2] for link in links} == {f"{plan.sha256}/{name}" for name in files}
+    assert {name: answer.body for name, answer in got.items()} == files
+    assert all("attachment" in answer.headers["content-disposition"] for answer in got.values())
+    assert absent == [404] * 4
+    assert changed.status == 400
+    assert b"another file than was stored" in changed.body
 
 
 def test_hostile_names_are_text(fleet: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from partsong.client.model import source
 from partsong.client.model.source import cache_root, locate
 from partsong.common.errors import ModelError
 
@@ -48,6 +49,18 @@ def test_every_file_that_decides_what_a_model_computes_changes_the_digest(base: 
         file.write(b" ")
 
     assert locate(str(base)).sha256 != before
+
+
+def test_hashing_a_large_model_is_announced(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of more than so many MiB, with its size; the control is the small one, which nobody waits for."""
+    said: list[str] = []
+    locate(str(base), say=said.append)
+    assert said == []
+
+    monkeypatch.setattr(source, "_LARGE_MIB", 1)
+    locate(str(base), say=said.append)
+
+    assert said == ["hashing base, 2 MiB"]
 
 
 def test_a_note_beside_the_model_does_not_change_the_digest(base: Path) -> None:

@@ -168,6 +168,16 @@ def test_no_field_of_a_plan_can_change_unseen(make_plan: MakePlan, make_dp: Make
     assert differences(dataclasses.replace(classes, seed=1), classes) == ("seed null -> 1",)
 
 
+def test_the_sampling_rate_is_told_once(make_plan: MakePlan, make_dp: MakeDp) -> None:
+    """A private plan has it twice, and always the same; one without privacy has it once, and is told of too."""
+    private, open_ = make_plan(dp=make_dp()), make_plan()
+    rarer = dataclasses.replace(private, sampling_rate=0.02, dp=dataclasses.replace(private.dp, sampling_rate=0.02))
+
+    assert [line for line in differences(rarer, private) if "sampling" in line] == ["sampling_rate 0.1 -> 0.02"]
+    assert "sampling_rate 0.1 -> 0.3" in differences(dataclasses.replace(open_, sampling_rate=0.3), open_)
+    assert "sampling_rate 0.3 -> 0.1" in differences(private, dataclasses.replace(open_, sampling_rate=0.3))
+
+
 def test_layers_are_named_by_what_is_trained(make_plan: MakePlan) -> None:
     """Added and removed layers, out of the tensors and not out of the options."""
     last, plan = on(make_plan(), adapter(2, "q", "v")), on(make_plan(), adapter(2, "q", "up"))

@@ -260,13 +260,16 @@ def test_figures_of_a_question_are_shown_with_their_intervals(finished: Finished
     )
     file.write_bytes(unsigned.to_bytes())
 
-    words = words_of(finished.visitor, finished.page)
+    words, kept = words_of(finished.visitor, finished.page), finished.visitor.page(f"{finished.page}/answer")
     file.write_text(json.dumps({"figures": [{"name": "accuracy"}]}))
-    damaged = finished.visitor.page(finished.page)
+    damaged, not_given = (finished.visitor.page(f"{finished.page}{rest}") for rest in ("", "/answer"))
     file.unlink()
 
     assert "accuracy 0.8125 0.75 to 0.875 share of units macro_f1 ? 0 to 1 mean over classes" in words
-    assert damaged.status == 400
+    assert (damaged.status, not_given.status) == (400, 400)
+    assert kept.body == unsigned.to_bytes()
+    assert f'filename="{finished.run.name}-answer.json"' in kept.headers["content-disposition"]
+    assert finished.visitor.page(f"{finished.page}/answer").status == 404
     assert "What the sites were asked" not in words_of(finished.visitor, finished.page)
 
 

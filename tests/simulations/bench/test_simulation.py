@@ -109,6 +109,20 @@ def test_rivals_that_are_there_end_with_the_same_weights(tmp_path: Path) -> None
     assert {f.name: f.reason for f in figures if f.value is None} == {}
 
 
+@pytest.mark.nightly
+def test_an_adapter_is_compared_with_the_bare_loop_and_with_itself() -> None:
+    """Each figure by its name."""
+    adapter = [
+        "model=local", "model.source=tests/fixtures/tiny-llama", "data=icd10", "data.max_length=64", "sites=20",
+        "rounds=1", "partition.kind=iid", "training.steps_per_round=1", "evaluate_every=0",
+    ]  # fmt: skip
+
+    figures = {figure.name: figure for figure in simulation.against_bare_loop(adapter, repetitions=1)}
+
+    assert set(figures) == {"s3_over_bare_loop", "s3_stacked_over_unstacked", "s4_over_s3_time"}
+    assert all(figure.value for figure in figures.values()), {f.name: f.reason for f in figures.values()}
+
+
 def test_memory_is_compared_between_few_and_many_sites() -> None:
     """Ten more sites cost nothing that could be seen."""
     (figure,) = simulation.registered_sites(few=10, many=1010, cohort=3, rounds=2)

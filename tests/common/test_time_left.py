@@ -2,7 +2,7 @@
 
 import pytest
 
-from partsong.simulations.time_left import PAUSE_S, TimeLeft, words_of
+from partsong.common.time_left import PAUSE_S, TimeLeft, words_of
 
 
 class Clock:

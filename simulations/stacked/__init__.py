@@ -1,0 +1,1 @@
+"""Several sites of a simulation that take their training steps together on one base model."""
