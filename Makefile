@@ -6,6 +6,8 @@ PYTHON ?= python3
 MODEL  ?= smollm2
 ARGS   ?=
 BIN    := .venv/bin
+# As many test processes as cores: threads of linear algebra beside them would wait for each other.
+ALONE  := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: demo test check lint types contracts docs site lock sbom wheel nightly clean setup-demo setup-dev
 
@@ -13,7 +15,7 @@ demo: setup-demo
 	$(BIN)/partsong demo --model $(MODEL) $(ARGS)
 
 test: setup-dev
-	$(BIN)/python -P -m pytest -n 2 $(ARGS)
+	$(ALONE) $(BIN)/python -P -m pytest -n 2 $(ARGS)
 
 check: lint types contracts
 	$(BIN)/python scripts/settings_page.py --check
@@ -49,7 +51,7 @@ sbom: setup-dev
 	$(BIN)/python scripts/sbom.py build/sbom.cdx.json
 
 nightly: setup-dev
-	$(BIN)/python -P -m pytest -n 2 -m "nightly or not nightly" $(ARGS)
+	$(ALONE) $(BIN)/python -P -m pytest -n 2 -m "nightly or not nightly" $(ARGS)
 	$(BIN)/partsong demo --bank
 	$(BIN)/partsong demo --full
 

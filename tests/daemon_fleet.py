@@ -216,7 +216,8 @@ def let_train(fleet: Fleet, *, records: int = 40, base: Path, **site: Any) -> No
     for n, one in enumerate(fleet.sites.values()):
         file = fleet.folder / one.name / "records.jsonl"
         rows = [
-            {"prompt": f"case {i} of {n}", "completion": f"A{i % 7}", "patient": f"p{i % 9}"} for i in range(records)
+            {"prompt": f"case {i} of {n}", "completion": f"zeta{i % 7}", "patient": f"kappa{i % 9}"}
+            for i in range(records)
         ]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         model = ModelConfig(source=str(base), device="cpu", threads=1)
