@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from partsong.client.budget.spending import Purse, context_of
 from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import Encoder, LocalUpdate, Progress, Resumable
+from partsong.client.encoders.encoder import Encoder, LocalRound, LocalUpdate, Progress
 from partsong.client.rules.agreement import Consent
 from partsong.client.rules.consent import NotAgreed, check_query, public_refusal
 from partsong.client.seal import seal
@@ -285,18 +284,17 @@ class Site:
     def _train(self, plan: Plan, number: int, adapter_P: FloatVec, context: str) -> LocalUpdate:
         if self._frozen_F is None:
             raise AssertionError("a plan is only ever stored together with its frozen part")
-        asked: dict[str, Any] = {
-            "number": number,
-            "frozen_F": self._frozen_F,
-            "adapter_P": adapter_P,
-            "randomness": self._chance(plan, number).samples,
-            "on_step": lambda p: self._watch.step(number, p),
-        }
-        if self._unfinished is not None and isinstance(self._encoder, Resumable):
-            bookmark = self._unfinished.bookmark(context, size=plan.update_size(number))
-            update = self._encoder.encode_on(plan, **asked, bookmark=bookmark)
-        else:
-            update = self._encoder.encode(plan, **asked)
+        asked = LocalRound(
+            plan=plan,
+            number=number,
+            frozen_F=self._frozen_F,
+            adapter_P=adapter_P,
+            randomness=self._chance(plan, number).samples,
+            on_step=lambda p: self._watch.step(number, p),
+        )
+        if self._unfinished is not None and self._encoder.resumes:
+            asked = replace(asked, bookmark=self._unfinished.bookmark(context, size=plan.update_size(number)))
+        update = self._encoder.encode(asked)
         self._watch.update(number, update)
         return update
 

@@ -83,7 +83,11 @@ def printed(found: dict[str, Any]) -> list[list[str]]:
     rows = []
     for figure in found["figures"]:
         value, target = figure["value"], figure["target"]
-        shown = f"not measured: {figure.get('reason', '')}" if value is None else f"{value:.4g} {figure['unit']}"
+        shown = (
+            f"not measured: {figure.get('reason', '')}"
+            if value is None
+            else f"{value:.4g} {figure['unit']}".removesuffix(" 1")
+        )
         least = "" if target is None else f"{'at least' if figure.get('better') == 'higher' else 'at most'} {target:g}"
         kept = "" if figure["met"] is None else (", kept" if figure["met"] else ", **not kept**")
         rows.append([f"`{figure['name']}`", shown, f"{least}{kept}"])

@@ -32,7 +32,7 @@ from partsong.client.daemon.taking_part import NEW_WORK, TakingPart
 from partsong.client.daemon.turns import Turns
 from partsong.client.daemon.work import Works
 from partsong.client.dp.sampler import SystemRandomness
-from partsong.client.encoders.aside import aside
+from partsong.client.encoders.aside import Aside
 from partsong.client.encoders.encoder import Progress
 from partsong.client.home.layout import SiteHome
 from partsong.client.membership.seen_charter import require_newest
@@ -192,7 +192,7 @@ class SiteDaemon:
         work = self.works.work_of(plan)
         return Site(
             name=self.site.config.name,
-            encoder=work.encoder if plan.study == canary.STUDY else aside(work.encoder, self._aside),
+            encoder=work.encoder if plan.study == canary.STUDY else Aside(work.encoder, self._aside),
             consent=ByPolicy(self._policy, self.approvals, coordinator=self.coordinator),
             journal=folder.journal,
             door=self._door(plan, folder),

@@ -9,11 +9,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
-from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import Encoder, LocalUpdate, Progress, Resumable
-from partsong.client.encoders.halfway import Bookmark
+from partsong.client.encoders.encoder import Encoder, LocalRound, LocalUpdate
 from partsong.client.rules.consent import Facts
-from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import Plan
 
 T = TypeVar("T")
@@ -27,11 +24,6 @@ class Place(Protocol):
         ...
 
 
-def aside(encoder: Encoder, place: Place) -> Encoder:
-    """Give an encoder that works in another place; one that can go on after a break still can."""
-    return ResumableAside(encoder, place) if isinstance(encoder, Resumable) else Aside(encoder, place)
-
-
 class Aside:
     """An encoder in another place."""
 
@@ -39,63 +31,15 @@ class Aside:
         """Hand everything to `encoder`, at `place`."""
         self._encoder, self._place = encoder, place
 
+    @property
+    def resumes(self) -> bool:
+        """See `Encoder.resumes`."""
+        return self._encoder.resumes
+
     def facts(self, plan: Plan) -> Facts:
         """See `Encoder.facts`."""
         return self._place(partial(self._encoder.facts, plan))
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """See `Encoder.encode`; `on_step` is told at that place."""
-        return self._place(
-            partial(
-                self._encoder.encode,
-                plan,
-                number=number,
-                frozen_F=frozen_F,
-                adapter_P=adapter_P,
-                randomness=randomness,
-                on_step=on_step,
-            )
-        )
-
-
-class ResumableAside(Aside):
-    """One whose rounds can be gone on with after a break."""
-
-    def __init__(self, encoder: Resumable, place: Place) -> None:
-        """Hand everything to `encoder`, at `place`."""
-        super().__init__(encoder, place)
-        self._resumable = encoder
-
-    def encode_on(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-        bookmark: Bookmark,
-    ) -> LocalUpdate:
-        """See `Resumable.encode_on`; `on_step` is told at that place."""
-        return self._place(
-            partial(
-                self._resumable.encode_on,
-                plan,
-                number=number,
-                frozen_F=frozen_F,
-                adapter_P=adapter_P,
-                randomness=randomness,
-                on_step=on_step,
-                bookmark=bookmark,
-            )
-        )
+        return self._place(partial(self._encoder.encode, asked))

@@ -7,18 +7,16 @@ Does not cover: whether the plan is a canary (`partsong.client.rules.consent`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate, Progress
 from partsong.client.rules.consent import Facts
-from partsong.common.adapters.adapter import FloatVec
 from partsong.common.canary import NO_MODEL, canary_update
 from partsong.common.plan import Plan
 
 
 class CanaryEncoder:
     """The encoder of canary queries."""
+
+    resumes = False
 
     def __init__(self, *, site: str) -> None:
         """Answer as the site of this name."""
@@ -28,17 +26,8 @@ class CanaryEncoder:
         """Say that there is no model and not one record."""
         return Facts(records=0, base_sha256=NO_MODEL, layout=plan.layout)
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,  # noqa: ARG002 - a canary starts from nothing
-        adapter_P: FloatVec,  # noqa: ARG002
-        randomness: Randomness,  # noqa: ARG002 - nothing is drawn
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Answer with the site's public numbers."""
-        on_step(Progress(step=1, steps=1, local_loss=0.0))
-        update_P = canary_update(plan, number=number, site=self._site)
+        asked.on_step(Progress(step=1, steps=1, local_loss=0.0))
+        update_P = canary_update(asked.plan, number=asked.number, site=self._site)
         return LocalUpdate(update_P=update_P, loss=0.0, visits=0, tokens=0, nonfinite=0, events=())

@@ -6,11 +6,11 @@ Shape letters: P trained and F frozen adapter parameters; of an update, those th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.halfway import Bookmark
+from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.rules.consent import Facts
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import Plan
@@ -48,64 +48,46 @@ class LocalUpdate:
     """What the accountant recorded, step by step, without the cut of samples; empty without privacy."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
+class LocalRound:
+    """One round's query, as an encoder gets it."""
+
+    plan: Plan
+    """That was agreed to, and paid for."""
+    number: int
+    """Of the round."""
+    frozen_F: FloatVec
+    """The adapter's frozen part."""
+    adapter_P: FloatVec
+    """The global adapter of the round, not the one of the bookmark. In a round that votes: (2P,), the adapter before
+    the round that is voted on, and behind it the one after it."""
+    randomness: Randomness
+    """Of the samples; a repeatable one stands at its beginning."""
+    on_step: Callable[[Progress], None]
+    """Told after every step, at the site."""
+    bookmark: Bookmark = field(default_factory=NoBookmark)
+    """Of this very query; only read by an encoder that resumes."""
+
+
 class Encoder(Protocol):
     """Turns a site's records into the vector that a plan asks for."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it goes on from a bookmark: what was released before that is not released again, and its events are
+        in the result.
+        """
+        ...
 
     def facts(self, plan: Plan) -> Facts:
         """Say what the site has to answer this plan with. Counts records; reads none."""
         ...
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Answer one round's query.
 
         Args:
-            plan: that was agreed to, and paid for.
-            number: of the round.
-            frozen_F: the adapter's frozen part.
-            adapter_P: the global adapter of the round.
-            randomness: of the samples.
-            on_step: told after every step, at the site.
-        Raises:
-            PartsongError: there is no usable answer; nothing of it is kept.
-        """
-        ...
-
-
-@runtime_checkable
-class Resumable(Encoder, Protocol):
-    """An encoder whose rounds can be gone on with after a break."""
-
-    def encode_on(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-        bookmark: Bookmark,
-    ) -> LocalUpdate:
-        """Answer one round's query from where the bookmark is.
-
-        Guarantees: what was released before the bookmark is not released again, and its events are in the result.
-        Args:
-            plan: as of `encode`, like all others.
-            number: of the round.
-            frozen_F: the adapter's frozen part.
-            adapter_P: the global adapter of the round, not the one of the bookmark.
-            randomness: of the samples; a repeatable one stands at its beginning.
-            on_step: told after every step, at the site.
-            bookmark: of this very query.
+            asked: the query.
         Raises:
             PartsongError: there is no usable answer; nothing of it is kept.
         """

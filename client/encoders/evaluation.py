@@ -8,22 +8,20 @@ paid from the same holding, so that overlap costs no more privacy than is record
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.data.tokens import IGNORED
-from partsong.client.dp.sampler import Randomness
 from partsong.client.dp.totals import Totals
 from partsong.client.encoders.asked import chosen_records, places_of
-from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate, Progress
 from partsong.client.encoders.evaluation_rows import Marked, rows_of
 from partsong.client.encoders.rouge import require_library, rouge_of
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts
 from partsong.client.training.train import score
-from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import Plan
 from partsong.common.questions.question import Question
 
@@ -33,6 +31,8 @@ _MOST_AT_ONCE = 1 << 20
 
 class Evaluation:
     """The encoder of evaluation queries."""
+
+    resumes = False
 
     def __init__(
         self, *, host: ModelHost, encoded: Encoded, labels: tuple[str, ...], groups: Sequence[str] | None
@@ -65,28 +65,20 @@ class Evaluation:
         require_library(plan.question)
         return self._facts
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,  # noqa: ARG002 - every round of a plan asks the same
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Score the test records and give the noised sums.
 
         Raises:
             NotAgreed: `data`: the question tells groups apart and the records do not; nothing was read.
             Refused: a repeatable draw under differential privacy.
         """
+        plan = asked.plan
         if plan.question is None:
             raise AssertionError("a plan of this study has a question, or it could not be read")
         group_R = places_of(plan.question, self._groups, count=len(self._records))
-        chosen_N = chosen_records([record.unit for record in self._records], plan.dp, randomness)
-        self._host.put(frozen_F, trained=False)
-        self._host.put(adapter_P)
+        chosen_N = chosen_records([record.unit for record in self._records], plan.dp, asked.randomness)
+        self._host.put(asked.frozen_F, trained=False)
+        self._host.put(asked.adapter_P)
         records = [self._records[i] for i in chosen_N]
         scores = score(self._host, records, batch_size=plan.training.per_device_eval_batch_size)
         marked = Marked(
@@ -99,7 +91,7 @@ class Evaluation:
             rouge_N=rouge_of(self._host, records, plan.question),
             group_N=group_R[chosen_N],
         )
-        on_step(Progress(step=1, steps=1, local_loss=float(marked.loss_N.mean()) if records else 0.0))
+        asked.on_step(Progress(step=1, steps=1, local_loss=float(marked.loss_N.mean()) if records else 0.0))
         return _summed(plan, plan.question, marked)
 
 

@@ -7,20 +7,17 @@ Does not cover: the plan's privacy terms and budget (consent and ledger).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from partsong.client.daemon.records import Snapshot
 from partsong.client.data.encode import Encoded
 from partsong.client.data.personal import has_details, require_libraries
-from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import LocalUpdate, Progress
-from partsong.client.encoders.halfway import Bookmark, NoBookmark
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate
 from partsong.client.encoders.resident import ResidentModel
 from partsong.client.encoders.rouge import require_library
 from partsong.client.rules.consent import Facts, NotAgreed, Rules, check_limits
-from partsong.common.adapters.adapter import AdapterLayout, FloatVec
+from partsong.common.adapters.adapter import AdapterLayout
 from partsong.common.config import DataConfig, ModelConfig
 from partsong.common.errors import InputError, Refused
 from partsong.common.plan import Plan
@@ -97,48 +94,11 @@ class LazyModel:
 class LazyLora(LazyModel):
     """The encoder of training queries at a site's daemon."""
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
-        """Train for one round; see `LoraTraining.encode`."""
-        return self.encode_on(
-            plan,
-            number=number,
-            frozen_F=frozen_F,
-            adapter_P=adapter_P,
-            randomness=randomness,
-            on_step=on_step,
-            bookmark=NoBookmark(),
-        )
+    resumes = True
 
-    def encode_on(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-        bookmark: Bookmark,
-    ) -> LocalUpdate:
-        """Train for the steps of one round that are left; see `LoraTraining.encode_on`."""
-        return self._training(plan).encode_on(
-            plan,
-            number=number,
-            frozen_F=frozen_F,
-            adapter_P=adapter_P,
-            randomness=randomness,
-            on_step=on_step,
-            bookmark=bookmark,
-        )
+    def encode(self, asked: LocalRound) -> LocalUpdate:
+        """Train for the steps of one round that are left; see `LoraTraining.encode`."""
+        return self._training(asked.plan).encode(asked)
 
     def _training(self, plan: Plan) -> LoraTraining:
         from partsong.client.encoders.lora import LoraTraining  # noqa: PLC0415 - torch, on first need
@@ -161,37 +121,20 @@ class LazyVoting(LazyLora):
         )
         self._tests = tests
 
-    def encode_on(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-        bookmark: Bookmark,
-    ) -> LocalUpdate:
-        """Train for one round, or vote on the one before it; see `Voting.encode_on`."""
-        if not plan.is_vote(number):
-            return super().encode_on(
-                plan,
-                number=number,
-                frozen_F=frozen_F,
-                adapter_P=adapter_P,
-                randomness=randomness,
-                on_step=on_step,
-                bookmark=bookmark,
-            )
+    def encode(self, asked: LocalRound) -> LocalUpdate:
+        """Train for one round, or vote on the one before it; see `Voting.encode`."""
+        if not asked.plan.is_vote(asked.number):
+            return super().encode(asked)
         from partsong.client.encoders.vote import Booth, cast_votes  # noqa: PLC0415 - torch, on first need
 
-        host, encoded = self._tests.ready(plan)
-        booth = Booth(host=host, encoded=encoded)
-        return cast_votes(booth, plan, frozen_F=frozen_F, both_P=adapter_P, randomness=randomness, on_step=on_step)
+        host, encoded = self._tests.ready(asked.plan)
+        return cast_votes(Booth(host=host, encoded=encoded), asked)
 
 
 class LazySurvey(LazyModel):
     """The encoder of survey queries at a site's daemon. The model is loaded for its tokenizer; it is not asked."""
+
+    resumes = False
 
     def facts(self, plan: Plan) -> Facts:
         """Say what the site has for this plan; see `LazyModel.facts`.
@@ -202,33 +145,24 @@ class LazySurvey(LazyModel):
         require_libraries(plan.question)
         return LazyModel.facts(self, plan)
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Answer a round's question; see `Survey.encode`."""
         from partsong.client.encoders.survey import Survey  # noqa: PLC0415 - torch, on first need
 
         table, region = self.records.table, self.data.phone_region
         survey = Survey(
             facts=self.facts,
-            records=lambda asked: self.ready(asked)[1],
+            records=lambda plan: self.ready(plan)[1],
             groups=table.groups(self.data),
             personal=lambda place: has_details(table.rows[place], region=region),
         )
-        return survey.encode(
-            plan, number=number, frozen_F=frozen_F, adapter_P=adapter_P, randomness=randomness, on_step=on_step
-        )
+        return survey.encode(asked)
 
 
 class LazyEvaluation(LazyModel):
     """The encoder of evaluation queries at a site's daemon; its records are those that the site keeps for testing."""
+
+    resumes = False
 
     def facts(self, plan: Plan) -> Facts:
         """Say what the site has for this plan; see `LazyModel.facts`.
@@ -239,21 +173,10 @@ class LazyEvaluation(LazyModel):
         require_library(plan.question)
         return LazyModel.facts(self, plan)
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Answer a round's question; see `Evaluation.encode`."""
         from partsong.client.encoders.evaluation import Evaluation  # noqa: PLC0415 - torch, on first need
 
-        host, encoded = self.ready(plan)
+        host, encoded = self.ready(asked.plan)
         groups = self.records.table.groups(self.data)
-        return Evaluation(host=host, encoded=encoded, labels=plan.labels, groups=groups).encode(
-            plan, number=number, frozen_F=frozen_F, adapter_P=adapter_P, randomness=randomness, on_step=on_step
-        )
+        return Evaluation(host=host, encoded=encoded, labels=asked.plan.labels, groups=groups).encode(asked)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from partsong.client.data.encode import Encoded, Record
-from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import LocalUpdate, Progress
-from partsong.client.encoders.halfway import Bookmark, NoBookmark
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate
+from partsong.client.encoders.halfway import NoBookmark
 from partsong.client.encoders.rotation import turned_update
 from partsong.client.model.any_rank import AnyRankHost
 from partsong.client.model.host import ModelHost
@@ -24,6 +23,8 @@ from partsong.common.rates import step_rate
 
 class LoraTraining:
     """The encoder of training queries."""
+
+    resumes = True
 
     def __init__(self, *, host: ModelHost, encoded: Encoded, labels: tuple[str, ...], rank: int | None = None) -> None:
         """Hold model and records; nothing is read.
@@ -54,81 +55,44 @@ class LoraTraining:
         """Say what is installed here."""
         return self._facts
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
-        """Train for one round from `adapter_P`; see `train_round` for guarantees and errors."""
-        return self.encode_on(
-            plan,
-            number=number,
-            frozen_F=frozen_F,
-            adapter_P=adapter_P,
-            randomness=randomness,
-            on_step=on_step,
-            bookmark=NoBookmark(),
-        )
-
-    def encode_on(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-        bookmark: Bookmark,
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Train for the steps of one round that are left; see `train_round` for guarantees and errors."""
+        plan, bookmark = asked.plan, asked.bookmark
         if isinstance(self._host, AnyRankHost):
             self._host.choose(self._rank)
             bookmark = NoBookmark()  # which holds products, and no optimizer goes on from those
-        self._host.put(frozen_F, trained=False)
-        self._host.put(adapter_P)
-        turn = plan.turn(number)
+        self._host.put(asked.frozen_F, trained=False)
+        self._host.put(asked.adapter_P)
+        turn = plan.turn(asked.number)
         if plan.dp is not None and plan.dp.on_sum is not None:
-            return self._sum(plan, plan.dp, turn, randomness=randomness, on_step=on_step)
+            return self._sum(asked, plan.dp, turn)
         with self._host.only(specs_of(plan.layout, turn)):
             update = train_round(
                 self._host,
                 self._records,
                 sampling_rate=plan.sampling_rate,
-                training=terms_of_round(plan, number=number),
+                training=terms_of_round(plan, number=asked.number),
                 dp=_terms(plan.dp, turn),
-                randomness=randomness,
-                on_step=on_step,
+                randomness=asked.randomness,
+                on_step=asked.on_step,
                 bookmark=bookmark,
             )
         if isinstance(self._host, AnyRankHost):  # what a smaller rank has cut off is part of what changed
-            update = replace(update, update_P=self._host.take() - adapter_P)
+            update = replace(update, update_P=self._host.take() - asked.adapter_P)
             self._host.choose(None)
-        return turned(update, plan, number=number, adapter_P=adapter_P)
+        return turned(update, plan, number=asked.number, adapter_P=asked.adapter_P)
 
-    def _sum(
-        self,
-        plan: Plan,
-        dp: DpPlan,
-        turn: Turn | None,
-        *,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def _sum(self, asked: LocalRound, dp: DpPlan, turn: Turn | None) -> LocalUpdate:
         """Answer a round of noise on the sum, which has no step to go on from: a broken one begins anew."""
+        plan = asked.plan
         with self._host.only(specs_of(plan.layout, turn)):
             update = sum_gradients(
                 self._host,
                 self._records,
                 training=plan.training,
                 dp=_scaled(dp, turn),
-                randomness=randomness,
-                on_step=on_step,
+                randomness=asked.randomness,
+                on_step=asked.on_step,
             )
         return replace(update, events=(plan.events(steps=1),))
 

@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.data.personal import require_libraries
 from partsong.client.data.tokens import IGNORED
-from partsong.client.dp.sampler import Randomness
 from partsong.client.dp.totals import Totals
 from partsong.client.encoders.asked import chosen_records, places_of
-from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate, Progress
 from partsong.client.rules.consent import Facts
-from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import Plan
 from partsong.common.questions.question import DUPLICATES, PERSONAL, TABLE, UNITS, Question
 
@@ -63,6 +61,8 @@ class Findings:
 class Survey:
     """The encoder of survey queries."""
 
+    resumes = False
+
     def __init__(
         self,
         *,
@@ -90,27 +90,19 @@ class Survey:
         require_libraries(plan.question)
         return self._facts(plan)
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,  # noqa: ARG002 - every round of a plan asks the same
-        frozen_F: FloatVec,  # noqa: ARG002 - no model is asked
-        adapter_P: FloatVec,  # noqa: ARG002
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Count the records and give the noised sums.
 
         Raises:
             NotAgreed: `data`: the question tells groups apart and the records do not.
             Refused: a repeatable draw under differential privacy.
         """
+        plan = asked.plan
         if plan.question is None:
             raise AssertionError("a plan of this study has a question, or it could not be read")
         question, records = plan.question, self._records(plan).records
         group_R = places_of(question, self._groups, count=len(records))
-        chosen_N = chosen_records([record.unit for record in records], plan.dp, randomness)
+        chosen_N = chosen_records([record.unit for record in records], plan.dp, asked.randomness)
         clip_norm = 1.0 if plan.dp is None else plan.dp.clip_norm
         totals = Totals(size=question.size, clip_norm=clip_norm, loss_clip=question.loss_clip)
         seen: set[bytes] = set()
@@ -120,7 +112,7 @@ class Survey:
             rows = survey_rows(question, [records[i] for i in part_N], group_R[part_N], seen, clip_norm=clip_norm)
             add_personal(rows, question, part_N, self._personal, clip_norm=clip_norm)
             totals.add(rows, np.zeros(len(part_N)))
-        on_step(Progress(step=1, steps=1, local_loss=0.0))
+        asked.on_step(Progress(step=1, steps=1, local_loss=0.0))
         answer_Q, loss = totals.exact() if plan.dp is None else totals.release(plan.dp)
         return LocalUpdate(
             update_P=answer_Q,

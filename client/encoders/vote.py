@@ -10,7 +10,6 @@ N records that vote.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,15 +17,12 @@ import torch
 
 from partsong.client.data.encode import Encoded
 from partsong.client.dp.release import noisy
-from partsong.client.dp.sampler import Randomness
 from partsong.client.encoders.asked import chosen_records
-from partsong.client.encoders.encoder import LocalUpdate, Progress, Resumable
+from partsong.client.encoders.encoder import Encoder, LocalRound, LocalUpdate, Progress
 from partsong.client.encoders.evaluation import learned_tokens
-from partsong.client.encoders.halfway import Bookmark, NoBookmark
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts, NotAgreed
 from partsong.client.training.train import score
-from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import DpPlan, Plan
 from partsong.common.questions.counting import count
 
@@ -43,7 +39,9 @@ class Booth:
 class Voting:
     """The encoder of plans with votes: trains in one round, votes in the next."""
 
-    def __init__(self, training: Resumable, booth: Booth) -> None:
+    resumes = True
+
+    def __init__(self, training: Encoder, booth: Booth) -> None:
         """Read nothing yet.
 
         Args:
@@ -56,88 +54,34 @@ class Voting:
         """Say what the site has to train with."""
         return self._training.facts(plan)
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
-        """Answer a round; see `encode_on`."""
-        return self.encode_on(
-            plan,
-            number=number,
-            frozen_F=frozen_F,
-            adapter_P=adapter_P,
-            randomness=randomness,
-            on_step=on_step,
-            bookmark=NoBookmark(),
-        )
-
-    def encode_on(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-        bookmark: Bookmark,
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Answer a round; a vote that broke off begins anew, since nothing of it was released. See `cast_votes`."""
-        if plan.is_vote(number):
-            return cast_votes(
-                self._booth, plan, frozen_F=frozen_F, both_P=adapter_P, randomness=randomness, on_step=on_step
-            )
-        return self._training.encode_on(
-            plan,
-            number=number,
-            frozen_F=frozen_F,
-            adapter_P=adapter_P,
-            randomness=randomness,
-            on_step=on_step,
-            bookmark=bookmark,
-        )
+        return cast_votes(self._booth, asked) if asked.plan.is_vote(asked.number) else self._training.encode(asked)
 
 
-def cast_votes(
-    booth: Booth,
-    plan: Plan,
-    *,
-    frozen_F: FloatVec,
-    both_P: FloatVec,
-    randomness: Randomness,
-    on_step: Callable[[Progress], None],
-) -> LocalUpdate:
+def cast_votes(booth: Booth, asked: LocalRound) -> LocalUpdate:
     """Score both adapters and give the noised sum of votes.
 
     Args:
         booth: model and test records of the site.
-        plan: that was agreed to, and paid for.
-        frozen_F: the adapter's frozen part.
-        both_P: the trained part before the round, and behind it the one after it.
-        randomness: of the draw of patients.
-        on_step: told after each adapter, at the site.
+        asked: the query of a round that votes.
     Raises:
         NotAgreed: `data`: there are no test records, or they do not say whose they are; no vote was counted.
         Refused: a repeatable draw of patients under differential privacy.
     """
+    plan = asked.plan
     if plan.vote is None:
         raise AssertionError("only a plan with votes has rounds that vote")
     dp = None if plan.dp is None else _one_each(plan.dp)
-    chosen_N = chosen_records([record.unit for record in booth.encoded.records], dp, randomness)
+    chosen_N = chosen_records([record.unit for record in booth.encoded.records], dp, asked.randomness)
     _require_records(chosen_N.size, dp)
     records = [booth.encoded.records[i] for i in chosen_N]
-    booth.host.put(frozen_F, trained=False)
+    booth.host.put(asked.frozen_F, trained=False)
     losses = []
-    for step, adapter_P in enumerate(np.split(both_P, 2), start=1):
+    for step, adapter_P in enumerate(np.split(asked.adapter_P, 2), start=1):
         booth.host.put(adapter_P)
         losses.append(score(booth.host, records, batch_size=plan.training.per_device_eval_batch_size).loss_N)
-        on_step(Progress(step=step, steps=2, local_loss=float(losses[-1].mean())))
+        asked.on_step(Progress(step=step, steps=2, local_loss=float(losses[-1].mean())))
     votes = torch.tensor([count(plan.vote, *losses)], dtype=torch.float64)
     if dp is not None and plan.vote.noise_multiplier is not None:
         votes = noisy(votes, std=plan.vote.noise_multiplier, kind=dp.noise)

@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate
 from partsong.client.rules.consent import Facts
 from partsong.common import events
 from partsong.common.adapters.adapter import FloatVec
@@ -43,6 +42,8 @@ _CLIP = 0.25
 class Painter:
     """An encoder that trains the network on one user's pictures, from the start that everybody has."""
 
+    resumes = False
+
     def __init__(self, user: int, model: torch.nn.Module, start_P: FloatVec) -> None:
         """Share `model` with all other users of this process."""
         self._user, self._model, self._start_P = user, model, start_P
@@ -51,21 +52,13 @@ class Painter:
         """Say that there is no base model and not one record: the pictures are made up."""
         return Facts(records=0, base_sha256=NO_MODEL, layout=plan.layout)
 
-    def encode(
-        self,
-        plan: Plan,  # noqa: ARG002 - the task is fixed
-        *,
-        number: int,  # noqa: ARG002
-        frozen_F: FloatVec,  # noqa: ARG002
-        adapter_P: FloatVec,
-        randomness: Randomness,  # noqa: ARG002 - the batches stand in their order
-        on_step: Callable[[Progress], None],  # noqa: ARG002
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Train, and give the change of all weights."""
-        before_P = self._start_P + adapter_P
-        cnn_task.put(self._model, before_P)
+        before_P = self._start_P + asked.adapter_P
+        # Torch's own: afterwards the parameters are views of this vector, and training changes it.
+        update_P = cnn_task.put(self._model, before_P)
         cnn_task.train(self._model, cnn_task.pictures(self._user))
-        update_P = cnn_task.weights(self._model) - before_P
+        update_P -= before_P
         return LocalUpdate(update_P=update_P, loss=0.0, visits=0, tokens=0, nonfinite=0, events=())
 
 

@@ -67,11 +67,14 @@ def train(model: nn.Module, data: tuple[Tensor, Tensor]) -> None:
 
 def weights(model: nn.Module) -> NDArray[np.float32]:
     """Give a copy of all parameters as one vector."""
-    vector: NDArray[np.float32] = nn.utils.parameters_to_vector(model.parameters()).detach().numpy().copy()
+    # Torch makes a new vector of them.
+    vector: NDArray[np.float32] = nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
     return vector
 
 
-def put(model: nn.Module, weights_P: NDArray[np.float32]) -> None:
-    """Set all parameters."""
+def put(model: nn.Module, weights_P: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Set all parameters, and give the vector that they are parts of from now on: training changes it in place."""
+    vector_P = weights_P.copy()
     with torch.no_grad():
-        nn.utils.vector_to_parameters(torch.from_numpy(weights_P.copy()), model.parameters())
+        nn.utils.vector_to_parameters(torch.from_numpy(vector_P), model.parameters())
+    return vector_P

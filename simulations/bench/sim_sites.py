@@ -13,17 +13,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate
 from partsong.client.rules.consent import Facts
 from partsong.common import events
-from partsong.common.adapters.adapter import FloatVec
 from partsong.common.canary import NO_MODEL
 from partsong.common.plan import Plan
 from partsong.server.daemon.canary import make_canary
@@ -53,23 +51,16 @@ class Measured:
 class Idle:
     """An encoder that returns the same vector every time."""
 
+    resumes = False
+
     def facts(self, plan: Plan) -> Facts:
         """Say that there is no model and not one record."""
         return Facts(records=0, base_sha256=NO_MODEL, layout=plan.layout)
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,  # noqa: ARG002 - the same in all rounds
-        frozen_F: FloatVec,  # noqa: ARG002
-        adapter_P: FloatVec,  # noqa: ARG002
-        randomness: Randomness,  # noqa: ARG002
-        on_step: Callable[[Progress], None],  # noqa: ARG002
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Return a vector of ones."""
         return LocalUpdate(
-            update_P=np.ones(plan.layout.size(trained=True), np.float32),
+            update_P=np.ones(asked.plan.layout.size(trained=True), np.float32),
             loss=0.0,
             visits=0,
             tokens=0,

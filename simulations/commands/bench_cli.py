@@ -21,7 +21,7 @@ def bench(
     ] = None,  # one line of help
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Measure against peers in one interleaved run; takes minutes."""
+    """Measure against peers in one interleaved run; takes minutes. docs/benchmarks.md says what the figures are."""
     import importlib
 
     from partsong.simulations.bench.progress import shown_on

@@ -8,16 +8,13 @@ Does not cover: sites that work together on what they send.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from partsong.client.data.encode import Encoded
-from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import Encoder, LocalUpdate, Progress
+from partsong.client.encoders.encoder import Encoder, LocalRound, LocalUpdate
 from partsong.client.rules.consent import Facts
-from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import Plan
 
 
@@ -36,6 +33,8 @@ class Poison:
 class Poisoner:
     """An encoder that changes what another one gives."""
 
+    resumes = False
+
     def __init__(self, honest: Encoder, poison: Poison) -> None:
         """Wrap `honest`."""
         self._honest, self._poison = honest, poison
@@ -44,21 +43,10 @@ class Poisoner:
         """Claim what the honest one claims."""
         return self._honest.facts(plan)
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Answer a round, wrongly."""
-        found = self._honest.encode(
-            plan, number=number, frozen_F=frozen_F, adapter_P=adapter_P, randomness=randomness, on_step=on_step
-        )
-        if plan.vote is not None and plan.is_vote(number):
+        found, plan = self._honest.encode(asked), asked.plan
+        if plan.vote is not None and plan.is_vote(asked.number):
             forged = np.full(1, plan.vote.reach, np.float32)
             return dataclasses.replace(found, update_P=forged) if self._poison.forges_votes else found
         return dataclasses.replace(found, update_P=found.update_P * np.float32(self._poison.factor))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
-from partsong.client.dp.sampler import Randomness
-from partsong.client.encoders.encoder import Encoder, LocalUpdate, Progress
+from partsong.client.encoders.encoder import Encoder, LocalRound, LocalUpdate
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.rules.consent import Facts
-from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError
 from partsong.common.plan import Plan
@@ -23,6 +20,8 @@ from partsong.simulations.stacked.train import Job, train_together
 class StackedTraining:
     """An encoder that has its site's round trained in company."""
 
+    resumes = False
+
     def __init__(self, alone: LoraTraining, company: Company) -> None:
         """Stand in for `alone`."""
         self._alone, self._company = alone, company
@@ -31,26 +30,17 @@ class StackedTraining:
         """Say what the site says alone."""
         return self._alone.facts(plan)
 
-    def encode(
-        self,
-        plan: Plan,
-        *,
-        number: int,
-        frozen_F: FloatVec,
-        adapter_P: FloatVec,
-        randomness: Randomness,
-        on_step: Callable[[Progress], None],
-    ) -> LocalUpdate:
+    def encode(self, asked: LocalRound) -> LocalUpdate:
         """Train for one round; see `train_together` for guarantees and errors."""
         return self._company.join(
             Job(
-                plan=plan,
-                number=number,
-                frozen_F=frozen_F,
-                adapter_P=adapter_P,
+                plan=asked.plan,
+                number=asked.number,
+                frozen_F=asked.frozen_F,
+                adapter_P=asked.adapter_P,
                 records=self._alone.records,
-                randomness=randomness,
-                on_step=on_step,
+                randomness=asked.randomness,
+                on_step=asked.on_step,
             )
         )
 

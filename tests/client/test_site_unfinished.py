@@ -330,6 +330,8 @@ def test_a_damaged_note_ends_the_round(make_machine: MakeMachine) -> None:
 class Plainly:
     """An encoder that knows nothing of bookmarks."""
 
+    resumes = False
+
     def __init__(self, training: LoraTraining) -> None:
         self.facts, self.encode = training.facts, training.encode
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from partsong.client.daemon.turns import Turns
+from partsong.client.encoders.encoder import LocalRound
 from partsong.client.encoders.lazy import LazyLora
 from partsong.client.rules.policy import AdapterLimits, DataFloor, HoldingPolicy, Policy, PrivacyFloor, PurposePolicy
 from partsong.common import config
@@ -101,15 +102,15 @@ def test_a_plan_that_trains_keeps_no_other_plan_waiting(
 ) -> None:
     """The first site is in the middle of its training; the canary's five sites answer, and then the round has all five."""
     run = training()
-    encode_on, first = LazyLora.encode_on, []
+    encode, first = LazyLora.encode, []
 
-    def held_up(encoder: LazyLora, plan: Plan, **asked: Any) -> Any:
+    def held_up(encoder: LazyLora, asked: LocalRound) -> Any:
         if not first:
             first.append(encoder)
             held.pass_by()
-        return encode_on(encoder, plan, **asked)
+        return encode(encoder, asked)
 
-    monkeypatch.setattr(LazyLora, "encode_on", held_up)
+    monkeypatch.setattr(LazyLora, "encode", held_up)
 
     played_beside(fleet, run, held, before=lambda: None, waits=not goes_aside)
 

@@ -12,7 +12,7 @@ from partsong.client.budget.ledger import Ledger
 from partsong.client.budget.spending import FreePurse
 from partsong.client.dp.sampler import SystemRandomness
 from partsong.client.encoders.canary import CanaryEncoder
-from partsong.client.encoders.encoder import Progress
+from partsong.client.encoders.encoder import LocalRound, Progress
 from partsong.client.rules.consent import NotAgreed, check_plan
 from partsong.client.rules.policy import Policy, PurposePolicy
 from partsong.common import canary
@@ -62,10 +62,10 @@ def test_the_encoder_answers_from_plan_round_and_name_alone() -> None:
     encoder = CanaryEncoder(site="a")
 
     answers = {
-        encoder.encode(
-            plan, number=1, frozen_F=np.zeros(0, np.float32), adapter_P=np.full(12, value, np.float32),
+        encoder.encode(LocalRound(
+            plan=plan, number=1, frozen_F=np.zeros(0, np.float32), adapter_P=np.full(12, value, np.float32),
             randomness=SystemRandomness(), on_step=told.append,
-        ).update_P.tobytes()
+        )).update_P.tobytes()
         for value in (0.0, 5.0)
     }  # fmt: skip
 

@@ -70,9 +70,9 @@ def test_a_round_that_is_worse_is_undone_at_the_coordinator_and_at_every_site(vo
     """A poisoner in the second round costs that round and no other, and all sign the adapter of the first."""
 
     class Late(Poisoner):
-        def encode(self, plan, *, number, **asked):
+        def encode(self, asked):
             honest = Poisoner(self._honest, Poison())
-            return (super() if number == 3 else honest).encode(plan, number=number, **asked)
+            return (super() if asked.number == 3 else honest).encode(asked)
 
     config = voted("secure_sum.update_clip=50", "rounds=2")
     alone = dataclasses.replace(config, rounds=1)

@@ -11,6 +11,7 @@ import pytest
 from partsong.client.budget.ledger import Ledger
 from partsong.client.daemon.work import Workshop
 from partsong.client.dp.sampler import SystemRandomness
+from partsong.client.encoders.encoder import LocalRound
 from partsong.client.encoders.resident import ResidentModel
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import NotAgreed, Rules, check_plan
@@ -60,12 +61,14 @@ def test_an_evaluation_reads_the_test_records_and_no_others(work_at: Callable[..
     check_plan(plan, RULES, facts)
 
     update = work.encoder.encode(
-        plan,
-        number=1,
-        frozen_F=np.zeros(plan.layout.size(trained=False), np.float32),
-        adapter_P=np.zeros(plan.layout.size(trained=True), np.float32),
-        randomness=SystemRandomness(),
-        on_step=lambda _: None,
+        LocalRound(
+            plan=plan,
+            number=1,
+            frozen_F=np.zeros(plan.layout.size(trained=False), np.float32),
+            adapter_P=np.zeros(plan.layout.size(trained=True), np.float32),
+            randomness=SystemRandomness(),
+            on_step=lambda _: None,
+        )
     )
 
     assert plan.question is not None
@@ -115,12 +118,14 @@ def test_a_plan_with_votes_trains_on_one_file_and_votes_by_the_other(
     start_P = np.zeros(plan.layout.size(trained=True), np.float32)
 
     update = work.encoder.encode(
-        plan,
-        number=2,
-        frozen_F=np.zeros(plan.layout.size(trained=False), np.float32),
-        adapter_P=np.concatenate([start_P, start_P]),
-        randomness=SystemRandomness(),
-        on_step=lambda _: None,
+        LocalRound(
+            plan=plan,
+            number=2,
+            frozen_F=np.zeros(plan.layout.size(trained=False), np.float32),
+            adapter_P=np.concatenate([start_P, start_P]),
+            randomness=SystemRandomness(),
+            on_step=lambda _: None,
+        )
     )
 
     assert work.encoder.facts(plan).records == 8

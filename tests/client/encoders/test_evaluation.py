@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from partsong.client.data.batch import pad
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.sampler import SystemRandomness
+from partsong.client.encoders.encoder import LocalRound
 from partsong.client.encoders.evaluation import Evaluation, learned_tokens
 from partsong.client.encoders.evaluation_rows import Marked, rows_of
 from partsong.client.model.host import ModelHost
@@ -37,12 +38,14 @@ def answered(host: ModelHost, encoded: Encoded, plan: Plan, groups: tuple[str, .
     encoder = Evaluation(host=host, encoded=encoded, labels=LABELS, groups=groups)
     frozen_F, adapter_P = host.take(trained=False), host.take()
     update = encoder.encode(
-        plan,
-        number=1,
-        frozen_F=frozen_F,
-        adapter_P=adapter_P,
-        randomness=SystemRandomness(),
-        on_step=lambda _: None,
+        LocalRound(
+            plan=plan,
+            number=1,
+            frozen_F=frozen_F,
+            adapter_P=adapter_P,
+            randomness=SystemRandomness(),
+            on_step=lambda _: None,
+        )
     )
     assert plan.question is not None
     parts = {

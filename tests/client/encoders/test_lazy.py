@@ -12,6 +12,7 @@ import pytest
 
 from partsong.client.daemon.records import SiteRecords
 from partsong.client.dp.sampler import SeededRandomness
+from partsong.client.encoders.encoder import LocalRound
 from partsong.client.encoders.lazy import LazyLora
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.encoders.resident import ResidentModel
@@ -164,10 +165,10 @@ def test_two_plans_share_one_model_and_each_trains_as_if_it_were_alone(
 
     def update(encoder: Any, plan: Plan) -> bytes:
         own = make_host(method=plan.method)
-        done = encoder.encode(
-            plan, number=1, frozen_F=own.take(trained=False), adapter_P=own.take(),
+        done = encoder.encode(LocalRound(
+            plan=plan, number=1, frozen_F=own.take(trained=False), adapter_P=own.take(),
             randomness=SeededRandomness(b"x"), on_step=lambda _p: None,
-        )  # fmt: skip
+        ))  # fmt: skip
         return bytes(done.update_P.tobytes())
 
     together = [update(lazy, plan) for plan in (first, second, first)]
@@ -189,10 +190,10 @@ def test_a_model_makes_room_for_the_next_one(
     lazy, gone = lazy_of(data), []
 
     for plan, host in plans:
-        lazy.encode(
-            plan, number=1, frozen_F=host.take(trained=False), adapter_P=host.take(),
+        lazy.encode(LocalRound(
+            plan=plan, number=1, frozen_F=host.take(trained=False), adapter_P=host.take(),
             randomness=SeededRandomness(b"x"), on_step=lambda _p: None,
-        )  # fmt: skip
+        ))  # fmt: skip
         gone.append(weakref.ref(lazy.resident.host_for(plan)))
 
     assert [ref() is None for ref in gone] == [True, False]

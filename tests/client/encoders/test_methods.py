@@ -12,7 +12,7 @@ from partsong.client.data.batch import pad
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.engine import DpSettings, private_stepper
 from partsong.client.dp.sampler import SystemRandomness
-from partsong.client.encoders.encoder import LocalUpdate
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.model.host import ModelHost
 from partsong.common.adapters.turns import gather, specs_of
@@ -48,10 +48,10 @@ def hosts(make_host: Callable[..., ModelHost]) -> Callable[[str], ModelHost]:
 
 def trained(host: ModelHost, plan: Plan, encoded: Encoded, number: int) -> LocalUpdate:
     """One round at a site, from the adapter that the host carries."""
-    return LoraTraining(host=host, encoded=encoded, labels=()).encode(
-        plan, number=number, frozen_F=host.take(trained=False), adapter_P=host.take(),
+    return LoraTraining(host=host, encoded=encoded, labels=()).encode(LocalRound(
+        plan=plan, number=number, frozen_F=host.take(trained=False), adapter_P=host.take(),
         randomness=SystemRandomness(), on_step=lambda _: None,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(ADAPTERS))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.sampler import SystemRandomness
+from partsong.client.encoders.encoder import LocalRound
 from partsong.client.encoders.evaluation import Evaluation
 from partsong.client.encoders.rouge import learned_stretch, rouge_l, rouge_of
 from partsong.client.model.host import ModelHost
@@ -127,12 +128,14 @@ def test_a_site_answers_with_the_sum_of_its_records(
     encoder = Evaluation(host=llama, encoded=make_encoded(records), labels=(), groups=None)
 
     update = encoder.encode(
-        plan,
-        number=1,
-        frozen_F=llama.take(trained=False),
-        adapter_P=llama.take(),
-        randomness=SystemRandomness(),
-        on_step=lambda _: None,
+        LocalRound(
+            plan=plan,
+            number=1,
+            frozen_F=llama.take(trained=False),
+            adapter_P=llama.take(),
+            randomness=SystemRandomness(),
+            on_step=lambda _: None,
+        )
     )
 
     assert plan.question is not None

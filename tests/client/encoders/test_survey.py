@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.sampler import SystemRandomness
+from partsong.client.encoders.encoder import LocalRound
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.encoders.survey import Survey, add_personal, cell_of, findings, survey_rows
 from partsong.client.model.host import ModelHost
@@ -118,12 +119,14 @@ def test_a_survey_asks_no_model(
     monkeypatch.setattr(bert, "scores", None)
 
     update = survey.encode(
-        plan,
-        number=1,
-        frozen_F=bert.take(trained=False),
-        adapter_P=bert.take(),
-        randomness=SystemRandomness(),
-        on_step=lambda _: None,
+        LocalRound(
+            plan=plan,
+            number=1,
+            frozen_F=bert.take(trained=False),
+            adapter_P=bert.take(),
+            randomness=SystemRandomness(),
+            on_step=lambda _: None,
+        )
     )
 
     assert plan.question is not None

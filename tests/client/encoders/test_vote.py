@@ -8,7 +8,7 @@ import pytest
 
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
-from partsong.client.encoders.encoder import LocalUpdate
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate
 from partsong.client.encoders.vote import Booth, cast_votes
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import NotAgreed
@@ -33,8 +33,11 @@ def voted_plan(make_plan: Callable[..., Plan]) -> Callable[..., Plan]:
 def cast(host: ModelHost, encoded: Encoded, plan: Plan, both_P: np.ndarray, *, seeded: bool = False) -> LocalUpdate:
     randomness = SeededRandomness(b"x" * 32) if seeded else SystemRandomness()
     return cast_votes(
-        Booth(host=host, encoded=encoded), plan, frozen_F=host.take(trained=False), both_P=both_P,
-        randomness=randomness, on_step=lambda _: None,
+        Booth(host=host, encoded=encoded),
+        LocalRound(
+            plan=plan, number=2, frozen_F=host.take(trained=False), adapter_P=both_P,
+            randomness=randomness, on_step=lambda _: None,
+        ),
     )  # fmt: skip
 
 

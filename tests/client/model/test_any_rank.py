@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.sampler import SeededRandomness
+from partsong.client.encoders.encoder import LocalRound
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.model.any_rank import AnyRankHost
 from partsong.client.model.host import ModelHost
@@ -188,9 +189,9 @@ def test_the_mean_of_sites_of_different_ranks_is_the_mean_of_their_products(
     for rank in (1, 2, 3):
         records = make_records((7, 9, 5), seed=rank)
         site = LoraTraining(host=host, encoded=make_encoded(records), labels=(), rank=rank)
-        update = site.encode(
-            plan, number=1, frozen_F=frozen_F, adapter_P=whole_P, randomness=SeededRandomness(SEED), on_step=lambda _: None
-        )  # fmt: skip
+        update = site.encode(LocalRound(
+            plan=plan, number=1, frozen_F=frozen_F, adapter_P=whole_P, randomness=SeededRandomness(SEED), on_step=lambda _: None
+        ))  # fmt: skip
         updates.append(update.update_P.astype(float))
         ended.append(products_of(host.take()))
 

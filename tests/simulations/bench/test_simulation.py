@@ -1,6 +1,7 @@
 """The benchmark of the simulator: its parts at a small size, and what it prints."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,21 @@ def test_rivals_that_are_there_end_with_the_same_weights(tmp_path: Path) -> None
     ]
 
     assert {f.name: f.reason for f in figures if f.value is None} == {}
+
+
+def test_the_page_of_measurements_names_every_figure() -> None:
+    """By the names that `--json` prints; those of other shapes have a tail."""
+    root = Path(__file__).parents[3]
+    sources = [Path(module.__file__ or "").read_text() for module in (simulation, rivals)]
+
+    printed = {name for source in sources for name in re.findall(r'name=f?"(s\d_[a-z_0-9]*[a-z0-9])["{]', source)}
+
+    assert printed == {
+        "s1_end_to_end_speedup_over_flower", "s1_steady_speedup_over_flower", "s2_speedup_over_pfl",
+        "s3_over_bare_loop", "s3_stacked_over_unstacked", "s3_end_to_end_speedup_over_flower", "s4_over_s3_time",
+    }  # fmt: skip
+    page = (root / "docs" / "benchmarks.md").read_text()
+    assert [name for name in (*printed, "s5_rss_mb_per_1000_sites") if f"`{name}`" not in page] == []
 
 
 @pytest.mark.nightly

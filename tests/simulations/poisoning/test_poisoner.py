@@ -8,7 +8,7 @@ import pytest
 
 from partsong.client.data.encode import Encoded, EncodingReport, Record
 from partsong.client.dp.sampler import SystemRandomness
-from partsong.client.encoders.encoder import LocalUpdate
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate
 from partsong.common.plan import Plan
 from partsong.common.questions.vote import Vote
 from partsong.simulations.poisoning.poisoner import Poison, Poisoner, flipped
@@ -22,8 +22,8 @@ class Own:
     def facts(self, plan: Plan) -> Any:
         return "facts"
 
-    def encode(self, plan: Plan, *, number: int, **_: Any) -> LocalUpdate:
-        update_P = np.full(plan.update_size(number), 2.0, np.float32)
+    def encode(self, asked: LocalRound) -> LocalUpdate:
+        update_P = np.full(asked.plan.update_size(asked.number), 2.0, np.float32)
         return LocalUpdate(update_P=update_P, loss=1.0, visits=3, tokens=4, nonfinite=0, events=())
 
 
@@ -45,7 +45,7 @@ def test_update_and_votes_are_what_the_poison_says(
     nothing = np.zeros(0, np.float32)
     asked = {"frozen_F": nothing, "adapter_P": nothing, "randomness": SystemRandomness(), "on_step": lambda _: None}
 
-    trained, voted = (poisoner.encode(plan, number=number, **asked) for number in (3, 4))
+    trained, voted = (poisoner.encode(LocalRound(plan=plan, number=number, **asked)) for number in (3, 4))
 
     assert (trained.update_P == update).all()
     assert (voted.update_P == votes).all()

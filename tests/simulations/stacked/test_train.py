@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from partsong.client.data.encode import Encoded, EncodingReport, Record
 from partsong.client.dp.sampler import SeededRandomness
-from partsong.client.encoders.encoder import LocalUpdate, Progress
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate, Progress
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.training.train import TrainingFailed
 from partsong.common.config import SimulationConfig
@@ -78,12 +78,14 @@ def alone(prepared: Prepared, job: Job) -> LocalUpdate:
     )
     encoder = LoraTraining(host=prepared.host, encoded=Encoded(records=job.records, report=report), labels=())
     return encoder.encode(
-        job.plan,
-        number=job.number,
-        frozen_F=job.frozen_F,
-        adapter_P=job.adapter_P,
-        randomness=job.randomness,
-        on_step=job.on_step,
+        LocalRound(
+            plan=job.plan,
+            number=job.number,
+            frozen_F=job.frozen_F,
+            adapter_P=job.adapter_P,
+            randomness=job.randomness,
+            on_step=job.on_step,
+        )
     )
 
 
