@@ -288,9 +288,12 @@ def export(
     merge: Annotated[bool, typer.Option("--merge", help="Merge the adapter into the base model's weights.")] = False,
 ) -> None:
     """Copy a run's adapter as a PEFT folder, or merge it into its base."""
+    from partsong.simulations.commands.doing import Doing
     from partsong.simulations.commands.export import export_adapter, export_merged
 
-    typer.echo(str((export_merged if merge else export_adapter)(run, out)))
+    with Doing(Console(stderr=True)) as say:
+        written = export_merged(run, out, say=say) if merge else export_adapter(run, out)
+    typer.echo(str(written))
 
 
 @app.command(rich_help_panel=READERS)
@@ -305,9 +308,11 @@ def mlflow(
 ) -> None:
     """Log a verified run in MLflow, and register its adapter. Needs the extra `mlflow`."""
     from partsong.common.build import to_tree
+    from partsong.simulations.commands.doing import Doing
     from partsong.simulations.commands.mlflow_registry import register
 
-    made = register(run, name=name, uri=uri, alias=alias)
+    with Doing(Console(stderr=True)) as say:
+        made = register(run, name=name, uri=uri, alias=alias, say=say)
     typer.echo(json.dumps(to_tree(made)) if as_json else f"{made.name} version {made.version}, alias {made.alias}")
 
 

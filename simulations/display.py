@@ -6,6 +6,7 @@ Everything goes to stderr; stdout is for results.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from partsong.common import events
 from partsong.common.privacy.accounting import Unit
+from partsong.common.time_left import PAUSE_S, words_of
 
 _REFRESH_PER_S = 4
 
@@ -66,7 +68,12 @@ class _Board:
     held_out: events.Evaluated | None = None
     notice: str = ""
     """Why the last round gave no sum."""
-    started: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
+    """Gives seconds that never run backwards."""
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
 
     def take(self, event: events.Event) -> None:  # noqa: C901, PLR0912  # one flat case per kind of event
         """Update from an event."""
@@ -105,7 +112,7 @@ class _Board:
         """Seconds left, by the rounds done; None before the first."""
         done = self.round - self.first
         left = self.rounds - self.round + 1
-        return None if done < 1 else (time.monotonic() - self.started) / done * left
+        return None if done < 1 else (self.clock() - self.started) / done * left
 
 
 class LiveDisplay:
@@ -148,9 +155,17 @@ class LiveDisplay:
 class PlainDisplay:
     """A line per fact, for logs and pipes."""
 
-    def __init__(self, console: Console, *, title: str, budget: float | None, unit: Unit) -> None:
-        """Print on `console`; `budget` is the run's epsilon for each `unit`."""
-        self._board, self._console = _Board(title=title, budget=budget, unit=unit), console
+    def __init__(
+        self,
+        console: Console,
+        *,
+        title: str,
+        budget: float | None,
+        unit: Unit,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Print on `console`; `budget` is the run's epsilon for each `unit`; `clock` gives seconds."""
+        self._board, self._console = _Board(title=title, budget=budget, unit=unit, clock=clock), console
 
     def __call__(self, event: events.Event) -> None:
         """Print what is worth a line."""
@@ -169,7 +184,7 @@ class PlainDisplay:
             case events.ResultChecked():
                 self._say(f"  {_checked(event)}")
             case events.RoundSummed():
-                self._say(f"{_headline(self._board)}; sum of {len(event.sites)} sites")
+                self._say(f"{_headline(self._board)}; sum of {len(event.sites)} sites{_left(self._board)}")
             case events.RoundVoted():
                 self._say(f"  {_voted(event)}")
             case events.Evaluated():
@@ -194,6 +209,13 @@ def display_for(console: Console, *, title: str, budget: float | None, unit: Uni
     """Choose by whether `console` is a terminal."""
     kind = LiveDisplay if console.is_terminal else PlainDisplay
     return kind(console, title=title, budget=budget, unit=unit)
+
+
+def _left(board: _Board) -> str:
+    """How long the rounds to come may take, where it is worth saying; the one that was summed is done."""
+    done, left = board.round - board.first + 1, board.rounds - board.round
+    left_s = (board.clock() - board.started) / done * left
+    return f"; about {words_of(left_s)} left" if left_s >= PAUSE_S else ""
 
 
 def _checked(event: events.ResultChecked) -> str:

@@ -38,3 +38,7 @@ class Doing:
         """Take the mark away; the lines stay."""
         if self._mark is not None:
             self._mark.stop()
+
+
+def silent(_text: str) -> None:
+    """Say nothing."""

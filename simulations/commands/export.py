@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from partsong.client.model.source import locate
 from partsong.common.errors import DataError, TryAgain
+from partsong.simulations.commands.doing import silent
 from partsong.simulations.commands.finished import finished_run
 
 
@@ -34,9 +35,13 @@ def export_adapter(run_path: Path, out: Path) -> Path:
     return out
 
 
-def export_merged(run_path: Path, out: Path) -> Path:
+def export_merged(run_path: Path, out: Path, *, say: Callable[[str], None] = silent) -> Path:
     """Write the base model with the adapter merged into its weights, ready for programs that know no LoRA.
 
+    Args:
+        run_path: of the run.
+        out: folder to write.
+        say: told what is done next.
     Raises:
         DataError: the run has no adapter, or `out` exists; nothing was written.
         ModelError: the base model is gone or another one.
@@ -45,10 +50,13 @@ def export_merged(run_path: Path, out: Path) -> Path:
     run, source = finished_run(run_path)
     _refuse_existing(out)
     plan = json.loads(run.plan.read_text())
+    say("looking at the base model's files")
     files = locate(source, expected_sha256=plan["base_sha256"])
+    say("merging the adapter into its weights")
     with _quiet():
         base = _base(files.folder, labels=plan["labels"])
         merged = PeftModel.from_pretrained(base, run.adapter).merge_and_unload()
+    say(f"writing {out}")
     with _whole(out) as part, _quiet():
         merged.save_pretrained(part)
         transformers.AutoTokenizer.from_pretrained(files.folder, local_files_only=True).save_pretrained(part)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 from partsong.common.errors import DataError, InputError, TryAgain
 from partsong.common.files import read_lines
 from partsong.server.run_files import RunFiles
+from partsong.simulations.commands.doing import silent
 from partsong.simulations.commands.finished import finished_run
 from partsong.simulations.verify.run import verify
 
@@ -40,7 +41,9 @@ class Registered:
     alias: str
 
 
-def register(run_path: Path, *, name: str, uri: str, alias: str = CANDIDATE) -> Registered:
+def register(
+    run_path: Path, *, name: str, uri: str, alias: str = CANDIDATE, say: Callable[[str], None] = silent
+) -> Registered:
     """Log a finished run and make its adapter a version of a registered model.
 
     Args:
@@ -48,12 +51,14 @@ def register(run_path: Path, *, name: str, uri: str, alias: str = CANDIDATE) -> 
         name: of the registered model; made where it does not exist.
         uri: of the tracking server and registry, such as `http://127.0.0.1:5000` or `sqlite:///mlflow.db`.
         alias: given to the new version, taken from an older one that had it.
+        say: told what is done next.
     Raises:
         InputError: MLflow is not installed, or `uri` or `name` is not accepted.
         DataError: the run has no adapter, or `partsong verify` finds something wrong in it; nothing was logged.
         TryAgain: the server does not answer.
     """
     run, _ = finished_run(run_path)
+    say("verifying the run")
     found = verify(run_path)
     if found.wrong:
         raise DataError(
@@ -63,6 +68,7 @@ def register(run_path: Path, *, name: str, uri: str, alias: str = CANDIDATE) -> 
             remedy="run `partsong verify` on it; nothing was logged",
         )
     with _client(uri) as client:
+        say("logging it, with its adapter")
         run_id = _log(client, run, name=name)
         version = _version(client, run_id, name=name, alias=alias)
     return Registered(name=name, version=version, run_id=run_id, alias=alias)

@@ -104,3 +104,27 @@ def test_the_display_is_chosen_by_the_console() -> None:
 
     assert isinstance(live, LiveDisplay)
     assert isinstance(plain, PlainDisplay)
+
+
+@pytest.mark.parametrize(("round_s", "shown"), [(60.0, "sum of 2 sites; about 2 min left"), (1.0, "sum of 2 sites\n")])
+def test_a_line_of_a_log_says_how_long_the_rounds_to_come_may_take(round_s: float, shown: str) -> None:
+    """Two of three are left; seconds are not worth a word."""
+    times = iter([0.0] + [round_s] * 9)
+    out = io.StringIO()
+    show = PlainDisplay(Console(file=out), title="demo", budget=None, unit="record", clock=lambda: next(times))
+    for event in STORY:
+        show(event)
+
+    assert shown in out.getvalue()
+
+
+def test_after_a_resume_only_the_rounds_of_this_process_count() -> None:
+    """Round 2 of 3 was the first here and took a minute, so one minute is left."""
+    times = iter([0.0, 60.0])
+    out = io.StringIO()
+    show = PlainDisplay(Console(file=out), title="demo", budget=None, unit="record", clock=lambda: next(times))
+    show(events.RunStarted(run="r", sites=SITES, rounds=3))
+    show(events.RoundOpened(round=2, sites=SITES))
+    show(events.RoundSummed(round=2, sites=SITES, loss=3.5, epsilon=None, update_norm=0.5))
+
+    assert "about 60 s left" in out.getvalue()
