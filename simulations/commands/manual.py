@@ -55,8 +55,10 @@ PAGES: Mapping[str, Page] = MappingProxyType(
             read="verify",
             meanwhile="after two seconds a bar over the rounds with the time left; nothing without a terminal.",
         ),
-        "export": Page(example="RUN adapter", read="integrations"),
-        "mlflow": Page(example="RUN --name coding --to http://127.0.0.1:5000", read="integrations"),
+        "export": Page(example="RUN adapter", read="integrations", meanwhile="with --merge, each step."),
+        "mlflow": Page(
+            example="RUN --name coding --to http://127.0.0.1:5000", read="integrations", meanwhile="each step."
+        ),
         "explain": Page(example="hub/runs/RUN", read="operations"),
         "simulate": Page(
             example="data=local data.path=records.jsonl privacy.epsilon=4",
