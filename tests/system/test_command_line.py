@@ -100,6 +100,7 @@ def test_what_lasts_says_what_it_shows_meanwhile() -> None:
 
     assert told == {
         "demo", "simulate", "forecast", "sweep", "study", "bench", "audit", "verify", "site compare", "coordinator run",
+        "export", "mlflow",
     }  # fmt: skip
     assert all(f"Meanwhile: {PAGES[path].meanwhile}" in " ".join(help_of(path).split()) for path in told)
 
