@@ -20,6 +20,7 @@ from partsong.client.model.host import ModelHost
 from partsong.client.training.train import score, train_round
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.plan import DpPlan, Plan
+from partsong.common.time_left import TimeLeft
 
 ArmName = Literal["base", "joint", "alone", "alone_private"]
 
@@ -79,13 +80,15 @@ def _arms(contest: Contest, say: Callable[[str], None]) -> Iterator[Arm]:
     yield _scored(contest, "base", contest.start_P)
     yield _scored(contest, "joint", contest.joint_P)
     say(f"training alone for {contest.plan.steps} steps, on this machine only")
-    yield _scored(contest, "alone", _trained(contest, dp=None))
+    yield _scored(contest, "alone", _trained(contest, say, dp=None))
     if contest.plan.dp is not None:
-        yield _scored(contest, "alone_private", _trained(contest, dp=contest.plan.dp))
+        say("the same with the plan's privacy")
+        yield _scored(contest, "alone_private", _trained(contest, say, dp=contest.plan.dp))
 
 
-def _trained(contest: Contest, *, dp: DpPlan | None) -> FloatVec:
+def _trained(contest: Contest, say: Callable[[str], None], *, dp: DpPlan | None) -> FloatVec:
     plan = contest.plan
+    left = TimeLeft("steps alone", of=plan.steps, say=say)
     contest.host.put(contest.start_P)
     update = train_round(
         contest.host,
@@ -94,6 +97,7 @@ def _trained(contest: Contest, *, dp: DpPlan | None) -> FloatVec:
         training=replace(plan.training, steps_per_round=plan.steps),
         dp=dp,
         randomness=SystemRandomness(),
+        on_step=lambda _: left.step(),
     )
     return contest.start_P + update.update_P
 

@@ -53,7 +53,7 @@ PAGES: Mapping[str, Page] = MappingProxyType(
             example="RUN --charter SHA256",
             exit_codes="0 nothing differs, 1 something does, 2 the directory is no run.",
             read="verify",
-            meanwhile="after two seconds a bar over the rounds with the time left; nothing without a terminal.",
+            meanwhile="a bar over the rounds with the time left; without a terminal a line now and then.",
         ),
         "export": Page(example="RUN adapter", read="integrations", meanwhile="with --merge, each step."),
         "mlflow": Page(
@@ -108,7 +108,7 @@ PAGES: Mapping[str, Page] = MappingProxyType(
         "site status": Page(example="--dir north --watch", read="operations"),
         "site dashboard": Page(example="--dir north", read="dashboard"),
         "site compare": Page(
-            example="--dir north", read="evaluation", meanwhile="each model that is trained or scored."
+            example="--dir north", read="evaluation", meanwhile="what is trained, and every ten seconds the time left."
         ),
         "site backup": Page(example="north-backup.zip --dir north", read="operations"),
         "site restore": Page(example="north-backup.zip --dir north", read="operations"),

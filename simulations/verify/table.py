@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,27 +12,43 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from partsong.common.build import to_tree
+from partsong.common.time_left import TimeLeft
 from partsong.simulations.verify.findings import Verification
 
 _PATIENCE_S = 2.0
+_WHAT = "recomputing rounds"
 _STYLES = {"right": "green", "wrong": "bold red", "not checked": "yellow"}
 
 
 class Bar:
-    """A bar on the terminal, once the check has taken two seconds; none in logs and pipes."""
+    """A bar on the terminal, once the check has taken two seconds; in logs and pipes a line every ten seconds."""
 
-    def __init__(self, console: Console) -> None:
-        """Show on `console`."""
-        columns = TextColumn("recomputing rounds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Show on `console`; `clock` gives seconds that never run backwards."""
+        columns = TextColumn(_WHAT), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self._console, self._clock = console, clock
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("", total=None)
-        self._began = time.monotonic()
+        self._began_s, self._done = clock(), 0
+        self._lines: TimeLeft | None = None
 
     def __call__(self, done: int, of: int) -> None:
         """Take the progress in."""
-        if time.monotonic() - self._began > _PATIENCE_S:
+        if not self._console.is_terminal:
+            self._write(done, of)
+            return
+        if self._clock() - self._began_s > _PATIENCE_S:
             self._bar.start()
         self._bar.update(self._task, completed=done, total=of)
+
+    def _write(self, done: int, of: int) -> None:
+        if self._lines is None:
+            self._lines = TimeLeft(
+                _WHAT, of=max(1, of), say=lambda line: _say(self._console, Text(line)), clock=self._clock
+            )
+        for _ in range(done - self._done):
+            self._lines.step()
+        self._done = done
 
     def __enter__(self) -> Self:
         """Begin."""

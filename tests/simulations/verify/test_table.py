@@ -81,10 +81,20 @@ def test_an_unmasked_run_is_not_called_verified(unmasked: Path, call: Call) -> N
     assert told["summary"].startswith("unmasked run")
 
 
-def test_the_bar_stays_out_of_pipes(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log gets no control characters."""
+def test_a_short_check_says_nothing_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody waits for it."""
     with Bar(Console(stderr=True, force_terminal=False)) as bar:
         bar(1, 2)
         bar(2, 2)
 
     assert capsys.readouterr().err == ""
+
+
+def test_a_long_check_writes_plain_lines_into_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    """Six seconds a round: a line when ten have gone by, and a log gets no control characters."""
+    times = iter(range(0, 600, 6))
+    with Bar(Console(stderr=True, force_terminal=False), clock=lambda: float(next(times))) as bar:
+        for done in range(5):
+            bar(done, 4)
+
+    assert capsys.readouterr().err == "recomputing rounds: 2 of 4, about 12 s left\n"
