@@ -23,7 +23,8 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 MACHINES = FOLDER / "machines.json"
 TABLE = {"title", "command", "date", "machine", "lead", "head", "rows", "remarks"}
 PRINTED = {"bench", "command", "date", "machine", "versions", "figures"}
-ADDED = {"title", "lead", "remarks"}
+ADDED = {"title", "lead", "remarks", "peers"}
+"""What a section may have besides; `bench simulation` prints the packages of its peers."""
 WIDTH = 120
 HEAD = (
     "Each table has the command that makes it, the machine and the day. This page is made of the files in "
@@ -97,8 +98,12 @@ def printed(found: dict[str, Any]) -> list[list[str]]:
 def notes(found: dict[str, Any]) -> str:
     """Give what `bench` says of its figures, and with which packages it measured."""
     said = [f"`{figure['name']}`: {figure['note']}." for figure in found["figures"] if figure.get("note")]
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if version)
-    return " ".join([*said, *([f"Measured with {versions}."] if versions else [])])
+    for which, role in (("versions", "Measured with"), ("peers", "Peers with")):
+        packages = found.get(which, {})
+        named = packages.items() if isinstance(packages, dict) else ()  # a sentence where peers could not be asked
+        if versions := ", ".join(f"{name} {version}" for name, version in named if version):
+            said.append(f"{role} {versions}.")
+    return " ".join(said)
 
 
 def words_of(machine: dict[str, Any]) -> str:
