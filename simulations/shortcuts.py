@@ -11,11 +11,16 @@ import contextlib
 from collections.abc import Iterator
 
 from partsong.common.files import disk_not_awaited
+from partsong.common.memory import keep_freed_memory
 from partsong.common.vectors import hashed_once
 
 
 @contextlib.contextmanager
 def shortcuts() -> Iterator[None]:
-    """Write without waiting for the disk, and hash a vector that goes to many sites once."""
+    """Write without waiting for the disk, and hash a vector that goes to many sites once.
+
+    Memory that was freed stays with this process for the next vector, also afterwards.
+    """
+    keep_freed_memory()
     with disk_not_awaited(), hashed_once():
         yield
