@@ -80,6 +80,7 @@ class CoordinatorDaemon:
         self._served: set[str] = set()
         """Sites that were offered the published adapters since they connected."""
         self._published = published_in(home.runs)
+        """When the facts were written that the served sites were offered."""
         self._threads = [
             threading.Thread(target=self._work, args=(lane,), name=lane, daemon=True) for lane in get_args(Lane)
         ]
@@ -230,7 +231,9 @@ class CoordinatorDaemon:
         with self._lock:
             self._to_stop.discard(run.name)
             self._current[lane] = ""
-            self._published = published_in(self._home.runs)  # what a run itself has published, it has handed over
+            # What a run has published, it has handed over itself. A rollback of another run meanwhile, nobody has.
+            own = {name: at for name, at in published_in(self._home.runs).items() if name == run.name}
+            self._published = self._published | own
             if not self._ending.is_set():
                 self._end(run, state, reason)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from partsong.common.adapters.adapter import digest
@@ -47,7 +46,7 @@ def publish_earlier(run: DeployedRun, number: int, *, signer: Signer, now_ms: in
     return digest(result.trained_P)
 
 
-def published_in(runs: Path) -> Mapping[str, int]:
+def published_in(runs: Path) -> dict[str, int]:
     """Say of every run when its facts were written [ns], so that a rollback is seen.
 
     The facts are written after the adapter, the decision before it: whoever looked at the decision could offer the

@@ -105,6 +105,27 @@ def test_what_a_run_has_handed_over_is_not_offered_again(office: Make) -> None:
     assert heard.count("offer") == 2 * len(made.hospitals.there)
 
 
+def test_a_rollback_while_another_run_is_under_way_is_offered_after_it(office: Make) -> None:
+    """The other run's end hands on what that run has published, and nothing else."""
+    made = office()
+    run, daemon, answer, rolled = made.played(), made.daemon(), made.hospitals.answer, []
+    daemon.step()
+
+    def meanwhile(site: str, phase: str, parcel: Any) -> Any:
+        if phase == "roster" and not rolled:
+            rolled.append(back(made, run, 1))
+        return answer(site, phase, parcel)
+
+    made.hospitals.answer = meanwhile
+    daemon.submit(made.job())
+    daemon.step()
+    daemon.step()
+
+    (sha256,) = rolled
+    plan = run.read_plan()
+    assert {shelf[plan.sha256].adapter_sha256 for shelf in made.hospitals.shelves.values()} == {sha256}
+
+
 def test_the_last_round_takes_a_rollback_back(office: Make) -> None:
     """Everything is as it was, the sites' word on the last adapter among it."""
     made = office()
