@@ -120,9 +120,7 @@ def _row(found: Benefit, figure: _Figure, top: float, x: Callable[[float], float
     values = figure.of(found)
     against, amount = _change(values)
     return Row(
-        name=found.site
-        if len(found.site) <= _LONGEST_NAME
-        else found.site[: _LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}",
+        name=_shortened(found.site),
         change=figure.changed(amount) + ("" if against == "alone" else " on base"),
         text_at=top + _TEXT,
         marks_at=top + _MARKS,
