@@ -36,7 +36,7 @@ def load(
 
     Guarantees:
         - nothing is downloaded and no code from the model folder runs;
-        - base weights are frozen; adapter tensors are float32 on every device.
+        - base weights are frozen; adapter tensors, a head's among them, are float32 on every device.
     Args:
         model: which base, where, in which number format.
         adapter: LoRA's options.
@@ -56,13 +56,6 @@ def load(
     if model.threads is not None:
         torch.set_num_threads(model.threads)
     device = pick_device(model.device)
-    if model.task == "classification" and adapter.train_head and _dtype(model, device) != torch.float32:
-        raise ModelError(
-            "model.dtype",
-            found="bfloat16 with a head that is trained",
-            expected="float32: clipping and noise need it",
-            remedy="set model.dtype=float32, or adapter.train_head=false",
-        )
     files = locate(model.source, expected_sha256=model.sha256, say=say)
     base, missing = _load_base(model, files, device, labels)
     options = lora_options(adapter, task=model.task, num_layers=base.config.num_hidden_layers, private=private)
@@ -118,6 +111,8 @@ def _load_base(
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     dtype = _dtype(model, device)
     options = {"config": config, "dtype": dtype, "use_safetensors": True, **_LOCAL, **_quantization(model, dtype)}
+    if _is_short_bfloat16(model, device, dtype):
+        options["attn_implementation"] = "eager"
     quiet = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -175,6 +170,13 @@ def _dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
     if model.dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" and model.task == "causal_lm" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[model.dtype]
+
+
+def _is_short_bfloat16(model: ModelConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's fused attention is the slower one: on CPUs, half precision, its backward pass costs twice a whole
+    pass of an encoder (MiniLM, 64 tokens). Texts to classify are short enough for attention weights to be written out.
+    """
+    return model.task == "classification" and device.type == "cpu" and dtype == torch.bfloat16
 
 
 def _quantization(model: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:

@@ -97,7 +97,8 @@ def attach(base: nn.Module, options: Mapping[str, Any], *, config: AdapterConfig
     Guarantees:
         - B is zero, so the adapted model begins as the base model;
         - A (and a classification head) depend on the seed and the tensor's name only, or on the base model's weights;
-        - every LoRA tensor is float32; exactly those that the method trains require gradients.
+        - every LoRA tensor and a classification head are float32 whatever the base model is, and a head reads float32:
+          clipping and noise need it; exactly those that the method trains require gradients.
     Raises:
         ModelError: a target module that matches no layer (of those asked for), named with the closest name that
             would; or a tensor that the method cannot average.
@@ -111,6 +112,7 @@ def attach(base: nn.Module, options: Mapping[str, Any], *, config: AdapterConfig
         raise ModelError(
             "adapter", found=f"options that PEFT refuses ({err})", expected="options of LoraConfig"
         ) from err
+    keep_head_in_float32(model)
     replace_b(model, core="core" in METHODS[config.method].trains, blocks=config.refresh)
     start = PublicStart(config, lambda layer: base_weight(model, layer))
     for name, parameter in public_parameters(model).items():
@@ -119,6 +121,18 @@ def attach(base: nn.Module, options: Mapping[str, Any], *, config: AdapterConfig
             parameter.copy_(torch.from_numpy(start.tensor(name, tuple(parameter.shape))))
     _check_attached(model, options)
     return model
+
+
+def keep_head_in_float32(model: nn.Module) -> None:
+    """Give a classification head float32 parameters and inputs, whatever the base model is in."""
+    for module in model.modules():
+        if isinstance(module, peft.utils.ModulesToSaveWrapper):
+            module.float()
+            module.register_forward_pre_hook(_in_float32)
+
+
+def _in_float32(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value.float() if isinstance(value, torch.Tensor) else value for value in inputs)
 
 
 def public_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

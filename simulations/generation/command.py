@@ -56,7 +56,7 @@ def study(
     bench = Bench(
         lineup=lineup,
         pairs=pairs,
-        model=ModelConfig(source=config.base, task="causal_lm", threads=config.threads),
+        model=ModelConfig(source=config.base, task="causal_lm", threads=config.threads, dtype=config.dtype),
         scratch=work / "scratch",
     )
     facts = report("study", (), packages=_PACKAGES)

@@ -52,7 +52,7 @@ def study(
     bench = Bench(
         lineup=lineup,
         corpus=corpus,
-        model=ModelConfig(source=config.base, task="classification", threads=config.threads),
+        model=ModelConfig(source=config.base, task="classification", threads=config.threads, dtype=config.dtype),
         scratch=work / "scratch",
     )
     store, data = Store(work / config.grid, Outcome), {source.path: source.sha256 for source in sources}

@@ -56,7 +56,7 @@ def study(
     terms = Terms(
         study=chosen,
         grid=config.grid,
-        model=ModelConfig(source=config.base, task="classification", threads=config.threads),
+        model=ModelConfig(source=config.base, task="classification", threads=config.threads, dtype=config.dtype),
         sweep=config.sweep,
         data={source.path: source.sha256 for source in sources},
         records={corpus.name: len(corpus.train) for corpus in corpora.values()},

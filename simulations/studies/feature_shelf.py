@@ -20,7 +20,7 @@ _BATCH = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureShelf:
-    """A folder of features, by base model and records."""
+    """A folder of features, by base model, its number format, and records."""
 
     folder: Path
     tick: Callable[[int], None] = lambda _: None
@@ -37,7 +37,10 @@ class FeatureShelf:
         return np.concatenate([self._block(host, block) for block in blocks])
 
     def _block(self, host: ModelHost, records: Sequence[Record]) -> Matrix:
-        file = self.folder / f"features-{host.files.sha256[:16]}-{fingerprint(records)[:32]}.npy"
+        # A sign of its own for each number format but the first: the same base gives other features in it.
+        dtype = str(next(host.model.parameters()).dtype).removeprefix("torch.")
+        sign = "" if dtype == "float32" else f"-{dtype}"
+        file = self.folder / f"features-{host.files.sha256[:16]}{sign}-{fingerprint(records)[:32]}.npy"
         if not file.is_file():
             found_ND = features(host, records, batch_size=_BATCH, tick=self.tick)
             with replacing(file) as part, part.open("wb") as out:

@@ -166,6 +166,7 @@ def _listed(sentences: Sequence[str], *, none: str) -> str:
 def _how(terms: Terms, entries: Sequence[Entry], config: StudyConfig, machine: Mapping[str, Any]) -> str:
     words = [f"partsong study {terms.study.name}", f"grid={config.grid}"]
     words += [] if config.data_dir is None else ["data_dir=DATA"]
+    words += [] if config.dtype == "auto" else [f"dtype={config.dtype}"]
     words += [] if config.sweep == "run" else ["sweep=declared"]
     splits = dict.fromkeys(entry.cell.split for entry in entries)
     budgets = [
@@ -180,13 +181,17 @@ def _how(terms: Terms, entries: Sequence[Entry], config: StudyConfig, machine: M
         [
             f"```sh\n{' '.join(words)}\n```",
             "",
-            f"Base model: {escape(Path(config.base).name)}, frozen. {_SETTING}",
+            f"Base model: {escape(Path(config.base).name)}, frozen{_format(config)}. {_SETTING}",
             "",
             *(f"- {budget}" for budget in budgets),
             f"- Machine: {machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}; {versions}.",
             f"- The cells shown took {spent / 3600:.2f} hours in all, on a machine that may have had other work.",
         ]
     )
+
+
+def _format(config: StudyConfig) -> str:
+    return "" if config.dtype == "auto" else f", its weights in {config.dtype}; adapters and head are float32"
 
 
 def _budget(budget: Budget) -> str:

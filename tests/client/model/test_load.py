@@ -108,16 +108,39 @@ def test_only_the_adapter_requires_gradients_and_it_is_float32(base: str, method
     assert len(host.trainable()) == len(trained)
 
 
-def test_a_head_that_is_trained_is_part_of_the_update_and_float32(make_host: MakeHost) -> None:
-    """On a bfloat16 base it would be clipped and noised in bfloat16, so that is refused."""
-    host = make_host("tiny-bert")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_head_that_is_trained_is_part_of_the_update_and_float32(dtype: str, make_host: MakeHost) -> None:
+    """Also on a base of half precision, where it would otherwise be clipped and noised in as few bits."""
+    host = make_host("tiny-bert", model={"dtype": dtype})
 
     trained = {t.name for t in host.layout.trained}
 
     assert {"base_model.model.classifier.weight", "base_model.model.classifier.bias"} < trained
     assert all(p.dtype == torch.float32 for p in host.trainable())
-    with pytest.raises(ModelError, match=r"model\.dtype.*float32"):
-        make_host("tiny-bert", model={"dtype": "bfloat16"})
+
+
+def test_a_head_on_a_base_of_half_precision_reads_float32(make_host: MakeHost, make_records: MakeRecords) -> None:
+    """Its logits are those of float32 features; the losses are near those of a base in float32."""
+    half, full = (make_host("tiny-bert", model={"dtype": dtype}) for dtype in ("bfloat16", "float32"))
+    read: list[torch.dtype] = []
+    head = half.model.get_submodule("base_model.model.classifier.modules_to_save.default")
+    head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].dtype))
+    batch = pad(make_records(), pad_id=half.pad_id)
+
+    losses = [host.loss_B(batch).detach() for host in (half, full)]
+
+    assert read == [torch.float32]
+    torch.testing.assert_close(*losses, rtol=0.02, atol=0.02)
+    assert not torch.equal(*losses)
+
+
+def test_a_head_in_half_precision_would_be_noticed(make_host: MakeHost, make_records: MakeRecords) -> None:
+    """Control: a head that is cast back cannot read what it is given."""
+    host = make_host("tiny-bert", model={"dtype": "bfloat16"})
+    host.model.get_submodule("base_model.model.classifier.modules_to_save.default").bfloat16()
+
+    with pytest.raises(RuntimeError, match="dtype"):
+        host.loss_B(pad(make_records(), pad_id=host.pad_id))
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(make_host: MakeHost, make_records: MakeRecords) -> None:

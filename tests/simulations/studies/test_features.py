@@ -1,5 +1,6 @@
 """The frozen reference: features of a pass, and the linear classifier on them."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,13 @@ TINY = ModelConfig(source=str(Path(__file__).parents[2] / "fixtures" / "tiny-ber
 
 @pytest.fixture
 def prepared() -> Prepared:
+    return prepared_from(TINY)
+
+
+def prepared_from(model: ModelConfig) -> Prepared:
     study = STUDIES["medquad"]
     cell = study.cells("smoke")[0]
-    config = configuration(spelled_out(cell, study, model=TINY, rate=None, records=160))
+    config = configuration(spelled_out(cell, study, model=model, rate=None, records=160))
     return prepare(config, tables=divide(made_up.make(), config.partition, sites=3, part="test").tables)
 
 
@@ -52,6 +57,18 @@ def test_features_are_read_from_the_shelf_the_second_time(prepared: Prepared, tm
     np.testing.assert_array_equal(first_ND, again_ND)
     assert len(done) == passes > 0
     assert len(shelf.features(prepared.host, records[:5])) == 5
+
+
+def test_features_in_another_number_format_are_others(prepared: Prepared, tmp_path: Path) -> None:
+    """The shelf does not give a base in half precision what one in float32 has left there; they are near."""
+    assert prepared.held_out is not None
+    shelf, records = FeatureShelf(folder=tmp_path), prepared.held_out.records[:9]
+    full_ND = shelf.features(prepared.host, records)
+
+    half_ND = shelf.features(prepared_from(dataclasses.replace(TINY, dtype="bfloat16")).host, records)
+
+    assert not np.array_equal(full_ND, half_ND)
+    np.testing.assert_allclose(full_ND, half_ND, atol=0.02)
 
 
 def test_the_classifier_is_that_of_another_solver() -> None:
