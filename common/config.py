@@ -47,7 +47,8 @@ class DataConfig:
     """Where records are and how their fields are called."""
 
     path: str | None = None
-    """One dataset that is split over `sites`, or a folder with one dataset per site, named after it."""
+    """One dataset that is split over `sites`, or a folder with one dataset per site, which is named after it:
+    `Hospital_A.jsonl` is that of hospital-a."""
     held_out: str | None = None
     """A dataset for evaluation that no site trains on."""
     builtin: Literal["icd10", "iso18245"] | None = None

@@ -328,9 +328,12 @@ def _started(overrides: list[str]) -> Any:
 
     # Before torch is imported, so that a typing error is answered at once.
     config = compose_simulation(overrides)
-    from partsong.simulations import simulate as runs
+    from partsong.simulations.engine.processes import crew_of
 
-    return runs.simulate(config, console=Console(stderr=True))
+    with crew_of(config) as crew:
+        from partsong.simulations import simulate as runs
+
+        return runs.simulate(config, console=Console(stderr=True), crew=crew)
 
 
 def _resumed(run: Path) -> Any:

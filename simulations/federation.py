@@ -36,6 +36,7 @@ from partsong.server.run_files import RunFiles
 from partsong.simulations.consortium import found, sum_floors
 from partsong.simulations.engine.choose import engine_of
 from partsong.simulations.engine.engine import Engine
+from partsong.simulations.engine.processes import ProcessCrew
 from partsong.simulations.faults.clock import VirtualClock
 from partsong.simulations.faults.exchange import CoordinatorKilled, Director, FaultyExchange
 from partsong.simulations.faults.script import Script, draw, parse_drop, read_script, write_script
@@ -67,6 +68,7 @@ class Federation:
         listen: events.Listener = lambda _: None,
         on_site_error: SiteError = lambda _s, _e: None,
         stand_in: StandIn = honest,
+        crew: ProcessCrew | None = None,
     ) -> None:
         """Set the run up: keys and charter are written, nothing is trained yet.
 
@@ -81,6 +83,7 @@ class Federation:
             on_site_error: told what went wrong at a site, with the site's own words.
             stand_in: gives what a site computes with in place of its own encoder, in studies of sites that cheat; only
                 for sites that are played in this process.
+            crew: worker processes of this configuration that were started before. None: the run starts what it needs.
         """
         self._prepared, self._dir, self._listen, self._on_site_error = prepared, run, listen, on_site_error
         self._stand_in = stand_in
@@ -110,7 +113,7 @@ class Federation:
         self._terms, self._clock, self._company = terms, VirtualClock(), company_of(prepared)
         signer = None if self._consortium is None else self._consortium.trust.signer
         self._director = Director(script, restart=self._restart, clock=self._clock, signer=signer)
-        self._engine = self._chosen_engine()
+        self._engine = self._chosen_engine(crew)
         self._run = self._coordinator()
 
     @property
@@ -158,7 +161,7 @@ class Federation:
                 self._run.begin()
         return results[0]
 
-    def _chosen_engine(self) -> Engine:
+    def _chosen_engine(self, crew: ProcessCrew | None) -> Engine:
         """Prepare what plays the sites."""
         return engine_of(
             self._prepared,
@@ -166,6 +169,7 @@ class Federation:
             self._dir,
             start=self._start,
             company=self._company,
+            crew=crew,
             clock_of=self._clock.of,
             listen=self._listen,
             on_error=self._on_site_error,

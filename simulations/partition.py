@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from partsong.common.errors import ConfigError, DataError
 from partsong.common.simulated import PartitionConfig
+from partsong.simulations.site_ids import site_ids
 
 Indices = NDArray[np.int64]
 
@@ -74,7 +75,8 @@ def _by_column(config: PartitionConfig, column: Sequence[str] | None, sites: int
     if config.column is None or column is None:
         raise ConfigError("partition.column", found="nothing", expected="the name of a field of the data")
     values = np.array(column)
-    parts = {str(v): np.flatnonzero(values == v) for v in sorted(set(column))}
+    ids = site_ids(sorted(set(column)), place=f"partition.column {config.column}")
+    parts = {ids[v]: np.flatnonzero(values == v) for v in ids}
     if sites is not None and sites != len(parts):
         raise ConfigError(
             "sites", found=str(sites), expected=f"{len(parts)}, the values of {config.column}, or nothing"

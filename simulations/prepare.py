@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from partsong.client.data.encode import Encoded, EncodingReport, encode
@@ -22,6 +23,7 @@ from partsong.common.errors import ConfigError, DataError
 from partsong.common.simulated import PartitionConfig
 from partsong.simulations import builtin
 from partsong.simulations.partition import manifest, partition
+from partsong.simulations.site_ids import site_ids
 
 _ENDINGS = (".jsonl", ".ndjson", ".csv", ".parquet", ".pq")
 _SAVED = ("dataset_info.json", "state.json", "dataset_dict.json")
@@ -60,6 +62,7 @@ def prepare(
     *,
     tables: SiteTables | None = None,
     only: frozenset[str] | None = None,
+    host: ModelHost | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Prepared:
     """Read the records, load the model, tokenise.
@@ -68,19 +71,16 @@ def prepare(
         config: of the run.
         tables: records that were read already; None: what `config.data` names.
         only: sites whose records are tokenised, and held-out ones only where sites test on them; None: all of them.
+        host: what `load_host` gave for this configuration; None: it is loaded now.
         say: told what is going on.
     Raises:
         InputError: the first thing that is wrong with configuration, data or model; no run directory exists yet.
     """
     tables = tables or read_tables(config)
-    private = config.privacy.mode == "dp"
-    host = load(
-        config.model,
-        config.adapter,
-        labels=tables.labels if config.model.task == "classification" else (),
-        private=private,
-        say=say,
-    )
+    if host is None:
+        host = load_host(config, tables, say=say)
+    elif config.model.threads is not None:
+        torch.set_num_threads(config.model.threads)
     check_length(host, config.data.max_length, key="data.max_length")
     data = dataclasses.replace(config.data, labels=tables.labels)
     for line in dict.fromkeys(filter(None, map(_left_out, tables.sites.values()))):
@@ -95,6 +95,19 @@ def prepare(
     held_out = tables.held_out if tested else None
     encoded = None if held_out is None else encode(held_out, host.tokenizer, data, task=config.model.task)
     return Prepared(config=config, host=host, tables=tables, sites=sites, held_out=encoded)
+
+
+def load_host(
+    config: SimulationConfig, tables: SiteTables, *, say: Callable[[str], None] = lambda _: None
+) -> ModelHost:
+    """Load the base model with its adapter; errors are those of `partsong.client.model.load.load`."""
+    return load(
+        config.model,
+        config.adapter,
+        labels=tables.labels if config.model.task == "classification" else (),
+        private=config.privacy.mode == "dp",
+        say=say,
+    )
 
 
 def check_length(host: ModelHost, max_length: int, *, key: str) -> None:
@@ -198,7 +211,8 @@ def _read_folder(path: Path, config: SimulationConfig) -> dict[str, Table]:
         raise ConfigError("sites", found=str(config.sites), expected=f"{len(found)}, the datasets in {path.name}")
     if twice := [name for name, count in Counter(f.stem for f in found).items() if count > 1]:
         raise DataError(str(path), found=f"two datasets named {twice[0]}", expected="one for each site")
-    return {f.stem: read_table(f, config.data) for f in found}
+    ids = site_ids((f.stem for f in found), place=str(path))
+    return {ids[f.stem]: read_table(f, config.data) for f in found}
 
 
 def _divide(path: Path, config: SimulationConfig) -> tuple[dict[str, Table], dict[str, Any]]:

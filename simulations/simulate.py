@@ -23,6 +23,7 @@ from partsong.server.publication import publish_run
 from partsong.server.run import Result
 from partsong.server.studies.peft_options import peft_options
 from partsong.simulations.display import display_for
+from partsong.simulations.engine.processes import ProcessCrew
 from partsong.simulations.federation import Federation, draft, fresh_adapter, record_partition
 from partsong.simulations.in_the_clear import aggregation_lines
 from partsong.simulations.marks import marks
@@ -42,9 +43,13 @@ class Finished:
     result: Result
 
 
-def simulate(config: SimulationConfig, *, console: Console) -> Finished:
+def simulate(config: SimulationConfig, *, console: Console, crew: ProcessCrew | None = None) -> Finished:
     """Start a new run and carry it to its end.
 
+    Args:
+        config: of the run.
+        console: for talk and progress.
+        crew: its worker processes, where they were started before.
     Raises:
         InputError: configuration, data or model is wrong; no run directory was made.
         PartsongError: the run stopped; its directory says how far it came, and `--resume` goes on from there.
@@ -53,7 +58,7 @@ def simulate(config: SimulationConfig, *, console: Console) -> Finished:
     prepared = prepare(config, say=lambda text: _say(console, text))
     draft(prepared, tuple(sorted(prepared.sites)), run="draft")
     run = RunDir.create(config, marks=marks(config))
-    done = finish(prepared, run, console=console, title=config.study)
+    done = finish(prepared, run, console=console, title=config.study, crew=crew)
     keep_resources(run.path, Resources(wall_s=time.perf_counter() - begun_s, peak_mb=peak_mb()))
     return done
 
@@ -70,7 +75,13 @@ def resume(path: Path, *, console: Console) -> Finished:
 
 
 def finish(
-    prepared: Prepared, run: RunDir, *, console: Console, title: str, sites: tuple[str, ...] | None = None
+    prepared: Prepared,
+    run: RunDir,
+    *,
+    console: Console,
+    title: str,
+    sites: tuple[str, ...] | None = None,
+    crew: ProcessCrew | None = None,
 ) -> Finished:
     """Run a prepared federation in its directory and publish what it ends with."""
     config = prepared.config
@@ -86,7 +97,7 @@ def finish(
 
     budget = budget_of(config) if config.privacy.mode == "dp" else None
     with display_for(console, title=title, budget=budget, unit=config.privacy.unit) as show:
-        federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error)
+        federation = Federation(prepared, run, sites=sites, listen=show, on_site_error=site_error, crew=crew)
         if config.purpose == "survey":
             _show_findings(prepared, run, console=console)
         if federation.plan.question is None:

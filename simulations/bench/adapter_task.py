@@ -1,29 +1,16 @@
-"""The adapter's task: what is trained, on what, and the bare loop that takes the same steps without a federation.
-
-    python -m partsong.simulations.bench.adapter_task WEIGHTS
-
-reads the configuration from stdin, plays it as a federation of this package, writes the last weights to the file
-WEIGHTS and prints one JSON object.
-"""
+"""The adapter's task: what is trained, on what, and the bare loop that takes the same steps without a federation."""
 
 from __future__ import annotations
 
-import json
-import statistics
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from partsong.client.training.train import train_round
-from partsong.common import events
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import SimulationConfig
 from partsong.common.plan import Plan
-from partsong.simulations.bench.peers.process import asked
 from partsong.simulations.configure import compose_simulation
 from partsong.simulations.federation import Federation, draft, fresh_adapter
 from partsong.simulations.prepare import Prepared, prepare
@@ -89,23 +76,3 @@ def bare_loop(task: Prepared) -> FloatVec:
 def federated(task: Prepared) -> FloatVec:
     """Train as a federation."""
     return Federation(task, RunDir.create(task.config, marks=())).run().trained_P
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Keep the weights, and print what a round takes."""
-    torch.set_num_threads(1)
-    task = prepare(compose_simulation(asked()))
-    ends = list[float]()
-
-    def listen(event: events.Event) -> None:
-        if isinstance(event, (events.RoundOpened, events.RoundSummed)):
-            ends.append(time.perf_counter())
-
-    result = Federation(task, RunDir.create(task.config, marks=()), listen=listen).run()
-    np.save(arguments[0], result.trained_P)
-    steady = [end - begin for begin, end in zip(ends[2::2], ends[3::2], strict=True)]
-    print(json.dumps({"round_ms": 1000 * statistics.median(steady)}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -97,7 +97,7 @@ def adapter_over_flower(adapter: Sequence[str], *, workers: int = 2, python: str
             rate = f"privacy.sampling_rate={task.config.privacy.sampling_rate}"
             asked = [*adapter, *PLAIN, rate, f"run_dir={folder}"]
             ends = [Path(folder) / "ours.npy", Path(folder) / "theirs.npy"]
-            ours = told("adapter_task", arguments=(ends[0],), about=[*asked, f"engine.workers={workers}"])
+            ours = told("adapter_sites", arguments=(ends[0],), about=[*asked, f"engine.workers={workers}"])
             theirs = told("peers.flower_adapter", arguments=(ends[1],), about=asked, python=python)
             off = _difference(ends, fresh_adapter(task)[0])
         note = f"{_times(ours)}; Flower's {_times(theirs)}; the weights differ by {off:.1e} of the change"

@@ -25,6 +25,7 @@ def engine_of(
     *,
     start: Callable[[str], tuple[Site, Ledger]],
     company: Company | None,
+    crew: ProcessCrew | None,
     clock_of: Callable[[str], Clock],
     listen: events.Listener,
     on_error: Callable[[str, PartsongError], None],
@@ -37,6 +38,7 @@ def engine_of(
         run: directory of the run.
         start: starts a site in this process.
         company: where the sites of this process train together. None: each alone.
+        crew: of the run, where it was started before. None: it is started with the engine.
         clock_of: gives a site's clock.
         listen: told of training steps.
         on_error: told a site's error.
@@ -52,15 +54,12 @@ def engine_of(
             found=f"{config.workers} with measure_aggregation, or with some of the data's sites",
             expected="0: only one process sees every update and is handed its sites",
         )
-    threads = prepared.config.model.threads or 1
-    crew: Crew = (
-        RayCrew(run.path, config)
-        if config.name == "ray"
-        else ProcessCrew(run.path, workers=config.workers, threads=threads)
+    chosen: Crew = (
+        RayCrew(run.path, config) if config.name == "ray" else (crew or ProcessCrew(prepared.config)).of(run.path)
     )
     return CrewEngine(
         names,
-        crew,
+        chosen,
         workers=config.workers,
         together=config.stacked,
         clock_of=clock_of,

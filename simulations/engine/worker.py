@@ -1,33 +1,32 @@
 """A worker: plays its share of a run's sites with one base model.
 
-    python -m partsong.simulations.engine.worker RUN INDEX WORKERS
-
-reads questions from stdin and writes replies to stdout, each after its length in 8 bytes. Site number i is worker
-i modulo WORKERS's, so a site's memory stays in one process; its disk is its folder of the run.
+Site number i is worker i modulo the number of workers's, so a site's memory stays in one process; its disk is its
+folder of the run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from partsong.client.budget.ledger import Ledger
 from partsong.client.encoders.encoder import Progress
+from partsong.client.model.host import ModelHost
 from partsong.client.secure_sum.door import Answer
 from partsong.client.site import Site, Watch
 from partsong.common.codec import pack, unpack
+from partsong.common.config import SimulationConfig
 from partsong.common.errors import PartsongError, TryAgain
 from partsong.common.identity.keys import verified_once
 from partsong.simulations.consortium import found
+from partsong.simulations.engine.frames import read_frame, write_frame
 from partsong.simulations.engine.letters import (
     ANSWERED,
     BROKEN,
@@ -41,13 +40,20 @@ from partsong.simulations.engine.letters import (
     loss_bytes,
     to_s,
 )
-from partsong.simulations.prepare import prepare, read_tables
+from partsong.simulations.prepare import SiteTables, load_host, prepare, read_tables
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.shortcuts import shortcuts
 from partsong.simulations.sites import make_site
 from partsong.simulations.stacked.choose import company_of, in_company
 
-LENGTH_BYTES = 8
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Warm:
+    """What the workers of a configuration have in common."""
+
+    config: SimulationConfig
+    tables: SiteTables
+    host: ModelHost
 
 
 @dataclass(kw_only=True, slots=True)
@@ -79,24 +85,26 @@ class _Ear:
 class Worker:
     """The sites of one share, each started when the first question for it comes."""
 
-    def __init__(self, run: Path, *, index: int, workers: int) -> None:
-        """Load the base model and the records of the share.
+    def __init__(self, run: Path, *, index: int, workers: int, ready: Warm | None = None) -> None:
+        """Load the base model, unless it is there, and the records of the share.
 
         Args:
             run: directory of the run, whose plan and charter are written.
             index: of this worker, from 0.
             workers: of the run.
+            ready: what was loaded for its configuration; of another one it is not used.
         """
         self._run, config = RunDir.reopen(run)
+        ready = ready if ready is not None and ready.config == config else None
         self._until_closed = contextlib.ExitStack()
         self._until_closed.enter_context(shortcuts())
         if config.engine.verify_once:
             self._until_closed.enter_context(verified_once())
-        tables = read_tables(config)
+        tables = read_tables(config) if ready is None else ready.tables
         self._names = tuple(sorted(tables.sites))
-        model = dataclasses.replace(config.model, threads=config.model.threads or 1)
-        config = dataclasses.replace(config, model=model)
-        self._prepared = prepare(config, tables=tables, only=frozenset(self._names[index::workers]))
+        config = _threaded(config, config.model.threads or 1)
+        mine, host = frozenset(self._names[index::workers]), None if ready is None else ready.host
+        self._prepared = prepare(config, tables=tables, only=mine, host=host)
         self._consortium = found(self._names, config, self._run) if config.secure_sum.mode == "full" else None
         self._company = company_of(self._prepared)
         self._sites: dict[str, tuple[Site, Ledger]] = {}
@@ -161,28 +169,24 @@ class Worker:
         return Watch(step=ear.step, refusal=lambda refused: ear.told.append(str(refused).encode()))
 
 
-def serve(reply: Callable[[bytes], bytes], questions: BinaryIO, replies: BinaryIO) -> None:
+def warm(config: SimulationConfig) -> Warm | None:
+    """Load what the workers of a configuration have in common, without starting a thread.
+
+    Returns:
+        None where something is wrong with it: whoever uses it finds out, and says so.
+    """
+    try:
+        tables = read_tables(config)
+        return Warm(config=config, tables=tables, host=load_host(_threaded(config, 1), tables))
+    except Exception:  # noqa: BLE001 - loading it again raises the same
+        return None
+
+
+def serve(reply: Callable[[bytes], bytes], questions: IO[bytes], replies: IO[bytes]) -> None:
     """Answer until the questions end."""
-    while head := questions.read(LENGTH_BYTES):
-        answer = reply(questions.read(int.from_bytes(head, "big")))
-        replies.write(len(answer).to_bytes(LENGTH_BYTES, "big"))
-        replies.write(answer)
-        replies.flush()
+    while (question := read_frame(questions)) is not None:
+        write_frame(replies, reply(question))
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Serve over stdin and stdout; whatever else is printed goes to stderr."""
-    run, index, workers = arguments
-    with os.fdopen(os.dup(1), "wb") as replies:
-        os.dup2(2, 1)
-        worker = Worker(Path(run), index=int(index), workers=int(workers))
-        replies.write(bytes(LENGTH_BYTES))
-        replies.flush()
-        try:
-            serve(worker.reply, sys.stdin.buffer, replies)
-        finally:
-            worker.close()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _threaded(config: SimulationConfig, threads: int) -> SimulationConfig:
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, threads=threads))

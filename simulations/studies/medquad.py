@@ -84,4 +84,4 @@ def _examples(file: Path) -> Iterator[tuple[str, Example]]:
                 raise DataError(place, found="another shape", expected=f"an object with texts {', '.join(_FIELDS)}")
             text = " ".join(row["answer"].split())
             if text:
-                yield row["document_id"], Example(text=text, label=row["question_type"], site=row["source"])
+                yield row["document_id"], Example(text=text, label=row["question_type"], site=row["source"].lower())

@@ -64,6 +64,16 @@ def test_two_datasets_of_one_name_are_refused(configured: Configure, tmp_path: P
         read_tables(configured(f"data.path={tmp_path / 'sites'}", *NATURAL))
 
 
+def test_files_are_called_as_people_call_them_and_sites_as_charters_do(configured: Configure, tmp_path: Path) -> None:
+    """So that a folder works with the secure sum, too."""
+    for name in ("Hospital_A", "St. Mary's"):
+        write(tmp_path / "sites" / f"{name}.jsonl", 3)
+
+    tables = read_tables(configured(f"data.path={tmp_path / 'sites'}", *NATURAL))
+
+    assert sorted(tables.sites) == ["hospital-a", "st-mary-s"]
+
+
 def test_the_splits_of_a_saved_dataset_are_not_taken_for_sites(configured: Configure, tmp_path: Path) -> None:
     """Train and test are no hospitals."""
     write(tmp_path / "saved" / "train" / "x.jsonl", 3)

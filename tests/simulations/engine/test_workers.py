@@ -3,6 +3,10 @@
 import importlib.util
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +16,10 @@ from rich.console import Console
 from partsong.common import events
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import ConfigError, TryAgain
-from partsong.simulations.engine.processes import ProcessCrew
-from partsong.simulations.engine.worker import LENGTH_BYTES, serve
+from partsong.simulations.engine import processes
+from partsong.simulations.engine.frames import LENGTH_BYTES
+from partsong.simulations.engine.processes import ProcessCrew, crew_of
+from partsong.simulations.engine.worker import serve
 from partsong.simulations.federation import Federation, Result
 from partsong.simulations.marks import VERIFIED_ONCE, marks
 from partsong.simulations.prepare import prepare
@@ -55,23 +61,111 @@ def test_a_run_is_bit_identical_for_any_number_of_workers(configured: Configure,
     assert VERIFIED_ONCE in json.loads((run.path / "run.json").read_text())["marks"]
 
 
+def test_workers_that_were_started_before_the_run_end_with_the_same_bytes(configured: Configure) -> None:
+    """They have loaded what the configuration names while the run was prepared, and are gone after it."""
+    here, _, _ = carried(configured)
+    config = configured(*SMALL, "engine.workers=2")
+
+    with crew_of(config) as crew:
+        assert crew is not None
+        (process,) = crew._processes
+        there = Federation(prepare(config), RunDir.create(config, marks=()), crew=crew).run()
+
+    assert here.trained_P.tobytes() == there.trained_P.tobytes()
+    assert process.returncode == 0
+
+
+def test_workers_that_were_started_for_another_configuration_load_their_own(configured: Configure) -> None:
+    """What a run does follows from its directory; what was loaded for another configuration is not used."""
+    here, _, _ = carried(configured)
+
+    with crew_of(configured(*SMALL, "engine.workers=1", "adapter.r=2", "seed=99")) as crew:
+        config = configured(*SMALL, "engine.workers=1")
+        there = Federation(prepare(config), RunDir.create(config, marks=()), crew=crew).run()
+
+    assert here.trained_P.tobytes() == there.trained_P.tobytes()
+
+
+def test_what_is_wrong_is_said_by_the_run_alone(tmp_path: Path) -> None:
+    """Workers that warm up for records that are not there say nothing; the run's error is as without them."""
+    program = "import sys; from partsong.simulations.cli import main; sys.exit(main())"
+    command = [sys.executable, "-P", "-c", program, "simulate", "data=local"]
+    command += [f"data.path={tmp_path / 'nothing.jsonl'}", "engine.workers=1", f"run_dir={tmp_path}"]
+
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert done.stderr.count("nothing.jsonl") == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.nightly
+def test_workers_end_with_the_process_that_started_them(configured: Configure) -> None:
+    """Killed, it says nothing more: its pipes end, and with them whoever waits for the run."""
+    crew = ProcessCrew(configured(*SMALL, "engine.workers=2"))
+    crew.warm_up()
+    (process,) = crew._processes
+
+    process.stdin.close()
+
+    assert process.wait(timeout=120) == 0
+    crew.close()
+
+
+@pytest.mark.parametrize(
+    ("device", "platform", "driver", "expected"),
+    [
+        ("cpu", "linux", True, True),
+        ("auto", "linux", False, True),
+        ("auto", "linux", True, False),
+        ("cuda", "linux", False, False),
+        ("cpu", "darwin", False, False),
+    ],
+)
+def test_a_process_divides_itself_only_where_no_driver_may_be_awake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, platform: str, *, driver: bool, expected: bool
+) -> None:
+    """Elsewhere each worker is a process from its start."""
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(processes, "_DRIVERS", (str(tmp_path if driver else tmp_path / "none"),))
+
+    assert processes.divides(device) is expected
+
+
+@pytest.mark.nightly
+def test_workers_that_cannot_divide_are_processes_from_their_start(
+    configured: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each loads for itself; the bytes are the same."""
+    here, _, _ = carried(configured, "rounds=1")
+    monkeypatch.setattr(processes, "divides", lambda _: False)
+    config = configured(*SMALL, "rounds=1", "engine.workers=2")
+
+    with crew_of(config) as crew:
+        assert crew is not None
+        assert len(crew._processes) == 2
+        there = Federation(prepare(config), RunDir.create(config, marks=()), crew=crew).run()
+
+    assert here.trained_P.tobytes() == there.trained_P.tobytes()
+
+
 def test_another_seed_gives_other_bytes(play: Play) -> None:
     """Control: equality of bytes is not for free."""
     assert play(*SMALL, "rounds=1").trained_P.tobytes() != play(*SMALL, "rounds=1", "seed=8").trained_P.tobytes()
 
 
 @pytest.mark.nightly
-def test_a_worker_that_dies_ends_the_run_so_that_it_can_be_resumed(
-    configured: Configure, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What its sites had on their disks stands."""
-    config = configured(*SMALL, "engine.workers=1")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_die_end_the_run_so_that_it_can_be_resumed(configured: Configure, workers: int) -> None:
+    """What their sites had on their disks stands."""
+    config = configured(*SMALL, f"engine.workers={workers}")
     run = RunDir.create(config, marks=marks(config))
     crews: list[ProcessCrew] = []
 
     def listen(event: events.Event) -> None:
         if isinstance(event, events.RoundOpened) and event.round == 2:
-            crews[0]._processes[0].kill()
+            os.killpg(crews[0]._processes[0].pid, signal.SIGKILL)
 
     federation = Federation(prepare(config), run, listen=listen)
     crews.append(federation._engine._crew)
