@@ -15,7 +15,6 @@ import partsong
 from partsong.common.build import sha256_of
 from partsong.common.config import ModelConfig
 from partsong.common.errors import ConfigError
-from partsong.simulations.bench.figures import report
 from partsong.simulations.generation.lineup import LINEUPS, Cell, Lineup
 from partsong.simulations.generation.page import write_page
 from partsong.simulations.generation.pairs import Pairs, made_up, read
@@ -23,10 +22,9 @@ from partsong.simulations.generation.play import Answers, Bench, play
 from partsong.simulations.studies.medquad import SOURCES
 from partsong.simulations.studies.open_cells import play_open
 from partsong.simulations.studies.outcome import Store
+from partsong.simulations.studies.page_words import machine_of
 from partsong.simulations.studies.settings import StudyConfig
 from partsong.simulations.studies.sources import Source
-
-_PACKAGES = ("partsong", "torch", "transformers", "peft", "flwr", "numpy", "rapidfuzz")
 
 
 def study(
@@ -59,8 +57,7 @@ def study(
         model=ModelConfig(source=config.base, task="causal_lm", threads=config.threads, dtype=config.dtype),
         scratch=work / "scratch",
     )
-    facts = report("study", (), packages=_PACKAGES)
-    machine = {**facts["machine"], "versions": facts["versions"], "threads": config.threads}
+    machine = machine_of(config)
     found = play_open(
         lineup.cells(),
         lambda cell: play(cell, bench),

@@ -14,6 +14,7 @@ from partsong.common.files import write_bytes
 from partsong.server.report.render import escape
 from partsong.simulations.generation.lineup import Cell, Lineup
 from partsong.simulations.generation.play import Answers
+from partsong.simulations.studies import page_words
 from partsong.simulations.studies.settings import StudyConfig
 from partsong.simulations.studies.sources import Source
 from partsong.simulations.studies.summary import spread
@@ -23,11 +24,7 @@ Found = Sequence[tuple[Cell, Answers | None]]
 Pick = Callable[[Cell, Answers], float | None]
 """Reads a value out of a finished cell; None: it has none."""
 
-_GRIDS = {
-    "full": "the full grid",
-    "cpu": "the CPU edition: few pairs, short ones, one seed. **It shows a direction and no more**",
-    "smoke": "a smoke test: its pairs are made up, and its numbers say nothing about learning",
-}
+_CPU = ": few pairs, short ones, one seed. **It shows a direction and no more**"
 _READING = (
     "Loss is of the held-out answers' tokens, each predicted from the question and the right tokens before it, in "
     "nats; perplexity is e to that power. ROUGE-L compares the model's own greedy answer with the beginning of the "
@@ -37,7 +34,7 @@ _READING = (
     "± is the standard deviation over seeds, where there are several."
 )
 _HOW = (
-    "FFA of rank 8 on {targets}, the base model frozen; AdamW at {rate:g}, the same for every line and **not swept**; "
+    "FFA of rank 8 on {targets}, and nothing else; AdamW at {rate:g}, the same for every line and **not swept**; "
     "no differential privacy. {rounds} rounds of {steps} steps, each on {share:g} of a site's pairs, also for pooled "
     "and alone. Each publisher gives at most {train} pairs to learn from and {test} to be tested on, chosen by a "
     "public hash; no document is on both sides. A pair is cut at {length} tokens, an own answer at {new}."
@@ -65,11 +62,10 @@ def write_page(
         day: of the page.
     """
     done = [answers for _, answers in found if answers is not None]
-    cut = "" if len(done) == len(found) else " **The grid is not complete: empty cells were not run.**"
     parts = [
         f"# Answers of a language model, {day.isoformat()}",
         "Does joining pay for a language model that learns to answer, where each publisher has a style of its own?",
-        f"This is {_GRIDS[config.grid]}. {len(done)} of {len(found)} cells were run.{cut}",
+        page_words.state(config, done=len(done), cells=len(found), cpu=_CPU),
         "## Results",
         _READING.format(continued=lineup.continued),
         _results(found, lineup),
@@ -80,7 +76,7 @@ def write_page(
         "## How",
         *_how(lineup, config, machine, hours=sum(answers.seconds for answers in done) / 3600),
         "## Data",
-        "\n".join(f"- `{s.path}`, {s.origin}, {s.licence}, SHA-256 `{s.sha256}`" for s in sources) or "Made up.",
+        page_words.files(sources),
     ]
     stem = f"{day.isoformat()}-generation" + ("" if config.grid == "cpu" else f"-{config.grid}")
     page = Path(config.out) / f"{stem}.md"
@@ -176,12 +172,8 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _how(lineup: Lineup, config: StudyConfig, machine: Mapping[str, Any], *, hours: float) -> Iterator[str]:
-    words = ["partsong study generation", f"grid={config.grid}"]
-    words += [] if config.data_dir is None else ["data_dir=DATA"]
-    words += [f"only=[{','.join(config.only)}]"] if config.only else []
-    yield f"```sh\n{' '.join(words)}\n```"
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    yield f"Base model: {escape(Path(config.base).name)}. " + _HOW.format(
+    yield page_words.command("generation", config)
+    yield f"{page_words.base(config)} " + _HOW.format(
         targets=" and ".join(f"`{target}`" for target in lineup.targets),
         rate=lineup.learning_rate,
         rounds=lineup.rounds,
@@ -192,5 +184,4 @@ def _how(lineup: Lineup, config: StudyConfig, machine: Mapping[str, Any], *, hou
         length=lineup.max_length,
         new=lineup.most_new_tokens,
     )
-    where = f"{machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}; {versions}"
-    yield f"Machine: {where}. The cells took {hours:.2f} hours in all, beside other work."
+    yield page_words.played_on(machine, hours=hours)

@@ -6,17 +6,15 @@ is in two parts. Each publisher gives as many pairs as any other, chosen by a pu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from partsong.client.data.table import Table, table_from_rows
 from partsong.common.config import DataConfig
-from partsong.common.errors import DataError
 from partsong.simulations.builtin.records import fraction
 from partsong.simulations.studies.corpus import part_of
-from partsong.simulations.studies.medquad import SALT, SOURCES, TEST, VALIDATION
+from partsong.simulations.studies.medquad import SALT, SOURCES, TEST, VALIDATION, lines_of
 from partsong.simulations.studies.sources import Source, locate
 
 _FIELDS = ("document_id", "source", "question", "answer")
@@ -91,15 +89,7 @@ def _draw(pair: Pair) -> float:
 
 
 def _pairs(file: Path) -> Iterator[tuple[str, Pair]]:
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            place = f"{file.name}, line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as err:
-                raise DataError(place, found="a line that is not JSON", expected="one object a line") from err
-            if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _FIELDS):
-                raise DataError(place, found="another shape", expected=f"an object with texts {', '.join(_FIELDS)}")
-            question, answer = (" ".join(row[name].split()) for name in ("question", "answer"))
-            if question and answer:
-                yield row["document_id"], Pair(site=row["source"], question=question, answer=answer)
+    for row in lines_of(file, _FIELDS):
+        question, answer = (" ".join(row[name].split()) for name in ("question", "answer"))
+        if question and answer:
+            yield row["document_id"], Pair(site=row["source"], question=question, answer=answer)

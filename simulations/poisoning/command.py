@@ -13,16 +13,14 @@ from rich.console import Console
 import partsong
 from partsong.common.build import sha256_of
 from partsong.common.config import ModelConfig
-from partsong.simulations.bench.figures import report
 from partsong.simulations.poisoning.lineup import LINEUPS, Cell
 from partsong.simulations.poisoning.page import write_page
 from partsong.simulations.poisoning.play import Bench, play
 from partsong.simulations.studies.catalogue import SOURCES, read_corpus
 from partsong.simulations.studies.open_cells import play_open
 from partsong.simulations.studies.outcome import Outcome, Store
+from partsong.simulations.studies.page_words import machine_of
 from partsong.simulations.studies.settings import StudyConfig
-
-_PACKAGES = ("partsong", "torch", "transformers", "peft", "flwr", "numpy")
 
 
 def study(
@@ -56,8 +54,7 @@ def study(
         scratch=work / "scratch",
     )
     store, data = Store(work / config.grid, Outcome), {source.path: source.sha256 for source in sources}
-    facts = report("study", (), packages=_PACKAGES)
-    machine = {**facts["machine"], "versions": facts["versions"], "threads": config.threads}
+    machine = machine_of(config)
 
     def name(cell: Cell) -> str:
         settings = bench.settings(cell)

@@ -11,15 +11,11 @@ import numpy as np
 
 from partsong.common.files import write_bytes
 from partsong.simulations.poisoning.lineup import Cell, Lineup
+from partsong.simulations.studies import page_words
 from partsong.simulations.studies.outcome import Outcome
 from partsong.simulations.studies.settings import StudyConfig
 from partsong.simulations.studies.sources import Source
 
-_GRIDS = {
-    "full": "the full grid",
-    "cpu": "the CPU edition",
-    "smoke": "a smoke test: its records are made up, and its numbers say nothing about learning",
-}
 _WORDS = {
     "nobody": "nobody poisons",
     "wrong-labels": "trains on wrong labels",
@@ -67,17 +63,17 @@ def write_page(
     """
     stem = f"{day.isoformat()}-poisoning" + ("" if config.grid == "cpu" else f"-{config.grid}")
     done = [outcome for _, outcome in found if outcome is not None]
-    cut = "" if len(done) == len(found) else " **The grid is not complete: empty cells were not run.**"
     parts = [
         f"# Poisoning sites, {day.isoformat()}",
         "What is left of a federation with sites that poison, behind each defence?",
-        f"This is {_GRIDS[config.grid]}. {len(done)} of {len(found)} cells were run.{cut}",
+        page_words.state(config, done=len(done), cells=len(found)),
         "## Results",
         "Accuracy on test records, mean ± standard deviation over seeds; rounds that a vote has dropped, in all seeds.",
         *(part for name in dict.fromkeys(cell.cohort.name for cell, _ in found) for part in _cohort(name, found)),
         "## How",
-        f"```sh\n{_command(config)}\n```",
-        _HOW.format(
+        page_words.command("poisoning", config),
+        f"{page_words.base(config)} "
+        + _HOW.format(
             alpha=lineup.alpha,
             rounds=lineup.rounds,
             steps=lineup.steps_per_round,
@@ -85,26 +81,13 @@ def write_page(
             length=lineup.max_length,
             votes=lineup.vote_limit,
         ),
-        _machine(machine, hours=sum(outcome.seconds for outcome in done) / 3600),
+        page_words.played_on(machine, hours=sum(outcome.seconds for outcome in done) / 3600),
         "## Data",
-        "\n".join(f"- `{s.path}`, {s.origin}, {s.licence}, SHA-256 `{s.sha256}`" for s in sources) or "Made up.",
+        page_words.files(sources),
     ]
     page = Path(config.out) / f"{stem}.md"
     write_bytes(page, ("\n\n".join(parts) + "\n").encode())
     return page
-
-
-def _machine(machine: Mapping[str, Any], *, hours: float) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
-    where = f"{machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}; {versions}"
-    return f"Machine: {where}. The cells took {hours:.2f} hours in all, beside other work."
-
-
-def _command(config: StudyConfig) -> str:
-    words = ["partsong study poisoning", f"grid={config.grid}"]
-    words += [] if config.data_dir is None else ["data_dir=DATA"]
-    words += [f"only=[{','.join(config.only)}]"] if config.only else []
-    return " ".join(words)
 
 
 def _cohort(name: str, found: Found) -> list[str]:

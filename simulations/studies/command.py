@@ -12,18 +12,16 @@ from rich.console import Console
 
 from partsong.common.config import ModelConfig
 from partsong.common.errors import ConfigError
-from partsong.simulations.bench.figures import report
 from partsong.simulations.studies.catalogue import SOURCES, STUDIES, read_corpora
 from partsong.simulations.studies.declare import Study
 from partsong.simulations.studies.feature_shelf import FeatureShelf
 from partsong.simulations.studies.outcome import Outcome, Store
 from partsong.simulations.studies.page import write_page
+from partsong.simulations.studies.page_words import machine_of
 from partsong.simulations.studies.play import Bench
 from partsong.simulations.studies.progress import Bar
 from partsong.simulations.studies.runner import Terms, collect, run
 from partsong.simulations.studies.settings import StudyConfig
-
-_PACKAGES = ("partsong", "torch", "transformers", "peft", "opacus", "flwr", "numpy")
 
 
 def study(
@@ -62,8 +60,7 @@ def study(
         records={corpus.name: len(corpus.train) for corpus in corpora.values()},
         store=Store(work / config.grid, Outcome),
     )
-    facts = report("study", (), packages=_PACKAGES)
-    machine = {**facts["machine"], "versions": facts["versions"], "threads": config.threads}
+    machine = machine_of(config)
     with Bar(console) as bar:
         run(
             terms,

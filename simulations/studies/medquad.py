@@ -10,7 +10,7 @@ Source: Ben Abacha and Demner-Fushman 2019, BMC Bioinformatics 20:511.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from partsong.common.errors import DataError
@@ -72,7 +72,15 @@ def read(data_dir: Path, sources: tuple[Source, ...] = SOURCES) -> Corpus:
     )
 
 
-def _examples(file: Path) -> Iterator[tuple[str, Example]]:
+def lines_of(file: Path, fields: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Read a file's objects.
+
+    Args:
+        file: with one on each line.
+        fields: texts that each has to have.
+    Raises:
+        DataError: a line is not such an object.
+    """
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             place = f"{file.name}, line {number}"
@@ -80,8 +88,12 @@ def _examples(file: Path) -> Iterator[tuple[str, Example]]:
                 row = json.loads(line)
             except ValueError as err:
                 raise DataError(place, found="a line that is not JSON", expected="one object a line") from err
-            if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in _FIELDS):
-                raise DataError(place, found="another shape", expected=f"an object with texts {', '.join(_FIELDS)}")
-            text = " ".join(row["answer"].split())
-            if text:
-                yield row["document_id"], Example(text=text, label=row["question_type"], site=row["source"].lower())
+            if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in fields):
+                raise DataError(place, found="another shape", expected=f"an object with texts {', '.join(fields)}")
+            yield row
+
+
+def _examples(file: Path) -> Iterator[tuple[str, Example]]:
+    for row in lines_of(file, _FIELDS):
+        if text := " ".join(row["answer"].split()):
+            yield row["document_id"], Example(text=text, label=row["question_type"], site=row["source"].lower())

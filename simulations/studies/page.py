@@ -9,7 +9,7 @@ from typing import Any
 
 from partsong.common.files import write_bytes
 from partsong.server.report.render import escape
-from partsong.simulations.studies import tables, verdicts
+from partsong.simulations.studies import page_words, tables, verdicts
 from partsong.simulations.studies.corpus import Corpus
 from partsong.simulations.studies.declare import Budget
 from partsong.simulations.studies.plots import Curve, Dots, dot_plot, line_plot
@@ -17,12 +17,6 @@ from partsong.simulations.studies.runner import Entry, Terms
 from partsong.simulations.studies.settings import StudyConfig
 from partsong.simulations.studies.sources import Source
 from partsong.simulations.studies.summary import Line, lines
-
-_GRIDS = {
-    "full": "the full grid",
-    "cpu": "the CPU edition",
-    "smoke": "a smoke test: its records are made up, and its numbers say nothing about learning",
-}
 
 _READING = (
     "Accuracy and macro recall are of all held-out records (of models that belong to a site: the mean over the sites); "
@@ -101,7 +95,7 @@ def _text(
     parts = [
         f"# {terms.study.title}, {day.isoformat()}",
         terms.study.question,
-        _state(entries, config),
+        page_words.state(config, done=sum(entry.outcome is not None for entry in entries), cells=len(entries)),
         "## Results",
         *_results(found, figures),
         "## Learning rates",
@@ -116,12 +110,6 @@ def _text(
         _data(sources, corpora),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _state(entries: Sequence[Entry], config: StudyConfig) -> str:
-    done = sum(entry.outcome is not None for entry in entries)
-    cut = "" if done == len(entries) else " **The grid is not complete: empty cells were not run.**"
-    return f"This is {_GRIDS[config.grid]}. {done} of {len(entries)} cells were run.{cut}"
 
 
 def _results(found: Sequence[Line], figures: Sequence[str]) -> list[str]:
@@ -164,10 +152,6 @@ def _listed(sentences: Sequence[str], *, none: str) -> str:
 
 
 def _how(terms: Terms, entries: Sequence[Entry], config: StudyConfig, machine: Mapping[str, Any]) -> str:
-    words = [f"partsong study {terms.study.name}", f"grid={config.grid}"]
-    words += [] if config.data_dir is None else ["data_dir=DATA"]
-    words += [] if config.dtype == "auto" else [f"dtype={config.dtype}"]
-    words += [] if config.sweep == "run" else ["sweep=declared"]
     splits = dict.fromkeys(entry.cell.split for entry in entries)
     budgets = [
         f"{split.name}: {_budget(split.plain)}; under differential privacy {_budget(split.private)}; "
@@ -176,22 +160,16 @@ def _how(terms: Terms, entries: Sequence[Entry], config: StudyConfig, machine: M
         for split in splits
     ]
     spent = sum(entry.outcome.seconds for entry in entries if entry.outcome is not None)
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
     return "\n".join(
         [
-            f"```sh\n{' '.join(words)}\n```",
+            page_words.command(terms.study.name, config),
             "",
-            f"Base model: {escape(Path(config.base).name)}, frozen{_format(config)}. {_SETTING}",
+            f"{page_words.base(config)} {_SETTING}",
             "",
             *(f"- {budget}" for budget in budgets),
-            f"- Machine: {machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu'] or 'none'}; {versions}.",
-            f"- The cells shown took {spent / 3600:.2f} hours in all, on a machine that may have had other work.",
+            f"- {page_words.played_on(machine, hours=spent / 3600)}",
         ]
     )
-
-
-def _format(config: StudyConfig) -> str:
-    return "" if config.dtype == "auto" else f", its weights in {config.dtype}; adapters and head are float32"
 
 
 def _budget(budget: Budget) -> str:

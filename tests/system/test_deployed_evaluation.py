@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from rehearsed import PAGE, loopback_deploy
+from rehearsed import daemons, loopback_deploy
 
 from partsong.client.data.encode import encode
 from partsong.client.data.table import read_table
@@ -52,21 +52,7 @@ def allow_both(policy: Path) -> None:
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     """One training round, then one evaluation of what it ended with, ROUGE-L included."""
     folder = tmp_path_factory.mktemp("evaluation")
-    setting = loopback_deploy.Setting(init=dict.fromkeys(SITES, "data.held_out=held-out.jsonl"))
-    with loopback_deploy.Rehearsal(folder, PAGE, setting) as rehearsal:
-        for number, site in enumerate(rehearsal.sites):
-            loopback_deploy.write_records(
-                site.folder / "held-out.jsonl", first=5000 + 100 * number, count=TESTS_OF_A_SITE
-            )
-        steps = iter(rehearsal.steps)
-        for step in steps:
-            if " up " in step:
-                break
-            rehearsal.play(step)
-        for site in rehearsal.sites:
-            allow_both(site.folder / site.name / "policy.yaml")
-        rehearsal.play(step)
-        rehearsal.play(next(steps))
+    with daemons(folder, held_out=TESTS_OF_A_SITE, allow=allow_both) as rehearsal:
         trained = _run(rehearsal, f"trained {RUN} rounds=1 training.steps_per_round=1 training.learning_rate=0.05")
         evaluated = _run(
             rehearsal,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from rehearsed import PAGE, loopback_deploy
+from rehearsed import daemons, loopback_deploy
 
 from partsong.client.adapters.store import AdapterStore
 from partsong.client.home.layout import SiteHome
@@ -71,19 +71,7 @@ def published(run: RunFiles) -> str:
 def voted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Voted]:
     """The page up to its daemons, then the two runs."""
     folder = tmp_path_factory.mktemp("votes")
-    setting = loopback_deploy.Setting(init=dict.fromkeys(SITES, "data.held_out=held-out.jsonl"))
-    with loopback_deploy.Rehearsal(folder, PAGE, setting) as rehearsal:
-        for number, site in enumerate(rehearsal.sites):
-            loopback_deploy.write_records(site.folder / "held-out.jsonl", first=5000 + 100 * number, count=30)
-        steps = iter(rehearsal.steps)
-        for step in steps:
-            if " up " in step:
-                break
-            rehearsal.play(step)
-        for site in rehearsal.sites:
-            allow_votes(site.folder / site.name / "policy.yaml")
-        rehearsal.play(step)
-        rehearsal.play(next(steps))
+    with daemons(folder, held_out=30, allow=allow_votes) as rehearsal:
         kept, dropped = (_run(rehearsal, f"{name} {RUN} {more}") for name, more in (("kept", KEEPS), ("lost", DROPS)))
         yield Voted(rehearsal=rehearsal, kept=kept, dropped=dropped)
 

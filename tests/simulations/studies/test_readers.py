@@ -33,7 +33,7 @@ def answers(count: int, **others: str) -> str:
 
 
 def test_answers_of_one_document_stay_in_one_part(tmp_path: Path) -> None:
-    """Two hundred documents of two answers each; white space is evened out, publisher and type are kept."""
+    """Two hundred documents of two answers each; white space is evened out, type and publisher are kept, the latter as a site id."""
     corpus = medquad.read(tmp_path, (written(tmp_path, "medquad/GHR.jsonl", answers(400)),))
 
     parts = [{row.text for row in part} for part in (corpus.train, corpus.validation, corpus.test)]
@@ -41,7 +41,7 @@ def test_answers_of_one_document_stay_in_one_part(tmp_path: Path) -> None:
     assert all(parts)
     for number in range(200):
         assert sum(f"An answer {2 * number}" in part and f"An answer {2 * number + 1}" in part for part in parts) == 1
-    assert {(row.site, row.label) for row in corpus.train} == {("GHR", "symptoms")}
+    assert {(row.site, row.label) for row in corpus.train} == {("ghr", "symptoms")}
 
 
 def test_rare_types_and_empty_answers_are_left_out(tmp_path: Path) -> None:
