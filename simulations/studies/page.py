@@ -27,6 +27,7 @@ _UNCHARGED = (
     "The sweep is not charged to any privacy budget; a federation that sweeps on private records would have to pay for "
     "it."
 )
+_BEYOND = "A better rate may lie beyond what was tried for these lines:"
 _LOST = (
     "What averages lose of the mean of the sites' products, relative, the mean over layers and rounds, and what a site "
     "of each rank sends in a run:"
@@ -144,7 +145,12 @@ def _rates(entries: Sequence[Entry], config: StudyConfig) -> str:
         if config.sweep == "run"
         else "**Not swept:** each line has the middle one of the three rates that its sweep would try."
     )
-    return f"{how} {_UNCHARGED}\n\n{tables.sweep(entries)}"
+    return "\n\n".join([f"{how} {_UNCHARGED}", tables.sweep(entries), *_edges(entries)])
+
+
+def _edges(entries: Sequence[Entry]) -> list[str]:
+    found = verdicts.edges(entries)
+    return [_BEYOND, _listed(found, none="")] if found else []
 
 
 def _listed(sentences: Sequence[str], *, none: str) -> str:

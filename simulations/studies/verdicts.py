@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from partsong.simulations.studies.declare import Arm
+from partsong.simulations.studies.declare import Arm, Cell
 from partsong.simulations.studies.runner import Entry
 from partsong.simulations.studies.summary import Line
 from partsong.simulations.studies.tables import ARMS, name_of
@@ -57,6 +57,28 @@ def shortfalls(lines: Sequence[Line]) -> list[str]:
             name = f"{name_of(line.cell)} ({line.cell.split.name})"
             found += [f"{name}: {text}" for text in (*_below_pooled(line, lines), *_better_alone(line, lines))]
     return found
+
+
+def edges(entries: Sequence[Entry]) -> list[str]:
+    """Name the lines whose sweep ends at its best rate, so that a better one may lie beyond."""
+    found: dict[str, dict[float, float]] = {}
+    cells: dict[str, Cell] = {}
+    for entry in entries:
+        if entry.cell.swept_rate is not None and entry.outcome is not None:
+            found.setdefault(entry.cell.group, {})[entry.cell.swept_rate] = entry.outcome.accuracy or 0.0
+            cells[entry.cell.group] = entry.cell
+    return [text for group, cell in cells.items() if (text := _edge(cell, found[group])) is not None]
+
+
+def _edge(cell: Cell, accuracy: Mapping[float, float]) -> str | None:
+    if cell.method is None or set(cell.method.rates) != set(accuracy):
+        return None
+    _, middle, high = cell.method.rates
+    best = max(cell.method.rates, key=lambda rate: accuracy[rate])
+    if best == middle:
+        return None
+    end = "highest" if best == high else "lowest"
+    return f"{name_of(cell)} ({cell.split.name}): the best rate is the {end} that was tried."
 
 
 def _below_pooled(line: Line, lines: Sequence[Line]) -> Iterator[str]:

@@ -133,6 +133,21 @@ def test_bad_news_is_on_the_page(tmp_path: Path) -> None:
     assert "The sweep is not charged to any privacy budget" in text
 
 
+@pytest.mark.parametrize(("best", "expected"), [(0, "lowest"), (1, None), (2, "highest")])
+def test_a_sweep_that_ends_at_its_best_rate_is_named(tmp_path: Path, best: int, expected: str | None) -> None:
+    """Also on the page; a line whose sweep is not whole is not."""
+    swept = [e for e in PARTIAL if e.cell.swept_rate is not None and e.cell.method and e.cell.method.name == "ffa"]
+    scores = [0.9 if place == best else 0.5 for place in range(3)]
+    made = [dataclasses.replace(e, outcome=outcome(score)) for e, score in zip(swept, scores, strict=True)]
+
+    found = verdicts.edges(made)
+
+    told = [f"ffa r=8 21 bits (medquad): the best rate is the {expected} that was tried."] if expected else []
+    assert found == told
+    assert ("may lie beyond" in page_of(tmp_path, tuple(made))) == bool(told)
+    assert verdicts.edges(made[:2]) == []
+
+
 def test_gains_are_against_both_references() -> None:
     """By hand: .8 is .75 of the way from .5 to .9, and .67 of that to .95."""
     everything = lines(PARTIAL)
