@@ -28,7 +28,8 @@ class ModelConfig:
     sha256: str | None = None
     """Expected SHA-256 of the weights; another one stops the run. None: computed and recorded."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the base weights. auto: bfloat16 for a causal model on a GPU, else float32. Adapters are always float32."""
+    """Of the base weights. auto: bfloat16 for a causal model on a GPU, else float32. Adapters and heads are always
+    float32."""
     quantization: Literal["none", "nf4"] = "none"
     """nf4: 4-bit base (QLoRA) through bitsandbytes."""
     device: str = "auto"

@@ -27,8 +27,14 @@ class Method:
     """Settings of `adapter`, without the rank."""
     rates: tuple[float, float, float]
     """AdamW's, from low to high. The middle one is taken where no sweep was run."""
+    private_rates: tuple[float, float, float] | None = None
+    """Likewise under differential privacy; None: the same."""
     site_ranks: tuple[int, ...] = ()
     """Ranks of the sites, one site after the other and then again from the first; empty: all train the cell's."""
+
+    def rates_at(self, epsilon: float | None) -> tuple[float, float, float]:
+        """Give the rates that a sweep tries."""
+        return self.rates if epsilon is None or self.private_rates is None else self.private_rates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +189,7 @@ def _sweep(axes: Axes) -> Iterator[Cell]:
             continue
         if cell.epsilon is not None and cell.epsilon not in noised:
             continue
-        for rate in cell.method.rates:
+        for rate in cell.method.rates_at(cell.epsilon):
             yield dataclasses.replace(cell, swept_rate=rate)
 
 

@@ -98,7 +98,7 @@ def rate_of(cell: Cell, terms: Terms) -> float | None:
     if cell.swept_rate is not None:
         return cell.swept_rate
     if terms.sweep == "declared":
-        return cell.method.rates[1]
+        return cell.method.rates_at(cell.epsilon)[1]
     swept = sweep_of(cell, terms.study.cells(terms.grid))
     found = [(other, _entry(other, terms).outcome) for other in swept]
     if any(outcome is None for _, outcome in found):

@@ -71,10 +71,11 @@ def edges(entries: Sequence[Entry]) -> list[str]:
 
 
 def _edge(cell: Cell, accuracy: Mapping[float, float]) -> str | None:
-    if cell.method is None or set(cell.method.rates) != set(accuracy):
+    rates = None if cell.method is None else cell.method.rates_at(cell.epsilon)
+    if rates is None or set(rates) != set(accuracy):
         return None
-    _, middle, high = cell.method.rates
-    best = max(cell.method.rates, key=lambda rate: accuracy[rate])
+    _, middle, high = rates
+    best = max(rates, key=lambda rate: accuracy[rate])
     if best == middle:
         return None
     end = "highest" if best == high else "lowest"

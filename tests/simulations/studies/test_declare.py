@@ -31,7 +31,7 @@ def test_every_trained_cell_has_three_swept_rates(name: str, grid: Grid) -> None
         if cell.method is None:
             assert swept == ()
         elif cell.swept_rate is None:
-            assert [other.swept_rate for other in swept] == list(cell.method.rates)
+            assert [other.swept_rate for other in swept] == list(cell.method.rates_at(cell.epsilon))
             assert {other.seed for other in swept} == {0}
             assert {other.placement for other in swept} == {cell.placement}
             assert all(cells.index(other) < cells.index(cell) for other in swept)
