@@ -68,8 +68,14 @@ def play(cell: Cell, config: SimulationConfig, bench: Bench) -> Outcome:
         "frozen_local": _frozen,
     }
     found = players[cell.arm](cell, config, bench, division)
-    rate = None if cell.method is None else config.training.learning_rate
-    return dataclasses.replace(found, rate=rate, seconds=round(time.monotonic() - started, 1))
+    return dataclasses.replace(found, rate=_rate(cell, config), seconds=round(time.monotonic() - started, 1))
+
+
+def _rate(cell: Cell, config: SimulationConfig) -> float | None:
+    """Give the rate of whoever takes the steps: with noise on the sum that is the coordinator."""
+    if cell.method is None:
+        return None
+    return config.optimizer.learning_rate if cell.placement == "sum" else config.training.learning_rate
 
 
 def _federated(cell: Cell, config: SimulationConfig, bench: Bench, division: Division) -> Outcome:

@@ -129,6 +129,7 @@ def test_every_study_can_be_smoked(tmp_path: Path, name: str, cell: str, figures
     assert len(list((tmp_path / "pages").glob("*.svg"))) == figures
     (kept,) = (json.loads(file.read_text())["outcome"] for file in (tmp_path / "work" / name / "smoke").glob("*.json"))
     assert kept["bytes_per_site"] > 0
+    assert kept["rate"] == (0.1 if name == "privacy" else 0.01)
     assert (kept["epsilon"] is not None) == (name == "privacy")
     assert kept["epsilon"] is None or 0 < kept["epsilon"] <= 8
 
