@@ -288,6 +288,21 @@ def test_connections_of_strangers_are_bounded(open_port: OpenPort) -> None:
     assert north is not None
 
 
+def test_connections_of_strangers_are_bounded_together(open_port: OpenPort) -> None:
+    """Strangers from many addresses, each within its own bound, leave no room for one more."""
+    port = open_port("north", limits=Limits(connections=2, handshake_s=60))
+    listener = port.superlink._listener
+    silent = [socket.create_connection(("127.0.0.1", port.superlink.port)) for _ in range(2)]
+    full = wait_until(lambda: listener._strangers.total() == 2)
+
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        tls(port)
+
+    for peer in silent:
+        peer.close()
+    assert full
+
+
 def test_sites_behind_one_address_leave_room_for_each_other(open_port: OpenPort) -> None:
     """Whoever has shown a certificate is no stranger: a hundred sites may come through one proxy."""
     port = open_port("north", "south", limits=Limits(connections_of_address=1))

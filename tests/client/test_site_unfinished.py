@@ -15,10 +15,11 @@ from partsong.client.budget.spending import Purse
 from partsong.client.data.encode import Encoded, Record
 from partsong.client.dp.sampler import Randomness, SeededRandomness, SystemRandomness
 from partsong.client.encoders.encoder import Encoder, LocalUpdate, Progress
+from partsong.client.encoders.lazy import LazyLora
 from partsong.client.encoders.lora import LoraTraining
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.agreement import ByRules
-from partsong.client.rules.consent import Rules
+from partsong.client.rules.consent import Facts, Rules
 from partsong.client.secure_sum.door import Answer, PlainDoor
 from partsong.client.secure_sum.file_vault import FileVault
 from partsong.client.site import Chance, Site, Watch
@@ -176,6 +177,32 @@ def test_a_round_that_broke_off_seals_the_words_of_one_that_did_not(make_machine
     assert [r.vector for r in reports] == [expected.vector] * STEPS
     assert states == [("committed", [1, 2, 3], [])] * STEPS
     assert len(expected.vector) > 0
+
+
+class OfADaemon(LazyLora):
+    """The encoder of a daemon, whose model and records are there."""
+
+    def __init__(self, host: ModelHost, encoded: Encoded) -> None:
+        self._there = host, encoded
+
+    def facts(self, plan: Plan) -> Facts:
+        return LoraTraining(host=self._there[0], encoded=self._there[1], labels=()).facts(plan)
+
+    def ready(self, plan: Plan) -> tuple[ModelHost, Encoded]:
+        return self._there
+
+
+def test_a_daemon_goes_on_with_a_round_that_broke_off(
+    make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its encoder, which builds the model on first need, takes no step twice either."""
+    monkeypatch.setattr(Machine, "encoder", lambda machine: OfADaemon(machine.host, machine.encoded))
+    machine = make_machine()
+
+    machine.break_off(after=2)
+
+    assert kind(machine.open()) == "ready"
+    assert machine.steps == [1, 2, 3]
 
 
 def test_without_a_store_the_round_is_lost(make_machine: MakeMachine) -> None:
