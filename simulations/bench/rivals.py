@@ -81,12 +81,15 @@ def images_over_pfl(
     return _or_reason(compared, aim)
 
 
-def adapter_over_flower(adapter: Sequence[str], *, workers: int = 2, python: str | None = None) -> list[Figure]:
+def adapter_over_flower(
+    adapter: Sequence[str], *, workers: int = 2, repeats: int = 3, python: str | None = None
+) -> list[Figure]:
     """Compare an adapter's training from the start of Python to the result with Flower's simulation, S3.
 
     Args:
         adapter: configuration of the run.
         workers: processes that play sites here, as many as Ray has actors: the cores of the machine.
+        repeats: runs of each, in turn; the medians are compared.
         python: interpreter that has Flower's simulation; None: this one.
     """
     aim = Aim(name="s3_end_to_end_speedup_over_flower", target=1.5)
@@ -97,13 +100,24 @@ def adapter_over_flower(adapter: Sequence[str], *, workers: int = 2, python: str
             rate = f"privacy.sampling_rate={task.config.privacy.sampling_rate}"
             asked = [*adapter, *PLAIN, rate, f"run_dir={folder}"]
             ends = [Path(folder) / "ours.npy", Path(folder) / "theirs.npy"]
-            ours = told("adapter_sites", arguments=(ends[0],), about=[*asked, f"engine.workers={workers}"])
-            theirs = told("peers.flower_adapter", arguments=(ends[1],), about=asked, python=python)
+            both = [
+                (
+                    told("adapter_sites", arguments=(ends[0],), about=[*asked, f"engine.workers={workers}"]),
+                    told("peers.flower_adapter", arguments=(ends[1],), about=asked, python=python),
+                )
+                for _ in range(repeats)
+            ]
             off = _difference(ends, fresh_adapter(task)[0])
+        ours, theirs = (_median(runs) for runs in zip(*both, strict=True))
         note = f"{_times(ours)}; Flower's {_times(theirs)}; the weights differ by {off:.1e} of the change"
         return [_ratio(aim, theirs.whole_s / ours.whole_s, note=note, off=off)]
 
     return _or_reason(compared, aim)
+
+
+def _median(found: Sequence[Told]) -> Told:
+    """Give the run of the median time; of an even number the longer of the two."""
+    return sorted(found, key=lambda one: one.whole_s)[len(found) // 2]
 
 
 def _difference(ends: Sequence[Path], start_P: FloatVec) -> float:

@@ -61,7 +61,7 @@ def run(
     torch.set_num_threads(1)
     stages = [
         Stage(what="rounds of idle sites", usual_s=60, measure=partial(idle_sites, peers_python=peers_python)),
-        Stage(what="images, beside pfl", usual_s=60, measure=partial(images_over_pfl, python=peers_python)),
+        Stage(what="images, beside pfl", usual_s=280, measure=partial(images_over_pfl, python=peers_python)),
         Stage(
             what="an adapter, beside the bare loop",
             usual_s=300,
@@ -69,7 +69,7 @@ def run(
         ),
         Stage(
             what="an adapter, beside Flower's simulation",
-            usual_s=120,
+            usual_s=220,
             measure=partial(adapter_over_flower, adapter, python=peers_python),
         ),
         Stage(what="memory of registered sites", usual_s=40, measure=registered_sites),

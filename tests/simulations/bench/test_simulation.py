@@ -104,7 +104,7 @@ def test_rivals_that_are_there_end_with_the_same_weights(tmp_path: Path) -> None
     figures = [
         *simulation.idle_sites(rounds=2, shapes=((6, 3),), peers_python=python),
         *rivals.images_over_pfl(users=8, cohort=3, rounds=2, python=python),
-        *rivals.adapter_over_flower(adapter, workers=1, python=python),
+        *rivals.adapter_over_flower(adapter, workers=1, repeats=1, python=python),
     ]
 
     assert {f.name: f.reason for f in figures if f.value is None} == {}
