@@ -116,6 +116,7 @@ _helper("rehearsed")
 _helper("visitor")
 _helper("dashboards")
 _helper("site_bench")
+_helper("one_machine")
 
 
 def _masked_plan(**changes: Any) -> Plan:

@@ -271,9 +271,12 @@ def test_a_flood_is_answered_with_a_refusal_and_others_are_served(open_port: Ope
     assert south.heartbeat()
 
 
-def test_connections_of_strangers_are_bounded(open_port: OpenPort) -> None:
-    """Those beyond are closed before the handshake, and a place that becomes free is given again."""
-    port = open_port("north", limits=Limits(connections_of_address=2, handshake_s=60))
+@pytest.mark.parametrize("bound", ["connections_of_address", "connections"])
+def test_connections_of_strangers_are_bounded(open_port: OpenPort, bound: str) -> None:
+    """Of one address and of all together: those beyond are closed before the handshake, and a place that becomes free
+    is given again.
+    """
+    port = open_port("north", limits=Limits(**{bound: 2}, handshake_s=60))
     listener = port.superlink._listener
     silent = [socket.create_connection(("127.0.0.1", port.superlink.port)) for _ in range(2)]
     full = wait_until(lambda: listener._strangers.total() == 2)
@@ -286,21 +289,6 @@ def test_connections_of_strangers_are_bounded(open_port: OpenPort) -> None:
     north = port.connect("north") if wait_until(lambda: listener._strangers.total() == 0) else None
     assert full
     assert north is not None
-
-
-def test_connections_of_strangers_are_bounded_together(open_port: OpenPort) -> None:
-    """Strangers from many addresses, each within its own bound, leave no room for one more."""
-    port = open_port("north", limits=Limits(connections=2, handshake_s=60))
-    listener = port.superlink._listener
-    silent = [socket.create_connection(("127.0.0.1", port.superlink.port)) for _ in range(2)]
-    full = wait_until(lambda: listener._strangers.total() == 2)
-
-    with pytest.raises((ConnectionError, ssl.SSLError)):
-        tls(port)
-
-    for peer in silent:
-        peer.close()
-    assert full
 
 
 def test_sites_behind_one_address_leave_room_for_each_other(open_port: OpenPort) -> None:
