@@ -28,8 +28,7 @@ class ModelConfig:
     sha256: str | None = None
     """Expected SHA-256 of the weights; another one stops the run. None: computed and recorded."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the base weights. auto: bfloat16 for a causal model on a GPU, else float32. Adapters and heads are always
-    float32."""
+    """Of the base weights; adapters and heads are float32. auto: bfloat16 for a causal model on a GPU, else float32."""
     quantization: Literal["none", "nf4"] = "none"
     """nf4: 4-bit base (QLoRA) through bitsandbytes."""
     device: str = "auto"
@@ -48,8 +47,7 @@ class DataConfig:
     """Where records are and how their fields are called."""
 
     path: str | None = None
-    """One dataset that is split over `sites`, or a folder with one dataset per site, which is named after it:
-    `Hospital_A.jsonl` is that of hospital-a."""
+    """One dataset that is split over `sites`, or a folder with one per site: `Hospital_A.jsonl` is hospital-a's."""
     held_out: str | None = None
     """A dataset for evaluation that no site trains on."""
     builtin: Literal["icd10", "iso18245"] | None = None

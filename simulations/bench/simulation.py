@@ -74,7 +74,10 @@ def run(
         ),
         Stage(what="memory of registered sites", usual_s=40, measure=registered_sites),
     ]
-    return report("simulation", in_turn(stages, tell=tell), packages=PACKAGES) | {"peers": peers(peers_python)}
+    measured = report("simulation", in_turn(stages, tell=tell), packages=PACKAGES) | {"peers": peers(peers_python)}
+    # Without the option there is nobody to compare with; the path itself is of one machine only.
+    named = {} if peers_python is None else {"command": "partsong bench simulation --peers-python PATH --json"}
+    return measured | named
 
 
 def peers(python: str | None) -> object:

@@ -155,6 +155,33 @@ def test_another_seed_gives_other_bytes(play: Play) -> None:
     assert play(*SMALL, "rounds=1").trained_P.tobytes() != play(*SMALL, "rounds=1", "seed=8").trained_P.tobytes()
 
 
+def children_of(pid: int) -> list[int]:
+    """Numbers of the processes that a process has divided itself into."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system does not tell a process's children")
+def test_a_worker_that_dies_alone_is_missed(configured: Configure) -> None:
+    """Nobody else holds its pipe open, so the run ends instead of waiting, and its neighbour ends with it."""
+    config = configured(*SMALL, "engine.workers=2")
+    crew, neighbours = ProcessCrew(config), list[int]()
+
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.RoundOpened) and event.round == 2:
+            first, *others = children_of(crew._processes[0].pid)
+            neighbours.extend(others)
+            os.kill(first, signal.SIGKILL)
+
+    with pytest.raises(TryAgain, match="worker 0 ended"):
+        Federation(prepare(config), RunDir.create(config, marks=()), listen=listen, crew=crew).run()
+
+    assert len(neighbours) == 1
+    assert not any(
+        Path(f"/proc/{pid}/cmdline").is_file() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in neighbours
+    )
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_that_die_end_the_run_so_that_it_can_be_resumed(configured: Configure, workers: int) -> None:
