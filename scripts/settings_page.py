@@ -17,8 +17,8 @@ HEAD = """# Configuration
 Every key of `partsong simulate`, with its default, then those of a deployment. Generated from `common/config.py`,
 `common/simulated.py` and `common/deployment.py` by `scripts/settings_page.py`.
 
-A key is given as `section.key=value` on the command line; `model=`, `data=`, `adapter=` and `privacy=` also take the
-name of a file in `conf/`. `partsong simulate --cfg job` prints what a run would use.
+A key is given as `section.key=value` on the command line; `model=`, `data=`, `adapter=`, `privacy=` and `steps=` also
+take the name of a file in `conf/`. `partsong simulate --cfg job` prints what a run would use.
 """
 DEPLOYMENT = (
     ("`site.yaml`: of `partsong site`", "SiteConfig"),

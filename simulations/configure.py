@@ -25,7 +25,7 @@ _OPEN_KEYS = ("adapter.peft.",)
 """Below these any key is allowed: PEFT's own options pass through."""
 _OWN = ("model", "data")
 """Groups whose choice `local` stands for what the user brings."""
-_GROUPS = ("model", "data", "adapter", "privacy", "demo", "demo/arm")
+_GROUPS = ("model", "data", "adapter", "privacy", "steps", "demo", "demo/arm")
 
 
 def compose_simulation(overrides: Sequence[str]) -> SimulationConfig:

@@ -72,14 +72,13 @@ def digest_of(cell: Cell, settings: Mapping[str, Any], *, data: Mapping[str, str
 
 
 def _rounds(cell: Cell) -> int:
-    """A round of noise on the sum is a single step."""
     budget = cell.split.budget(cell.epsilon)
-    return budget.rounds * (budget.steps_per_round if cell.placement == "sum" else 1)
+    return budget.rounds * (budget.steps_per_round if cell.lockstep else 1)
 
 
 def _steps(cell: Cell, rate: float) -> dict[str, Any]:
-    """Who takes the steps. With noise on the sum it is the coordinator, with as much memory as a site would have."""
-    if cell.placement == "sum":
+    """Who takes the steps. In lockstep it is the coordinator, with as much memory as a site would have."""
+    if cell.lockstep:
         training = {"steps_per_round": 1, "optim": "sgd", "learning_rate": 1.0}
         return {"training": training, "optimizer": {"name": "fedadam", "learning_rate": rate, "tau": _TAU}}
     steps = cell.split.budget(cell.epsilon).steps_per_round

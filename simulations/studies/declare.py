@@ -31,6 +31,8 @@ class Method:
     """Likewise under differential privacy; None: the same."""
     site_ranks: tuple[int, ...] = ()
     """Ranks of the sites, one site after the other and then again from the first; empty: all train the cell's."""
+    lockstep: bool = False
+    """One step a round, which the coordinator takes on the mean gradient; the rates are its Adam's."""
 
     def rates_at(self, epsilon: float | None) -> tuple[float, float, float]:
         """Give the rates that a sweep tries."""
@@ -90,6 +92,11 @@ class Cell:
     seed: int
     swept_rate: float | None = None
     """A cell of the sweep: trained at this rate, scored on validation. None: at the sweep's best, scored on test."""
+
+    @property
+    def lockstep(self) -> bool:
+        """A round is one step of the coordinator's: so it is with noise on the sum, and where the method says so."""
+        return self.placement == "sum" or (self.method is not None and self.method.lockstep)
 
     @property
     def ranks(self) -> tuple[int, ...]:

@@ -36,6 +36,10 @@ _SETTING = (
     "LoRA on query and value, and a classification head in the update; AdamW, whose state begins anew in each round; "
     "uniform mean over sites. Pooled and alone take the same rounds, steps and sampling rate."
 )
+_LOCKSTEP = (
+    "In lockstep ({lines}) every step is a round: sites send gradients, and the coordinator takes Adam's step on their "
+    "mean."
+)
 
 
 def write_page(
@@ -170,12 +174,21 @@ def _how(terms: Terms, entries: Sequence[Entry], config: StudyConfig, machine: M
         [
             page_words.command(terms.study.name, config),
             "",
-            f"{page_words.base(config)} {_SETTING}",
+            " ".join([page_words.base(config), _SETTING, *_lockstep(entries)]),
             "",
             *(f"- {budget}" for budget in budgets),
             f"- {page_words.played_on(machine, hours=spent / 3600)}",
         ]
     )
+
+
+def _lockstep(entries: Sequence[Entry]) -> list[str]:
+    lines = dict.fromkeys(
+        "noise on the sum" if entry.cell.epsilon is not None else tables.name_of(entry.cell)
+        for entry in entries
+        if entry.cell.lockstep
+    )
+    return [_LOCKSTEP.format(lines=", ".join(lines))] if lines else []
 
 
 def _budget(budget: Budget) -> str:

@@ -72,10 +72,10 @@ def play(cell: Cell, config: SimulationConfig, bench: Bench) -> Outcome:
 
 
 def _rate(cell: Cell, config: SimulationConfig) -> float | None:
-    """Give the rate of whoever takes the steps: with noise on the sum that is the coordinator."""
+    """Give the rate of whoever takes the steps: in lockstep that is the coordinator."""
     if cell.method is None:
         return None
-    return config.optimizer.learning_rate if cell.placement == "sum" else config.training.learning_rate
+    return config.optimizer.learning_rate if cell.lockstep else config.training.learning_rate
 
 
 def _federated(cell: Cell, config: SimulationConfig, bench: Bench, division: Division) -> Outcome:

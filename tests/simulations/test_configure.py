@@ -16,7 +16,7 @@ from partsong.simulations.configure import compose_simulation, known_keys, to_ya
 
 Configure = Callable[..., SimulationConfig]
 CONF = Path(str(files("partsong.conf") / ""))
-GROUPS = ("model", "data", "adapter", "privacy", "secure_sum", "demo", "demo/arm")
+GROUPS = ("model", "data", "adapter", "privacy", "secure_sum", "steps", "demo", "demo/arm")
 CHOICES = sorted(
     f"{group.relative_to(CONF)}={file.stem}"
     for group in (CONF / name for name in GROUPS)
@@ -48,9 +48,11 @@ def test_yaml_files_hold_differences_only() -> None:
     for file in CONF.rglob("*.yaml"):
         if file.parent.name in ("conf", "demo", "arm", "adapter", "privacy", "secure_sum", "deploy"):  # choices name it
             continue
-        for key, value in (yaml.safe_load(file.read_text()) or {}).items():
-            if key not in ("task", "builtin") and plain[file.parent.name][key] == value:
-                repeated.append(f"{file.name}: {key}")
+        held = yaml.safe_load(file.read_text()) or {}
+        for section, values in (held if file.parent.name == "steps" else {file.parent.name: held}).items():
+            for key, value in values.items():
+                if key not in ("task", "builtin") and plain[section][key] == value:
+                    repeated.append(f"{file.name}: {section}.{key}")
     assert repeated == []
 
 

@@ -8,7 +8,8 @@ import pytest
 from partsong.common.config import ModelConfig, SimulationConfig
 from partsong.common.errors import ConfigError
 from partsong.server.lockstep import require_lockstep
-from partsong.simulations.studies.catalogue import FFA, STUDIES
+from partsong.simulations.configure import compose_simulation
+from partsong.simulations.studies.catalogue import FFA, FFA_LOCKSTEP, STUDIES
 from partsong.simulations.studies.cell_config import configuration, digest_of, spelled_out
 from partsong.simulations.studies.declare import Cell
 
@@ -99,6 +100,21 @@ def test_noise_on_the_sum_takes_single_steps() -> None:
     require_lockstep(on_sum)
     with pytest.raises(ConfigError):
         require_lockstep(at_site)
+
+
+def test_lockstep_takes_as_many_steps_each_of_them_a_round() -> None:
+    """Nothing else changes, and the settings are those that `steps=lockstep` gives a run."""
+    cell = dataclasses.replace(measured(), method=FFA)
+    other = dataclasses.replace(cell, method=FFA_LOCKSTEP)
+
+    apart, together = config_of(cell), config_of(other)
+    preset = compose_simulation(["steps=lockstep", "model=local", "model.source=x"])
+
+    assert together.rounds == apart.rounds * apart.training.steps_per_round
+    assert (together.training, together.optimizer) == (preset.training, preset.optimizer)
+    same = {"training": apart.training, "optimizer": apart.optimizer, "rounds": apart.rounds}
+    assert dataclasses.replace(together, **same) == apart
+    assert (cell.lockstep, other.lockstep) == (False, True)
 
 
 def test_only_a_study_that_looks_at_updates_spells_ranks_out() -> None:

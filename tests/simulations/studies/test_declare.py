@@ -46,10 +46,10 @@ def test_a_grid_cut_short_has_every_line_once(name: str, grid: Grid) -> None:
 
 
 def test_the_cpu_edition_of_banking77_is_the_declared_one() -> None:
-    """Two draws, four methods and three seeds; about 19,000 visits."""
+    """Two draws, five methods and three seeds; about 19,000 visits."""
     cells = [c for c in STUDIES["banking77"].cells("cpu") if c.swept_rate is None and c.arm == "federated"]
 
-    assert len(cells) == 2 * 4 * 3
+    assert len(cells) == 2 * 5 * 3
     assert {c.split.alpha for c in cells} == {0.1, 0.01}
     assert {c.rank for c in cells} == {2}
     plain = cells[0].split.plain

@@ -78,6 +78,18 @@ def page_of(folder: Path, shown: tuple[Entry, ...] = PARTIAL, **settings: object
     return page.read_text()
 
 
+def test_a_page_says_which_lines_are_in_lockstep(tmp_path: Path) -> None:
+    """Those whose method says so and all with noise on the sum; no word of it where there is none."""
+    skewed, private = (
+        tuple(Entry(cell=cell, outcome=None, why_empty="not run") for cell in STUDIES[name].cells("cpu"))
+        for name in ("banking77", "privacy")
+    )
+
+    assert "In lockstep (ffa-lockstep r=2 21 bits) every step is a round" in page_of(tmp_path, skewed)
+    assert "In lockstep (noise on the sum) every step is a round" in page_of(tmp_path, private)
+    assert "In lockstep" not in page_of(tmp_path)
+
+
 def test_a_line_by_hand() -> None:
     """Mean and standard deviation over three seeds; the worst site is found in each seed."""
     found = line("fedit")
