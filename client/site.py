@@ -29,6 +29,7 @@ from partsong.common import wire
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.errors import DataError, PartsongError, Refused, WireError
 from partsong.common.files import append_line, read_lines
+from partsong.common.groups import asked_in
 from partsong.common.plan import LOSS, UPDATE, Plan
 from partsong.common.secure_sum.rotation import FloatVec as AnyFloats
 from partsong.common.vectors import vector_digest
@@ -188,8 +189,9 @@ class Site:
         self._consent.require(plan)
         before = self._opened(plan)
         check_query(query, plan, opened=[q for q in before if not goes_on or q != (query.round, query.attempt)])
-        if plan.dp is not None and not goes_on and (paid := self._purse.queries(plan)) >= plan.rounds:
-            raise NotAgreed("budget", f"{paid} of {plan.rounds} rounds are spent")
+        self._require_group(plan, query.round, (self._name,))
+        if plan.dp is not None and not goes_on and (paid := self._purse.queries(plan)) >= plan.queries:
+            raise NotAgreed("budget", f"{paid} of {plan.queries} rounds are spent")
         adapters = 2 if plan.is_vote(query.round) else 1
         adapter_P = wire.floats(vector, size=adapters * plan.layout.size(trained=True))
         if vector_digest(vector, stop=adapter_P.size) != query.adapter_sha256:
@@ -212,6 +214,7 @@ class Site:
         A second call finds nothing to seal. It gives the same bytes again if they were kept, as after a crash.
         """
         plan = self._agreed(roster.plan_sha256)
+        self._require_group(plan, roster.round, roster.sites)
         header = wire.encode(wire.Report(site=self._name, round=roster.round, attempt=roster.attempt))
         waiting = self._waiting or self._left_waiting(plan, roster)
         if waiting is None or (waiting.number, waiting.attempt) != (roster.round, roster.attempt):
@@ -240,6 +243,11 @@ class Site:
         words_W = seal(blocks, plan, number=roster.round, rng=self._chance(plan, roster.round).rounding)
         words, sealed = self._door.report(words_W)
         return Answer(header=header, vector=words, note=sealed)
+
+    def _require_group(self, plan: Plan, number: int, sites: tuple[str, ...]) -> None:
+        """Take no part in a sum over sites of two groups: one bad site would be in several of the groups' means."""
+        if asked_in(plan, number, sites) != sites:
+            raise NotAgreed("plan", f"round {number} asks sites of another group", rule="groups")
 
     def _step(self, message: wire.Confirm | wire.Unmask, take: Callable[[bytes], bytes], note: bytes) -> Answer:
         """Confirm the survivors, or give shares."""

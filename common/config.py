@@ -269,9 +269,13 @@ class CohortConfig:
     sample: int | None = None
     """Sites that are asked in a round, drawn from the plan's hash; None: all. The draw is public, so it saves no
     privacy budget."""
+    groups: int | None = None
+    """Split the sites into so many groups, 3 or more, that are asked one after the other, and move the adapter by the
+    median of their means (docs/robustness.md). It takes as many times the rounds. None: by the mean of all."""
 
     def __post_init__(self) -> None:
         _positive(minimum=self.minimum, report_timeout_s=self.report_timeout_s)
+        _within(3, 1000, groups=self.groups)
         if self.sample is not None and self.sample < self.minimum:
             raise ValueError(f"sample of at least minimum={self.minimum}, not {self.sample}")
 
@@ -371,29 +375,3 @@ class SimulationConfig:
             raise ValueError("site_ranks of 1 to adapter.r, and only with adapter.method=hlora or sketch")
         if self.data.packing and self.privacy.mode == "dp":
             raise ValueError("data.packing=false under privacy.mode=dp: one sequence must hold one record")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AuditConfig:
-    """What `partsong audit` needs beside the configuration of the run that it rehearses."""
-
-    records: Literal["private", "public", "synthetic"] = "private"
-    """What `data.path` holds. private: refused. Built-in datasets are public."""
-    canaries: int = 500
-    """Canaries of the watched rehearsal, each one entry of the adapter; the more, the closer the bound."""
-    others: int = 50
-    """At most this many records of the site beside them: the claim is for any others, and few hide a canary least."""
-    step_trials: int = 3000
-    """Steps of the engine with a canary each."""
-    texts: int = 100
-    """Random texts of the second rehearsal, half of them in; 0 leaves it out."""
-    confidence: float = 0.999
-    """One minus the chance that a sound engine fails, over all tests together."""
-
-    def __post_init__(self) -> None:
-        _within(20, 100_000, canaries=self.canaries)
-        _within(0, 1_000_000, others=self.others)
-        _within(100, 1_000_000, step_trials=self.step_trials)
-        if self.texts:
-            _within(20, 100_000, texts=self.texts)
-        _within(0.5, 1 - 1e-9, confidence=self.confidence)

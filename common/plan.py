@@ -16,7 +16,9 @@ from partsong.common.adapters.adapter import AdapterLayout
 from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.build import LATER, sha256_of
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
-from partsong.common.privacy.accounting import LOWEST_NOISE, StepEvents, Unit, joint_multiplier, on_grid
+from partsong.common.groups import Groups, check_groups
+from partsong.common.privacy.accounting import StepEvents, joint_multiplier, on_grid
+from partsong.common.privacy.terms import MOST_STEPS, DpPlan, SumNoise, require_within
 from partsong.common.questions.fit import check_question, check_vote
 from partsong.common.questions.question import Question
 from partsong.common.questions.vote import FIELD_BITS, Vote
@@ -27,101 +29,12 @@ from partsong.common.simulated import ANY_RANK
 UPDATE = "update"
 LOSS = "loss"
 
-MOST_STEPS = 1_000_000
-"""Of a whole run. The accountant needs ten seconds for as many, and it runs before a site has agreed to anything."""
 LONGEST_NAME = 200
-_LARGEST = 1e15
-"""Far inside float32's range; what `fixed_point.Block` takes as a clip."""
 
 
 def is_name(text: str) -> bool:
     """Whether a name from outside can be shown: no control characters, not empty, not endless."""
     return 0 < len(text) <= LONGEST_NAME and text.isprintable()
-
-
-def _within(above: float, most: float, **values: float) -> None:
-    for name, value in values.items():
-        if not above < value <= most:
-            raise ValueError(f"{name} above {above:g} and at most {most:g}, not {value}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SumNoise:
-    """Noise that the sites of a sum bring together: each adds a share, and no share is enough by itself."""
-
-    minimum_sum: int
-    """Fewest sites in a sum, u: each site refuses to confirm fewer."""
-    colluders: int
-    """Sites that may tell the coordinator their own shares, a; at least 1, since every site knows its own."""
-    expected_batch: float
-    """Public number of units that a sum is divided by, in place of the number that nobody may know."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.colluders < self.minimum_sum:
-            raise ValueError("colluders of at least 1 and below minimum_sum")
-        _within(0, _LARGEST, expected_batch=self.expected_batch)
-
-    @property
-    def shares(self) -> int:
-        """Shares that make up the whole noise, u - a; with 1 each site's own share is the whole."""
-        return self.minimum_sum - self.colluders
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DpPlan:
-    """The privacy terms: the same at every site, and the same in every round."""
-
-    unit: Unit
-    """Whose presence is hidden: what is sampled and clipped as a whole."""
-    contribution_bound: int | None
-    """Most records of one patient in a step; None where records are the unit."""
-    epsilon: float
-    """Of the whole plan at one site, for add-or-remove-one-unit neighbours."""
-    delta: float
-    sampling_rate: float
-    """Of units."""
-    clip_norm: float
-    """L2 bound of one unit's gradient."""
-    clipping: Literal["abadi", "autos"]
-    noise_multiplier: float
-    loss_clip: float
-    loss_noise_multiplier: float
-    engine: Literal["hooks", "flat"]
-    noise: Literal["gaussian", "discrete"]
-    on_sum: SumNoise | None = None
-    """Where the noise multipliers are those of a sum, as whoever knows `colluders` shares sees it. None: each site's
-    own noise is the whole."""
-
-    def __post_init__(self) -> None:
-        if self.on_sum is not None and self.noise != "discrete":
-            raise ValueError("noise=discrete on a sum")
-        if (self.unit == "patient") != (self.contribution_bound is not None):
-            raise ValueError("a contribution_bound for patients, none for records")
-        _within(0, MOST_STEPS, **({} if self.contribution_bound is None else {"bound": self.contribution_bound}))
-        _within(0, _LARGEST, epsilon=self.epsilon, clip_norm=self.clip_norm, loss_clip=self.loss_clip)
-        _within(0, 1, sampling_rate=self.sampling_rate)
-        if not 0 < self.delta < 1:
-            raise ValueError(f"delta above 0 and below 1, not {self.delta}")
-        if not min(self.noise_multiplier, self.loss_noise_multiplier) >= LOWEST_NOISE:
-            raise ValueError(f"noise multipliers of at least {LOWEST_NOISE}")
-        _within(0, _LARGEST, noise_multiplier=self.noise_multiplier, loss_noise_multiplier=self.loss_noise_multiplier)
-
-    def events(self, *, steps: int, size: int) -> StepEvents:
-        """Give what a number of steps with a site's own noise releases, as the accountant sees it.
-
-        Args:
-            steps: >= 1.
-            size: number of trained parameters; rounding them to the grid of discrete noise counts.
-        """
-        gradient, loss = self.noise_multiplier, self.loss_noise_multiplier
-        if self.noise == "discrete":
-            gradient, loss = on_grid(gradient, size=size), on_grid(loss, size=1)
-        return StepEvents(
-            sampling_rate=self.sampling_rate,
-            noise_multiplier=joint_multiplier(gradient, loss),
-            steps=steps,
-            unit=self.unit,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: the hash is kept
@@ -170,20 +83,23 @@ class Plan:
     """What an evaluation or a survey asks for; None where a round trains, or is a canary's."""
     vote: Vote | None = field(default=None, metadata=LATER)
     """Every second round votes on the one before it. None: every round trains."""
+    groups: Groups | None = field(default=None, metadata=LATER)
+    """Each round asks one group of sites, and the median of the groups' means moves the adapter. None: a round asks
+    all sites, and their mean does."""
 
     def __post_init__(self) -> None:
         if not is_name(self.run):
             raise ValueError(f"a run name of 1 to {LONGEST_NAME} printable characters")
-        _within(0, MOST_STEPS, rounds=self.rounds, steps=self.steps, max_length=self.max_length)
-        _within(0, 1, sampling_rate=self.sampling_rate)
-        _within(0, self.encoding.max_sites, minimum_cohort=self.minimum_cohort)
+        require_within(0, MOST_STEPS, rounds=self.rounds, steps=self.steps, max_length=self.max_length)
+        require_within(0, 1, sampling_rate=self.sampling_rate)
+        require_within(0, self.encoding.max_sites, minimum_cohort=self.minimum_cohort)
         if (self.task == "classification") != bool(self.labels) or len(set(self.labels)) != len(self.labels):
             raise ValueError("labels without repeats for classification, none for causal_lm")
         if self.dp is not None and self.seed is not None:
             raise ValueError("no seed in a plan with differential privacy")
         if self.dp is not None and self.dp.sampling_rate != self.sampling_rate:
             raise ValueError("one sampling rate")
-        _within(0, MOST_STEPS, rounds_per_turn=self.rounds_per_turn)
+        require_within(0, MOST_STEPS, rounds_per_turn=self.rounds_per_turn)
         if self.rotation and (self.method != "fedrot" or self.turns):
             raise ValueError("rotation with method=fedrot, which trains both factors in every round")
         if not 0 <= self.rotation <= 1:
@@ -194,6 +110,7 @@ class Plan:
             raise ValueError("turns that train at least one tensor")
         check_question(self)
         check_vote(self)
+        check_groups(self)
         if self.on_sum is not None:
             self._check_lockstep(self.on_sum)
 
@@ -239,21 +156,52 @@ class Plan:
         return self.steps_in(self.rounds)
 
     @property
+    def queries(self) -> int:
+        """Rounds that one site answers."""
+        return self.rounds if self.groups is None else self.training_rounds
+
+    @property
     def training_rounds(self) -> int:
-        """Rounds that train."""
+        """Rounds that train; with groups, those of one group."""
         return self.training_number(self.rounds)
 
     def steps_in(self, rounds: int) -> int:
-        """Give the optimizer steps of the first `rounds` rounds at one site."""
-        return self.training_number(rounds) * self.training.steps_per_round
+        """Give the optimizer steps of the first `rounds` rounds at one site, at most."""
+        return self.steps_between(first=1, last=rounds)
+
+    def steps_between(self, *, first: int, last: int) -> int:
+        """Give the optimizer steps of the rounds from `first` to `last` at one site, at most."""
+        return self._trained_between(first=first, last=last) * self.training.steps_per_round
+
+    def _trained_between(self, *, first: int, last: int) -> int:
+        """Count the rounds that train at one site; with groups, at one of the group that is asked most often."""
+        if self.groups is not None:
+            return -(-(last - first + 1) // self.groups.count)
+        return self.training_number(last) - self.training_number(first - 1)
 
     def is_vote(self, number: int) -> bool:
         """Whether round `number` votes on the one before it."""
         return self.vote is not None and number % 2 == 0
 
+    def settles(self, number: int) -> bool:
+        """Whether round `number` may move the global adapter; it is true of 0, before the first."""
+        if self.groups is not None:
+            return self.groups.place(number) == self.groups.count - 1
+        return self.vote is None or self.is_vote(number)
+
     def training_number(self, number: int) -> int:
-        """Count the rounds that train, up to and with round `number`; a vote is about the last of them."""
-        return number if self.vote is None else (number + 1) // 2
+        """Count the rounds that train, up to and with round `number`; a vote is about the last of them.
+
+        With groups, the rounds that ask one group after the other count once: they are one step of the adapter.
+        """
+        return -(-number // self._apart)
+
+    @property
+    def _apart(self) -> int:
+        """Rounds to a step of the adapter."""
+        if self.groups is not None:
+            return self.groups.count
+        return 1 if self.vote is None else 2
 
     @property
     def vector_size(self) -> int:
@@ -308,10 +256,8 @@ class Plan:
         Raises:
             ValueError: a plan without differential privacy.
         """
-        before = self.training_number(first - 1)
-        trained, votes = self.training_number(last) - before, 0
-        if self.vote is not None:
-            votes = last - first + 1 - trained
+        trained = self._trained_between(first=first, last=last)
+        votes = 0 if self.vote is None else last - first + 1 - trained
         steps = (self.events(steps=trained * self.training.steps_per_round),) if trained else ()
         return (*steps, *((self._vote_events(votes),) if votes else ()))
 
@@ -375,15 +321,15 @@ class Plan:
         return tuple(1 + place * self.rounds_per_turn for place in range(max(1, len(self.turns))))
 
     def sealed_bytes(self) -> int:
-        """Bytes of sealed vectors that a site sends in all rounds, each answered once."""
-        votes = self.rounds - self.training_rounds
+        """Bytes of sealed vectors that a site sends in all rounds that ask it, each answered once."""
+        votes = 0 if self.vote is None else self.rounds - self.training_rounds
         return self.training_bytes() + (votes * self.encoding_of(2).bytes() if votes else 0)
 
     def training_bytes(self) -> int:
         """Those of the rounds that train."""
         if not self.turns:
             return self.training_rounds * self.encoding.bytes()
-        each, apart = self.rounds_per_turn, 1 if self.vote is None else 2
+        each, apart = self.rounds_per_turn, self._apart
         whole, rest = divmod(self.training_rounds, each * len(self.turns))
         first = [place * each for place in range(len(self.turns))]
         counts = [whole * each + min(max(rest - start, 0), each) for start in first]

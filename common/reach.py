@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from partsong.common.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from partsong.common.plan import DpPlan
+    from partsong.common.privacy.terms import DpPlan
 
 
 def largest_update(training: TrainingConfig, dp: DpPlan | None, *, size: int) -> float:

@@ -1,9 +1,11 @@
-"""Settings that only a simulation has: how its data are divided, and where its sites are played."""
+"""Settings that only a simulation has: how its data are divided, where its sites are played, how one is audited."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
+
+from partsong.common.bounds import within as _within
 
 ANY_RANK = frozenset({"hlora", "sketch"})
 """Methods whose sites send products or sketches of them, each trained at a rank of its own."""
@@ -66,3 +68,29 @@ class EngineConfig:
             raise ValueError("address, cpus and gpus only with name=ray")
         if self.cpus < 0 or self.gpus < 0:
             raise ValueError("cpus and gpus of 0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditConfig:
+    """What `partsong audit` needs beside the configuration of the run that it rehearses."""
+
+    records: Literal["private", "public", "synthetic"] = "private"
+    """What `data.path` holds. private: refused. Built-in datasets are public."""
+    canaries: int = 500
+    """Canaries of the watched rehearsal, each one entry of the adapter; the more, the closer the bound."""
+    others: int = 50
+    """At most this many records of the site beside them: the claim is for any others, and few hide a canary least."""
+    step_trials: int = 3000
+    """Steps of the engine with a canary each."""
+    texts: int = 100
+    """Random texts of the second rehearsal, half of them in; 0 leaves it out."""
+    confidence: float = 0.999
+    """One minus the chance that a sound engine fails, over all tests together."""
+
+    def __post_init__(self) -> None:
+        _within(20, 100_000, canaries=self.canaries)
+        _within(0, 1_000_000, others=self.others)
+        _within(100, 1_000_000, step_trials=self.step_trials)
+        if self.texts:
+            _within(20, 100_000, texts=self.texts)
+        _within(0.5, 1 - 1e-9, confidence=self.confidence)

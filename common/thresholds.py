@@ -67,6 +67,12 @@ def smallest_sum(*, roster: int, floors: Floors) -> int:
     )
 
 
+def smallest_of_all(floors: Floors, *, plan_minimum: int, members: int) -> int:
+    """Fewest sites that any sum of a run may hold: a sum over the smallest roster."""
+    roster = smallest_roster(floors, plan_minimum=plan_minimum, members=members)
+    return max(smallest_sum(roster=roster, floors=floors), plan_minimum)
+
+
 def smallest_roster(floors: Floors, *, plan_minimum: int, members: int) -> int:
     """Fewest READY sites that a sum can come of; more than there are, if none can."""
     for size in range(1, members + 1):

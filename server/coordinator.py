@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from partsong.common import events, wire
 from partsong.common.adapters.adapter import FloatVec, digest
 from partsong.common.errors import PartsongError, Refused, RoundAborted, WireError
+from partsong.common.groups import asked_in
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.fixed_point import SumOutOfRange
 from partsong.common.secure_sum.length import SumTooLong
@@ -209,9 +210,10 @@ class Coordinator:
         known = self._known()
         return tuple(known[name] for name in self._draw(known, number=1))
 
-    def _draw(self, names: Iterable[str], *, number: int) -> tuple[str, ...]:
+    def _draw(self, known: Iterable[str], *, number: int) -> tuple[str, ...]:
+        names = asked_in(self._plan, number, sorted(known))
         if self._sample is None:
-            return tuple(sorted(names))
+            return names
         return cohort_of(names, plan_sha256=self._plan.sha256, number=number, size=self._sample)
 
     def _cohort(self, number: int) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ import math
 from partsong.common.config import SimulationConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
-from partsong.common.plan import Plan, SumNoise
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import TAIL_SDS, epsilon, joint_multiplier
+from partsong.common.privacy.terms import SumNoise
 from partsong.common.thresholds import Floors, smallest_sum
 
 MOST_TRIES = 20

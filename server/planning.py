@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +11,15 @@ from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.config import AdapterConfig, PrivacyConfig, SimulationConfig, TrainingConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError, Refused
-from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, SumNoise
+from partsong.common.plan import LOSS, UPDATE, Plan
 from partsong.common.privacy.accounting import StepEvents, epsilon, for_grid
 from partsong.common.privacy.calibration import calibrate
+from partsong.common.privacy.terms import DpPlan, SumNoise
 from partsong.common.reach import largest_update
 from partsong.common.secure_sum.fixed_point import Block, Encoding
 from partsong.common.simulated import ANY_RANK
 from partsong.common.thresholds import Floors
+from partsong.server.grouping import with_groups
 from partsong.server.lockstep import largest_sum, require_lockstep, sum_noise, with_room_for_rounding
 from partsong.server.voting import with_votes
 
@@ -51,6 +53,7 @@ def make_plan(
     frozen_F: FloatVec,
     start_P: FloatVec,
     floors: Floors | None = None,
+    names: Sequence[str] = (),
 ) -> Plan:
     """Fix everything about a run.
 
@@ -63,6 +66,7 @@ def make_plan(
         frozen_F: the adapter's frozen part.
         start_P: its trained part, before the first round.
         floors: of the secure sum; None without one.
+        names: of all sites, where they are dealt into groups.
     Raises:
         ConfigError: noise that was asked for does not keep the epsilon that was asked for, or noise on the sum with
             settings that it cannot be under.
@@ -118,6 +122,8 @@ def make_plan(
         rounds_per_turn=-(-config.rounds // config.adapter.refresh) if config.adapter.refresh > 1 else 1,
         rotation=config.adapter.rotation if config.adapter.method == "fedrot" else 0.0,
     )
+    if config.cohort.groups is not None:
+        return with_groups(plan, config, count=config.cohort.groups, names=names, floors=floors)
     if config.vote.mode == "holdout":
         return with_votes(plan, config)
     if on_sum is None:

@@ -62,7 +62,7 @@ def roll_back(files: RunFiles, number: int, *, charter: Charter, now_ms: int) ->
         frozen_F=frozen_F,
         history=history,
         epsilon=epsilon_after(plan, max(Checkpoints(files.path).attempts(), default=0)),
-        secure_sum=sum_facts(charter, checked_by=checked_by or ()),
+        secure_sum=sum_facts(charter, plan, checked_by=checked_by or ()),
     )
 
 

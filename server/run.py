@@ -20,6 +20,7 @@ from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.methods import ServerState
 from partsong.common.build import to_tree
 from partsong.common.errors import PartsongError, RoundAborted
+from partsong.common.groups import asked_in
 from partsong.common.plan import Plan
 from partsong.common.thresholds import Floors
 from partsong.server.checkpoint import Checkpoints, Saved
@@ -180,7 +181,9 @@ class Run:
             frozen_F=terms.adapter()[1],
             history=self._history,
             epsilon=epsilon_after(self._plan, max(self._checkpoints.attempts(), default=0)),
-            secure_sum=None if terms.trust is None else sum_facts(terms.trust.charter, checked_by=checked_by),
+            secure_sum=None
+            if terms.trust is None
+            else sum_facts(terms.trust.charter, self._plan, checked_by=checked_by),
         )
 
     def _at_the_start(self) -> Saved:
@@ -271,7 +274,8 @@ class Run:
 
     def _tell(self, step: Step, entry: dict[str, Any]) -> None:
         """Say who contributed, and note who should have and did not."""
-        if missing := sorted(set(self._terms.expected) - set(entry["sites"])):
+        expected = asked_in(self._plan, step.round, self._terms.expected)
+        if missing := sorted(set(expected) - set(entry["sites"])):
             entry["missing"] = missing
             self._listen(events.RoundIncomplete(round=step.round, missing=tuple(missing)))
         if step.loss is not None:

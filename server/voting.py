@@ -7,9 +7,10 @@ import dataclasses
 from partsong.common.config import PrivacyConfig, SimulationConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import epsilon, for_grid
 from partsong.common.privacy.calibration import CALIBRATION_SLACK, calibrate
+from partsong.common.privacy.terms import DpPlan
 
 
 def with_votes(plan: Plan, config: SimulationConfig | JobConfig) -> Plan:

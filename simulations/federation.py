@@ -197,7 +197,7 @@ class Federation:
     def _score(self, number: int, adapter_P: FloatVec) -> dict[str, Any]:
         """Score the held-out records in the rounds that ask for it."""
         every = self._prepared.config.evaluate_every
-        settled = self.plan.question is None and (self.plan.vote is None or number == 0 or self.plan.is_vote(number))
+        settled = self.plan.question is None and self.plan.settles(number)
         done = self.plan.training_number(number)
         due = settled and every and (done % every == 0 or number == self.plan.rounds)
         found: dict[str, Any] = {"held_out": self._evaluate(number, adapter_P)} if due else {}
@@ -281,6 +281,7 @@ def draft(prepared: Prepared, names: tuple[str, ...], *, run: str) -> tuple[Plan
             frozen_F=frozen_F,
             start_P=start_P,
             floors=floors,
+            names=names,
         )
     except ValueError as err:
         raise ConfigError("secure_sum", found="an encoding that cannot be", expected=str(err)) from err

@@ -29,7 +29,7 @@ from partsong.client.model.host import ModelHost
 from partsong.client.training.train import train_round
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan
+from partsong.common.privacy.terms import DpPlan
 
 _NAME = "private"
 

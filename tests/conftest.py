@@ -12,7 +12,8 @@ import pytest
 
 from partsong.common.adapters.adapter import AdapterLayout, TensorSpec, digest
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
-from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
+from partsong.common.plan import LOSS, UPDATE, Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.secure_sum.fixed_point import Block, Encoding
 
 with warnings.catch_warnings():

@@ -150,7 +150,7 @@ class Purse:
         return sum(context.startswith(prefix) for context in claims)
 
     def _claim(self, plan: Plan, *, context: str, first: int, last: int) -> Claim:
-        steps = plan.steps_in(last) - plan.steps_in(first - 1)
+        steps = plan.steps_between(first=first, last=last)
         released = () if plan.dp is None else plan.releases(first=first, last=last)
         return Claim(
             holding=self._holding,

@@ -126,7 +126,7 @@ def adapter_rows(store: AdapterStore) -> list[tuple[str, ...]]:
 def _vector_row(plan: Plan, home: SiteHome) -> tuple[str, ...]:
     rounds = {line["round"] for line in read_lines(PlanFolder(home.plans, plan.sha256).journal)}
     form = "masked: readable by nobody, only the sum opens" if plan.masked else "UNMASKED"
-    return plan.run, plan.sha256[:12], str(len(rounds)), size(plan.sealed_bytes() // plan.rounds), form
+    return plan.run, plan.sha256[:12], str(len(rounds)), size(plan.sealed_bytes() // plan.queries), form
 
 
 def _holding(found: HoldingSummary) -> HoldingView:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from partsong.client.dp.release import noisy
 from partsong.common.adapters.adapter import FloatVec
-from partsong.common.plan import DpPlan
+from partsong.common.privacy.terms import DpPlan
 
 Rows = NDArray[np.float64]
 

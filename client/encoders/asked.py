@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from partsong.client.dp.sampler import PatientSampler, Randomness, require_unpredictable
 from partsong.client.rules.consent import NotAgreed
-from partsong.common.plan import DpPlan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.questions.question import Question
 
 Indices = NDArray[np.int64]

@@ -17,7 +17,8 @@ from partsong.client.training.train import train_round
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.adapters.turns import Turn, specs_of
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.rates import step_rate
 
 

@@ -23,7 +23,8 @@ from partsong.client.encoders.evaluation import learned_tokens
 from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import Facts, NotAgreed
 from partsong.client.training.train import score
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.questions.counting import count
 
 

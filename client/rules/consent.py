@@ -18,8 +18,9 @@ from partsong.common.adapters.adapter import AdapterLayout
 from partsong.common.build import canonical_json
 from partsong.common.canary import MOST_NUMBERS, NO_MODEL, STUDY
 from partsong.common.errors import PartsongError, Refused
-from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
+from partsong.common.plan import LOSS, UPDATE, Plan
 from partsong.common.privacy.accounting import epsilon
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.wire import Open, RefusalCode
 
 Purpose = Literal["train", "evaluate", "survey", "audit", "canary"]

@@ -13,7 +13,8 @@ from typing import Any
 
 from partsong.client.rules.consent import bytes_out, largest_rank, trained_modules
 from partsong.common.build import to_tree
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 
 LONGEST_VALUE = 60
 MOST_LINES = 40
@@ -41,6 +42,7 @@ def summary(plan: Plan) -> tuple[str, ...]:
         f"base {plan.base_sha256[:12]}, rank {largest_rank(plan)} on {_listed(trained_modules(plan))}",
         *_question(plan),
         *_vote(plan),
+        *_groups(plan),
         _privacy(plan.dp),
         f"{size(bytes_out(plan))} leave {'masked' if plan.masked else 'UNMASKED'}, {plan.minimum_cohort} sites or more",
     )
@@ -111,6 +113,15 @@ def _vote(plan: Plan) -> tuple[str, ...]:
     return (f"test records vote on every second round, at most {plan.vote.most_votes:,} votes a site{noise}",)
 
 
+def _groups(plan: Plan) -> tuple[str, ...]:
+    if plan.groups is None:
+        return ()
+    sizes = ", ".join(str(len(group)) for group in plan.groups.sites[:6])
+    more = plan.groups.count - 6
+    sizes += f" and {more} more" if more > 0 else ""
+    return (f"a sum is of one of {plan.groups.count} groups ({sizes} sites), whose median moves the adapter",)
+
+
 def _masking_changes(plan: Plan, last: Plan) -> list[str]:
     if plan.masked == last.masked:
         return []
@@ -140,6 +151,7 @@ def _shape_changes(plan: Plan, last: Plan) -> list[str]:
     ]
     lines = [f"{name} {old} -> {new}" for name, of in told if (old := of(last)) != (new := of(plan))]
     lines += _vote(plan) if last.vote is None else []
+    lines += _groups(plan) if last.groups is None else []
     lines += _set_changes("layers", trained_modules(plan), trained_modules(last))
     lines += _set_changes("labels", frozenset(plan.labels), frozenset(last.labels))
     if bytes_out(plan) != bytes_out(last):

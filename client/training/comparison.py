@@ -19,7 +19,8 @@ from partsong.client.dp.sampler import SystemRandomness
 from partsong.client.model.host import ModelHost
 from partsong.client.training.train import score, train_round
 from partsong.common.adapters.adapter import FloatVec
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.time_left import TimeLeft
 
 ArmName = Literal["base", "joint", "alone", "alone_private"]

@@ -21,7 +21,7 @@ from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import ModelHost
 from partsong.client.training.train import Steps, TrainingFailed, sampler_of, settings_of
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan
+from partsong.common.privacy.terms import DpPlan
 
 
 def sum_gradients(

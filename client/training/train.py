@@ -29,8 +29,8 @@ from partsong.client.training.passes import Pass, draw
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import ModelError, PartsongError, Refused
-from partsong.common.plan import DpPlan
 from partsong.common.privacy.accounting import StepEvents
+from partsong.common.privacy.terms import DpPlan
 
 
 class TrainingFailed(PartsongError):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partsong.common.adapters.adapter import FloatVec
+from partsong.common.adapters.medians import collect
 from partsong.common.adapters.turns import gather, replaced
 from partsong.common.config import ServerOptimizerConfig
 from partsong.common.plan import Plan
@@ -114,7 +115,7 @@ class ServerState:
     adapter_P: Vec64
     memory: dict[str, Vec64] = field(default_factory=dict)
     """`momentum` and `second`, each (P,), for the optimizers that have them. Between a round and the vote on it: also
-    `candidate/adapter` and the memory that goes with it."""
+    `candidate/adapter` and the memory that goes with it. Until all groups have a sum: the means of those that do."""
     steps: int = 0
 
     @property
@@ -164,7 +165,8 @@ def advance(state: ServerState, mean_Q: Vec64, plan: Plan, *, number: int) -> Se
 
     Each turn has its own memory of the server optimizer. A question moves nothing. Where rounds are voted on, a round
     only leaves a candidate, and the vote after it moves the adapter there or drops it; a candidate that no vote was
-    about is dropped by the next round.
+    about is dropped by the next round. With groups the last round of a step moves the adapter, by the median of the
+    groups' means.
 
     Args:
         state: the adapter before the round.
@@ -174,6 +176,10 @@ def advance(state: ServerState, mean_Q: Vec64, plan: Plan, *, number: int) -> Se
     """
     if plan.question is not None:
         return state
+    if plan.groups is not None:
+        memory, median_Q = collect(state.memory, mean_Q, plan.groups, number=number)
+        state = ServerState(adapter_P=state.adapter_P, memory=memory, steps=state.steps)
+        return state if median_Q is None else _trained(state, median_Q, plan, number=number)
     if plan.is_vote(number):
         waiting = state.candidate
         return state.kept if waiting is None or not is_kept(mean_Q) else waiting

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from partsong.common.build import sha256_of
 from partsong.common.errors import Refused
+from partsong.common.groups import asked_in
 from partsong.common.identity.charter import Charter
-from partsong.common.plan import LOSS, UPDATE, Plan, SumNoise, rotation_seed
+from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.privacy.terms import SumNoise
 from partsong.common.rates import step_rate
 from partsong.common.secure_sum import noised
 from partsong.common.secure_sum.fixed_point import WordVec, decode_sum
@@ -79,13 +81,21 @@ def read_opened(result: OpenedSum, plan: Plan, charter: Charter, *, number: int)
 
     Raises:
         SumOutOfRange: the words are no sum of encoded vectors.
-        Refused: `noise_floor`, a sum of fewer sites than the plan's noise needs; nothing was decoded.
+        Refused: `noise_floor`, a sum of fewer sites than the plan's noise needs; `other_group`, one with a site that
+            the round had not to ask. In both cases nothing was decoded.
     """
     if len(result.sites) < plan.minimum_sum:
         raise Refused(
             "noise_floor",
             reason=f"a sum over {len(result.sites)} sites, whose noise needs {plan.minimum_sum}",
             remedy="throw it away; no site that keeps to the plan has confirmed it",
+        )
+    names = tuple(charter.sites[site].id for site in result.sites)
+    if asked_in(plan, number, names) != names:
+        raise Refused(
+            "other_group",
+            reason="a sum with sites of another group than the round's: they would be in two groups' means",
+            remedy="throw it away; ask each group's sites in the rounds of that group",
         )
     shares = tuple(map(charter.share, result.sites))
     return read_sum(result.words, plan, number=number, sites=len(result.sites), shares=shares)

@@ -173,6 +173,7 @@ def plan_of(job: Job, charter: Charter, *, run: str) -> Plan:
             frozen_F=job.frozen_F,
             start_P=job.start_P,
             floors=charter.floors,
+            names=tuple(site.id for site in charter.sites),
         )
     except ValueError as err:
         raise ConfigError("job", found="settings of which no plan can be made", expected=str(err)) from err

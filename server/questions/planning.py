@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from partsong.common.adapters.adapter import FloatVec, digest
 from partsong.common.config import PrivacyConfig, SimulationConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.errors import ConfigError
-from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
+from partsong.common.plan import LOSS, UPDATE, Plan
 from partsong.common.privacy.accounting import for_grid
 from partsong.common.privacy.calibration import calibrate
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.questions.question import (
     CONFIDENCE,
     CONFUSION,
@@ -68,6 +70,7 @@ def plan_of_purpose(
     frozen_F: FloatVec,
     start_P: FloatVec,
     floors: Floors | None = None,
+    names: Sequence[str] = (),
 ) -> Plan:
     """Fix everything about a run, whatever it is for; see `make_plan` and `make_question_plan`."""
     if config.purpose == "train":
@@ -80,6 +83,7 @@ def plan_of_purpose(
             frozen_F=frozen_F,
             start_P=start_P,
             floors=floors,
+            names=names,
         )
     return make_question_plan(
         config, run=run, max_sites=max_sites, base=base, labels=labels, frozen_F=frozen_F, start_P=start_P

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from partsong.common.build import to_tree
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import Unit, neighbours
+from partsong.common.privacy.terms import DpPlan
 from partsong.server.report.facts import Facts
 
 _UNIT_GAPS = {

@@ -14,8 +14,9 @@ from typing import Literal
 
 from partsong.common.identity.charter import Charter
 from partsong.common.identity.suite import SuiteName
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import Unit
-from partsong.common.thresholds import smallest_sum
+from partsong.common.thresholds import smallest_of_all
 from partsong.server.ballots import Ballot
 
 Answer = Literal["yes", "partly", "no"]
@@ -28,7 +29,7 @@ class SumFacts:
     charter_sha256: str
     members: int
     smallest_sum: int
-    """Fewest sites that a sum over a whole roster may hold."""
+    """Fewest sites that any sum of the run may hold."""
     minimum_honest: int
     corrupt_tolerance: int
     checked_by: tuple[str, ...]
@@ -211,11 +212,14 @@ class Facts:
     not_covered: tuple[str, ...]
     vote: VoteTerms | None = None
     """None: every round was kept as it came."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Sites of each group, where each has sums of its own and their median moves the adapter."""
 
     @property
     def planned_steps(self) -> int:
         """Optimizer steps at one site, if all planned rounds are asked; 0 without differential privacy."""
-        training = self.planned_rounds if self.vote is None else (self.planned_rounds + 1) // 2
+        training = self.planned_rounds // max(1, len(self.groups))
+        training = training if self.vote is None else (training + 1) // 2
         return 0 if self.privacy is None else training * self.privacy.steps_per_round
 
     @property
@@ -224,12 +228,13 @@ class Facts:
         return tuple(sorted({site for entry in self.rounds for site in entry.sites}))
 
 
-def sum_facts(charter: Charter, *, checked_by: tuple[str, ...]) -> SumFacts:
-    """Say how the sums under a charter are set up, and who checked them."""
+def sum_facts(charter: Charter, plan: Plan, *, checked_by: tuple[str, ...]) -> SumFacts:
+    """Say how the sums of a plan under a charter are set up, and who checked them."""
+    fewest, members = max(plan.minimum_cohort, plan.minimum_sum), len(charter.sites)
     return SumFacts(
         charter_sha256=charter.hash.hex(),
-        members=len(charter.sites),
-        smallest_sum=smallest_sum(roster=len(charter.sites), floors=charter.floors),
+        members=members,
+        smallest_sum=smallest_of_all(charter.floors, plan_minimum=fewest, members=members),
         minimum_honest=charter.minimum_honest,
         corrupt_tolerance=charter.corrupt_tolerance,
         checked_by=checked_by,

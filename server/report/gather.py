@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from partsong.common.adapters.methods import METHODS
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import neighbours
+from partsong.common.privacy.terms import DpPlan
 from partsong.server.planning import epsilon_after, epsilon_alone_after
 from partsong.server.report.claims import not_covered
 from partsong.server.report.facts import (
@@ -59,7 +60,7 @@ def facts_of(found: Sources) -> Facts:
         opened_rounds=found.opened_rounds,
         update_bytes=plan.training_bytes() // plan.training_rounds,
         privacy=None if plan.dp is None else _privacy(plan, plan.dp, opened_rounds=found.opened_rounds),
-        secure_sum=None if charter is None else sum_facts(charter, checked_by=ending.checked_by),
+        secure_sum=None if charter is None else sum_facts(charter, plan, checked_by=ending.checked_by),
         leaving=leaving(plan, simulated=found.simulated),
         rounds=found.rounds,
         sites=_sites(found),
@@ -73,6 +74,7 @@ def facts_of(found: Sources) -> Facts:
             scale=plan.vote.scale,
             noise_multiplier=plan.vote.noise_multiplier,
         ),
+        groups=() if plan.groups is None else plan.groups.sites,
     )
 
 

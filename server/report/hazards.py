@@ -6,7 +6,8 @@ trust model, and the exposure of the data as its levels.
 
 from __future__ import annotations
 
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.server.report.facts import Hazard
 
 

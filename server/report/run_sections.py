@@ -56,6 +56,7 @@ def trust(facts: Facts) -> Section:
         ("sites that may work with the coordinator", f"at most {found.corrupt_tolerance}"),
         ("fewest sites in a sum", str(found.smallest_sum)),
         ("fewest of them honest", str(found.minimum_honest)),
+        *((f"group {place}, with sums of its own", names(group)) for place, group in enumerate(facts.groups, start=1)),
         ("sites that checked the adapter and signed", f"{len(found.checked_by)}: {names(found.checked_by)}"),
         ("charter", f"sha256 {found.charter_sha256}"),
     )
@@ -172,6 +173,8 @@ def origin(signed: SignedFacts) -> Section:
     facts = signed.facts
     adapter, charter = facts.adapter, facts.charter
     exact = "exact average" if adapter.exact else "averaged factors, not exact"
+    if facts.groups:
+        exact = f"each step the median of {len(facts.groups)} groups' averages"
     agreed = () if charter is None else (("charter", f"{charter.consortium}, version {charter.version}"),)
     return Section(
         id="origin",

@@ -40,7 +40,7 @@ class SignedFacts:
     """What `facts.json` holds; `read_facts` is the only way in from outside."""
 
     format: Literal["partsong-facts"] = "partsong-facts"
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     facts: Facts
     files: Mapping[str, str]
     """SHA-256 of each file of the adapter's directory, by name."""

@@ -9,6 +9,8 @@ def text_report(facts: Facts) -> str:
     """Write `report.txt`."""
     adapter = facts.adapter
     exact = "the averaged adapter is the average of the products" if adapter.exact else "averaged factors, not exact"
+    if facts.groups:
+        exact = f"each step is the median of {len(facts.groups)} groups' averages"
     lines = [f"partsong run {facts.run}", ""]
     lines += ["What this run does not protect", *(f"  - {mark}" for mark in facts.marks), ""]
     lines += ["Privacy", *_privacy_lines(facts), ""]

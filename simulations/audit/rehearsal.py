@@ -24,7 +24,8 @@ from partsong.client.model.host import ModelHost
 from partsong.client.training.train import train_round
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.rates import learning_rate
 from partsong.simulations.audit.canaries import (
     EXCESS,

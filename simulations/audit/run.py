@@ -9,7 +9,9 @@ import numpy as np
 
 from partsong.client.dp.engine import DpSettings
 from partsong.common.errors import PartsongError
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.groups import of_one_site
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.time_left import TimeLeft
 from partsong.simulations.audit.memory import Memory, remembered
 from partsong.simulations.audit.rehearsal import listen, train_with_texts, watch
@@ -66,6 +68,7 @@ def rehearse(config: RehearsalConfig, prepared: Prepared, plan: Plan, *, say: Sa
 
     Trains on that site's records, up to as many times as `rehearsals` says; the caller answers for that.
     """
+    plan = of_one_site(plan)
     dp = _terms(plan)
     site, host, random = min(prepared.sites), prepared.host, np.random.default_rng()
     records = prepared.sites[site].records

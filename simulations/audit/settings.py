@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from partsong.common.build import build
-from partsong.common.config import AuditConfig, SimulationConfig
+from partsong.common.config import SimulationConfig
 from partsong.common.deployment import SiteConfig
 from partsong.common.errors import ConfigError, Refused
+from partsong.common.simulated import AuditConfig
 from partsong.simulations.configure import compose_tree
 
 Declared = Literal["private", "public", "synthetic"]

@@ -10,7 +10,7 @@ from partsong.client.encoders.encoder import LocalUpdate, Progress
 from partsong.client.model.host import ModelHost
 from partsong.client.training.train import train_round
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.time_left import TimeLeft
 
 

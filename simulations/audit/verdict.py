@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import StepEvents, epsilon, neighbours
+from partsong.common.privacy.terms import DpPlan
 from partsong.simulations.audit.estimators import (
     F_DP_SHARES,
     ONE_RUN_SHARES,

@@ -138,7 +138,8 @@ def _extrapolated(
 ) -> Forecast:
     config = prepared.config
     every = config.evaluate_every
-    scored = len([n for n in range(1, plan.rounds + 1) if every and (n % every == 0 or n == plan.rounds)])
+    settled = [plan.training_number(n) for n in range(1, plan.rounds + 1) if plan.settles(n)]
+    scored = len([done for done in settled if every and (done % every == 0 or done == settled[-1])])
     round_s = statistics.median(times.rounds_s)
     score_s = statistics.median(times.scores_s) if times.scores_s else 0.0
     summed = [entry for entry in result.history if entry["sites"]]
@@ -150,8 +151,8 @@ def _extrapolated(
         sites=len(prepared.sites),
         epsilon=epsilon_after(plan, plan.rounds),
         noise_multiplier=None if plan.dp is None else plan.dp.noise_multiplier,
-        bytes_out_per_site=round(per_site * plan.rounds),
-        bytes_out=round(per_site * plan.rounds * asked),
+        bytes_out_per_site=round(per_site * plan.queries),
+        bytes_out=round(per_site * plan.queries * asked),
         round_s=round_s,
         wall_s=around_s + plan.rounds * round_s + scored * score_s,
         peak_mb=peak_mb(),

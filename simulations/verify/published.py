@@ -19,7 +19,8 @@ from partsong.common.adapters.adapter import AdapterLayout, FloatVec, TensorSpec
 from partsong.common.adapters.lora import is_plain, published
 from partsong.common.adapters.options import odd_option
 from partsong.common.errors import DataError, PartsongError
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.server.adapter_file import read_adapter
 from partsong.server.planning import epsilon_after
 from partsong.server.report.claims import placement

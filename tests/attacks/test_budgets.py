@@ -13,8 +13,9 @@ from partsong.client.rules.consent import Facts, NotAgreed, public_refusal
 from partsong.client.rules.policy import Policy
 from partsong.common.build import build
 from partsong.common.errors import Refused
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import StepEvents, epsilon, joint_multiplier
+from partsong.common.privacy.terms import DpPlan
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]

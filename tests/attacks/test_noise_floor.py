@@ -18,7 +18,8 @@ from partsong.client.secure_sum import masked_door as door_module
 from partsong.client.secure_sum.masked_door import MaskedDoor
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import Refused
-from partsong.common.plan import Plan, SumNoise
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import SumNoise
 from partsong.common.secure_sum import transcript
 from partsong.common.secure_sum.messages import Header
 from partsong.server.rounds import Loss

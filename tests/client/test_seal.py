@@ -7,7 +7,8 @@ import pytest
 
 from partsong.client.seal import seal
 from partsong.common.errors import Refused
-from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan, rotation_seed
+from partsong.common.plan import LOSS, UPDATE, Plan, rotation_seed
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.secure_sum.fixed_point import EncodingError, NotFinite, decode_sum
 
 MakePlan = Callable[..., Plan]

@@ -19,7 +19,7 @@ from partsong.client.training.train import train_round
 from partsong.client.training.unfinished_format import to_bytes
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import Refused
-from partsong.common.plan import DpPlan
+from partsong.common.privacy.terms import DpPlan
 
 MakeHost = Callable[..., ModelHost]
 MakeRecords = Callable[..., tuple[Record, ...]]

@@ -17,7 +17,8 @@ from partsong.client.rules.consent import NotAgreed, check_plan
 from partsong.client.rules.policy import Policy, PurposePolicy
 from partsong.common import canary
 from partsong.common.canary import LARGEST_MARK, NO_MODEL, canary_update
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.server.daemon.canary import make_canary
 
 

@@ -12,9 +12,10 @@ from partsong.common.adapters.turns import Turn
 from partsong.common.build import build, to_tree
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import Refused
-from partsong.common.plan import DpPlan, Plan, SumNoise
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import StepEvents, epsilon, joint_multiplier, patient_epsilon
 from partsong.common.privacy.selection import Selection, epsilon_with_selections
+from partsong.common.privacy.terms import DpPlan, SumNoise
 from partsong.common.secure_sum.noised import LONG_ROUNDING, OVERFLOW
 from partsong.common.thresholds import Floors, default_tolerance, smallest_sum
 

@@ -10,8 +10,9 @@ from partsong.common.adapters.turns import Turn
 from partsong.common.build import build, to_tree
 from partsong.common.config import ServerOptimizerConfig, TrainingConfig
 from partsong.common.errors import ConfigError
-from partsong.common.plan import DpPlan, Plan, is_name, rotation_seed
+from partsong.common.plan import Plan, is_name, rotation_seed
 from partsong.common.privacy.accounting import StepEvents
+from partsong.common.privacy.terms import DpPlan
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.reach import largest_update
 
 MakeDp = Callable[..., DpPlan]

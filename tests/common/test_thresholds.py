@@ -2,7 +2,7 @@
 
 import pytest
 
-from partsong.common.thresholds import Floors, default_tolerance, quorum, share_threshold, smallest_sum
+from partsong.common.thresholds import Floors, default_tolerance, quorum, share_threshold, smallest_of_all, smallest_sum
 
 SIZES = [(n, c) for n in range(2, 65) for c in range(n // 2)]
 
@@ -22,6 +22,18 @@ def test_the_numbers_at_the_defaults(sites: int, corrupt: int, needed: int, thre
     assert quorum(roster=sites, corrupt=corrupt) == needed
     assert share_threshold(roster=sites, corrupt=corrupt) == threshold
     assert smallest_sum(roster=sites, floors=floors(sites)) == smallest
+
+
+@pytest.mark.parametrize(("sites", "smallest"), [(3, 3), (4, 4), (5, 4), (10, 6), (64, 24)])
+def test_the_smallest_sum_of_a_run_is_that_of_its_smallest_roster(sites: int, smallest: int) -> None:
+    """By trying every roster that may be: a sum over a whole roster takes more than one over what is left of it."""
+    at_defaults = floors(sites)
+    by_roster = {n: smallest_sum(roster=n, floors=at_defaults) for n in range(1, sites + 1)}
+
+    found = smallest_of_all(at_defaults, plan_minimum=0, members=sites)
+
+    assert found == min(fewest for n, fewest in by_roster.items() if fewest <= n) == smallest
+    assert smallest_of_all(at_defaults, plan_minimum=sites, members=sites) == sites
 
 
 def test_five_is_the_smallest_cohort_that_survives_a_dropout() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from partsong.common import wire
 from partsong.common.build import to_tree
 from partsong.common.errors import WireError
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]

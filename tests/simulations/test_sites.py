@@ -9,7 +9,8 @@ import pytest
 from partsong.client.dp.sampler import SeededRandomness, SystemRandomness
 from partsong.client.site import Watch
 from partsong.common.config import SimulationConfig
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.simulations.prepare import prepare
 from partsong.simulations.run_dir import RunDir
 from partsong.simulations.sites import HOLDING, chance, make_site

@@ -14,8 +14,9 @@ import pytest
 from partsong.client.budget.books import Grant
 from partsong.client.budget.ledger import Claim, Ledger
 from partsong.client.rules.approval import Approvals
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import StepEvents
+from partsong.common.privacy.terms import DpPlan
 
 Call = Callable[..., Any]
 EVENT = StepEvents(sampling_rate=0.05, noise_multiplier=0.45, steps=2)

@@ -9,8 +9,9 @@ from partsong.client.budget.patients import MOST_RECORDS, PatientView, patient_v
 from partsong.client.data.encode import Record
 from partsong.common import wire
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import epsilon, patient_epsilon
+from partsong.common.privacy.terms import DpPlan
 
 MakePlan = Callable[..., Plan]
 MakeDp = Callable[..., DpPlan]

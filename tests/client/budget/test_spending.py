@@ -20,8 +20,9 @@ from partsong.client.site import Chance, Site, Watch
 from partsong.common import wire
 from partsong.common.adapters.adapter import digest
 from partsong.common.errors import Refused, TryAgain
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import StepEvents, epsilon, joint_multiplier
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.secure_sum.fixed_point import WordVec
 
 MakePlan = Callable[..., Plan]

@@ -12,7 +12,8 @@ from partsong.client.rules.consent import public_refusal
 from partsong.client.rules.policy import DataFloor, Policy
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import Refused
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.questions.question import Question, equal_parts
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from partsong.client.dp.totals import Totals
-from partsong.common.plan import DpPlan
+from partsong.common.privacy.terms import DpPlan
 
 
 def summed(rows: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, float]:

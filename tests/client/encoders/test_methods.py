@@ -17,7 +17,8 @@ from partsong.client.encoders.lora import LoraTraining
 from partsong.client.model.host import ModelHost
 from partsong.common.adapters.turns import gather, specs_of
 from partsong.common.config import AdapterConfig
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 
 MakePlan = Callable[..., Plan]
 MakeRecords = Callable[..., tuple[Record, ...]]

@@ -14,7 +14,8 @@ from partsong.client.model.host import ModelHost
 from partsong.client.rules.consent import NotAgreed
 from partsong.client.training.train import score
 from partsong.common.errors import Refused
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.questions.vote import Vote
 
 VOTE = Vote(most_votes=100, margin=0.0, scale=0.05, noise_multiplier=None)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from partsong.client.rules.consent import Facts, NotAgreed, Rules, check_plan, check_query
 from partsong.common import wire
 from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
-from partsong.common.plan import LOSS, UPDATE, DpPlan, Plan
+from partsong.common.plan import LOSS, UPDATE, Plan
 from partsong.common.privacy.accounting import StepEvents, epsilon, joint_multiplier
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.secure_sum.fixed_point import Block, Encoding
 
 MakePlan = Callable[..., Plan]

@@ -14,8 +14,9 @@ from partsong.client.budget.spending import Purse
 from partsong.client.rules.consent import Facts, NotAgreed, Rules, check_plan
 from partsong.client.rules.plan_words import differences, summary
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan, Plan, SumNoise
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import epsilon
+from partsong.common.privacy.terms import DpPlan, SumNoise
 
 RECORDS = 50
 

@@ -10,7 +10,9 @@ from partsong.client.rules.plan_words import LONGEST_VALUE, MOST_LINES, differen
 from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
 from partsong.common.adapters.turns import Turn
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.groups import Groups
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.questions.question import Question, equal_parts
 from partsong.common.questions.vote import Vote
 
@@ -150,7 +152,8 @@ def test_no_field_of_a_plan_can_change_unseen(make_plan: MakePlan, make_dp: Make
         covered.add(name.partition(".")[0])
 
     fields = {f.name for f in dataclasses.fields(Plan)}
-    assert fields - covered == {"run", "study", "labels", "seed", "question", "vote"}  # one purpose; the others below
+    # One purpose; the others below.
+    assert fields - covered == {"run", "study", "labels", "seed", "question", "vote", "groups"}
     training = TrainingConfig(steps_per_round=1)
     asked = make_plan(study="evaluate", question=QUESTION, sampling_rate=1.0, training=training)
     wider = dataclasses.replace(asked, question=dataclasses.replace(QUESTION, most_units=9))
@@ -161,6 +164,11 @@ def test_no_field_of_a_plan_can_change_unseen(make_plan: MakePlan, make_dp: Make
     stricter = dataclasses.replace(bare, vote=dataclasses.replace(VOTE, margin=0.0))
     assert "test records vote on every second round, at most 5 votes a site" in differences(voted, bare)
     assert differences(stricter, voted) == ("vote.margin 0.5 -> 0.0",)
+    dealt = Groups(sites=(("a", "b", "c"), ("d", "e", "f"), ("g", "h", "i")))
+    grouped, whole = make_plan(rounds=6, groups=dealt), make_plan(rounds=6)
+    swapped = Groups(sites=(("a", "b", "d"), ("c", "e", "f"), ("g", "h", "i")))
+    assert "a sum is of one of 3 groups (3, 3, 3 sites), whose median moves the adapter" in differences(grouped, whole)
+    assert len(differences(dataclasses.replace(grouped, groups=swapped), grouped)) == 2
     classes = make_plan(task="classification", labels=("a", "b"))
     turned, fewer = (dataclasses.replace(classes, labels=labels) for labels in (("b", "a"), ("a", "c")))
     assert differences(turned, classes) == ("labels in another order",)

@@ -13,7 +13,8 @@ from partsong.client.rules.consent import Facts, NotAgreed, Rules, bytes_out, ch
 from partsong.client.rules.policy import AdapterLimits, DataFloor, HoldingPolicy, Policy, PrivacyFloor, PurposePolicy
 from partsong.common.adapters.adapter import AdapterLayout, TensorSpec
 from partsong.common.build import build, to_tree
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.thresholds import Floors
 
 MakePlan = Callable[..., Plan]

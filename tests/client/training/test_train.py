@@ -15,7 +15,7 @@ from partsong.client.model.host import ModelHost
 from partsong.client.training.train import TrainingFailed, score, train_round
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import ModelError, Refused
-from partsong.common.plan import DpPlan
+from partsong.common.privacy.terms import DpPlan
 
 MakeHost = Callable[..., ModelHost]
 MakeRecords = Callable[..., tuple[Record, ...]]

@@ -17,8 +17,8 @@ from partsong.client.model.host import ModelHost
 from partsong.client.training.train import train_round
 from partsong.common.config import TrainingConfig
 from partsong.common.errors import Refused
-from partsong.common.plan import DpPlan
 from partsong.common.privacy.accounting import StepEvents, joint_multiplier
+from partsong.common.privacy.terms import DpPlan
 
 MakeHost = Callable[..., ModelHost]
 

@@ -9,8 +9,9 @@ import pytest
 from partsong.common.adapters.methods import ServerState, advance, asked_about
 from partsong.common.adapters.turns import Turn
 from partsong.common.config import ServerOptimizerConfig
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
 from partsong.common.privacy.accounting import epsilon
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.questions.vote import Vote
 
 MakePlan = Callable[..., Plan]

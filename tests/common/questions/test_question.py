@@ -9,7 +9,8 @@ import pytest
 
 from partsong.common.build import build, to_tree
 from partsong.common.config import TrainingConfig
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.common.questions.question import OTHER, Part, Question, equal_parts
 from partsong.common.secure_sum.fixed_point import Block, Encoding
 

@@ -10,7 +10,7 @@ import pytest
 from partsong.common.config import TrainingConfig
 from partsong.common.identity.charter import Charter, Member
 from partsong.common.identity.keys import Identity
-from partsong.common.plan import SumNoise
+from partsong.common.privacy.terms import SumNoise
 from partsong.server.report.facts import Facts, RoundFacts
 from partsong.server.report.gather import facts_of
 from partsong.server.report.signed import SignedFacts, sign_facts

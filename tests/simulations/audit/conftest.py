@@ -9,7 +9,8 @@ import pytest
 
 from partsong.client.model.host import ModelHost
 from partsong.common.config import SimulationConfig
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.simulations.federation import draft, fresh_adapter
 from partsong.simulations.prepare import Prepared, prepare
 

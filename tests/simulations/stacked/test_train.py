@@ -17,7 +17,8 @@ from partsong.client.encoders.lora import LoraTraining
 from partsong.client.training.train import TrainingFailed
 from partsong.common.config import SimulationConfig
 from partsong.common.errors import Refused
-from partsong.common.plan import DpPlan, Plan
+from partsong.common.plan import Plan
+from partsong.common.privacy.terms import DpPlan
 from partsong.simulations.federation import draft, fresh_adapter
 from partsong.simulations.prepare import Prepared, prepare
 from partsong.simulations.stacked.train import Job, train_together

@@ -1,0 +1,119 @@
+"""Medians over groups: what a poisoner and a lying coordinator would gain, each with its one defence removed."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from partsong.client.encoders.canary import CanaryEncoder
+from partsong.client.encoders.encoder import LocalRound, LocalUpdate
+from partsong.common.errors import RoundAborted
+from partsong.common.groups import deal
+from partsong.common.plan import Plan
+from partsong.common.thresholds import Floors
+from partsong.server.daemon.canary import make_canary
+from partsong.server.run import Result
+from partsong.simulations.dry_run import DryRun, DryTerms, expected_sum
+from partsong.simulations.faults.script import Fault, Script, draw
+from partsong.simulations.secure_sum import found
+
+NAMES = tuple(f"site-{i}" for i in range(9))
+FLOORS = Floors(minimum_cohort=3, minimum_honest=3, corrupt_tolerance=0)
+
+
+class Poisoner(CanaryEncoder):
+    """Gives the largest numbers that the seal lets through."""
+
+    def encode(self, asked: LocalRound) -> LocalUpdate:
+        update = super().encode(asked)
+        return dataclasses.replace(update, update_P=np.full_like(update.update_P, 4.0))
+
+
+def planned(*, grouped: bool, steps: int) -> Plan:
+    """A canary's plan over nine sites, with a median over three groups or with the mean of all."""
+    rounds = 3 * steps if grouped else steps
+    plan = make_canary(run="groups", size=32, rounds=rounds, max_sites=9, minimum_cohort=3, seed=1)
+    return dataclasses.replace(plan, groups=deal(NAMES, count=3, run="groups") if grouped else None)
+
+
+def played(plan: Plan, folder: Path, *, poisoners: tuple[str, ...] = (), faults: tuple[Fault, ...] = ()) -> Result:
+    """Play it over the whole protocol."""
+    terms = DryTerms(
+        plan=plan,
+        names=NAMES,
+        consortium=found(NAMES, floors=FLOORS),
+        script=draw(Script(faults=faults), sites=NAMES, rounds=plan.rounds),
+        encoder=lambda name: (Poisoner if name in poisoners else CanaryEncoder)(site=name),
+    )
+    run = DryRun(terms, folder)
+    try:
+        return run.run()
+    finally:
+        run.close()
+
+
+def test_each_sum_is_of_one_group_and_the_adapter_follows_from_the_medians(tmp_path: Path) -> None:
+    """Two steps over masked sums, against the sites' own numbers; all nine sign that the adapter is right."""
+    plan = planned(grouped=True, steps=2)
+    assert plan.groups is not None
+
+    result = played(plan, tmp_path)
+
+    assert [tuple(entry["sites"]) for entry in result.history] == [plan.groups.asked(n) for n in range(1, 7)]
+    means = [expected_sum(plan, number=n, sites=plan.groups.asked(n)) / 3 for n in range(1, 7)]
+    expected = np.median(means[:3], axis=0) + np.median(means[3:], axis=0)
+    np.testing.assert_allclose(result.trained_P, expected, atol=1e-3)
+    assert result.secure_sum is not None
+    assert result.secure_sum.checked_by == NAMES
+    assert result.secure_sum.smallest_sum == 3
+
+
+def test_a_poisoner_in_one_group_moves_the_mean_and_not_the_median_past_the_honest_groups(tmp_path: Path) -> None:
+    """Defence: the median. Without groups every coordinate goes where the poisoner wants; with two of three, too."""
+    plan = planned(grouped=True, steps=1)
+    assert plan.groups is not None
+    bad, worse = plan.groups.sites[0][0], plan.groups.sites[1]
+    honest = [expected_sum(plan, number=n, sites=plan.groups.asked(n)) / 3 for n in (2, 3)]
+
+    moved = played(plan, tmp_path / "one", poisoners=plan.groups.sites[0]).trained_P
+    owned = played(plan, tmp_path / "two", poisoners=(*plan.groups.sites[0], *worse)).trained_P
+    bare = planned(grouped=False, steps=1)
+    mean = played(bare, tmp_path / "mean", poisoners=(bad, *plan.groups.sites[0][1:])).trained_P
+
+    assert (moved >= np.min(honest, axis=0) - 1e-3).all()
+    assert (moved <= np.max(honest, axis=0) + 1e-3).all()
+    np.testing.assert_allclose(owned, 4.0, atol=1e-3)
+    others = [name for name in NAMES if name not in plan.groups.sites[0]]
+    np.testing.assert_allclose(mean, (expected_sum(bare, number=1, sites=others) + 12.0) / 9, atol=1e-3)
+    assert np.abs(mean - np.median(honest, axis=0)).mean() > np.abs(moved - np.median(honest, axis=0)).mean()
+
+
+def test_a_step_without_one_of_its_groups_moves_nothing(tmp_path: Path) -> None:
+    """A coordinator, or sites that leave, cannot turn the median of three into the mean of two."""
+    plan = planned(grouped=True, steps=2)
+    assert plan.groups is not None
+    gone = Fault(kind="drop", sites=plan.groups.sites[1][:1], rounds=(2,), phases=("roster",))
+
+    result = played(plan, tmp_path, faults=(gone,))
+
+    assert [bool(entry["sites"]) for entry in result.history] == [True, False, True, True, True, True]
+    means = [expected_sum(plan, number=n, sites=plan.groups.asked(n)) / 3 for n in (4, 5, 6)]
+    np.testing.assert_allclose(result.trained_P, np.median(means, axis=0), atol=1e-3)
+
+
+def test_a_sum_with_a_site_of_another_group_is_not_built_upon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where every site of it has colluded: nobody else follows such a sum, and the coordinator's own run ends.
+
+    Here the plan's groups are taken from whoever draws the cohort and seals, and left to whoever reads the sum.
+    """
+    plan = planned(grouped=True, steps=1)
+    everybody = lambda _plan, _number, names: tuple(names)  # noqa: E731
+    monkeypatch.setattr("partsong.server.coordinator.asked_in", everybody)
+    monkeypatch.setattr("partsong.client.site.asked_in", everybody)
+
+    with pytest.raises(RoundAborted):
+        played(plan, tmp_path / "found-out")
+
+    monkeypatch.setattr("partsong.common.secure_sum.opened.asked_in", everybody)
+    assert played(plan, tmp_path / "control").history[0]["sites"] == list(NAMES)
