@@ -11,6 +11,8 @@ from partsong.common.config import ModelConfig
 from partsong.simulations.poisoning.poisoner import Poison
 from partsong.simulations.studies.declare import Grid
 
+_SMALLEST_GROUP = 3
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cohort:
@@ -34,6 +36,12 @@ class Defence:
     clips: bool
     """Whether an update is bounded by what honest training can reach; else by a thousand times as much."""
     votes: bool
+    groups: int | None = None
+    """Of sites, whose median moves the adapter; None: the mean of all does."""
+
+    def suits(self, cohort: Cohort) -> bool:
+        """Whether there are sites enough for three in each group."""
+        return self.groups is None or cohort.sites >= _SMALLEST_GROUP * self.groups
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +91,7 @@ class Lineup:
             for seed in self.seeds
             for cohort in self.cohorts
             for attack, defence in self.pairs
+            if defence.suits(cohort)
         )
 
 
@@ -90,6 +99,7 @@ BARE = Defence(name="none", clips=False, votes=False)
 CLIP = Defence(name="clip", clips=True, votes=False)
 VOTE = Defence(name="vote", clips=False, votes=True)
 BOTH = Defence(name="clip-vote", clips=True, votes=True)
+MEDIAN = Defence(name="clip-median", clips=True, votes=False, groups=3)
 ATTACKS: Mapping[str, Poison | None] = {
     "nobody": None,
     "wrong-labels": Poison(flips_labels=True),
@@ -100,14 +110,18 @@ ATTACKS: Mapping[str, Poison | None] = {
 _PAIRS = (
     ("nobody", CLIP),
     ("nobody", BOTH),
+    ("nobody", MEDIAN),
     ("wrong-labels", CLIP),
     ("wrong-labels", BOTH),
+    ("wrong-labels", MEDIAN),
     ("turned", CLIP),
     ("turned", BOTH),
+    ("turned", MEDIAN),
     ("turned-30-fold", BARE),
     ("turned-30-fold", CLIP),
     ("turned-30-fold", VOTE),
     ("turned-30-fold", BOTH),
+    ("turned-30-fold", MEDIAN),
     ("turned-30-fold-forged-votes", BOTH),
 )
 _FIVE, _TEN = Cohort(sites=5, poisoners=1), Cohort(sites=10, poisoners=2)
@@ -163,6 +177,11 @@ def _vote(cell: Cell, lineup: Lineup) -> dict[str, Any]:
     return {"mode": "holdout", "most_votes": max(1, lineup.vote_limit // cell.cohort.sites)}
 
 
+def _floors(cell: Cell) -> dict[str, Any]:
+    """Tolerate no colluders where sites are in groups: ten sites have no three groups for a sum under the defaults."""
+    return {} if cell.defence.groups is None else {"corrupt_tolerance": 0}
+
+
 def settings_of(cell: Cell, lineup: Lineup, *, model: ModelConfig, reach: float) -> dict[str, Any]:
     """Spell out the run of a cell.
 
@@ -190,7 +209,8 @@ def settings_of(cell: Cell, lineup: Lineup, *, model: ModelConfig, reach: float)
             "optim": "adamw",
             "learning_rate": lineup.learning_rate,
         },
-        "secure_sum": {"mode": "sum-only", "update_clip": clip, "field_bits": 32},
+        "secure_sum": {"mode": "sum-only", "update_clip": clip, "field_bits": 32, **_floors(cell)},
+        **({} if cell.defence.groups is None else {"cohort": {"groups": cell.defence.groups}}),
         "vote": _vote(cell, lineup) if cell.defence.votes else {},
         "partition": {"kind": "dirichlet", "alpha": lineup.alpha, "seed": cell.seed},
         "study": "poisoning",

@@ -73,4 +73,5 @@ def test_every_attack_is_played_with_something_against_it(grid: str) -> None:
     assert {cell.attack for cell in cells} == set(ATTACKS)
     assert {cell.cohort.name for cell in cells} == {"1of5", "2of10"}
     assert {cell.seed for cell in cells} == {0, 1, 2}
-    assert {cell.defence.name for cell in cells} == {"none", "clip", "vote", "clip-vote"}
+    assert {cell.defence.name for cell in cells} == {"none", "clip", "vote", "clip-vote", "clip-median"}
+    assert {cell.cohort.name for cell in cells if cell.defence.groups} == {"2of10"}
