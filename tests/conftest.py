@@ -164,10 +164,10 @@ def fleet(tmp_path: Path) -> Iterator[Any]:
 def office(tmp_path: Path) -> Callable[..., Any]:
     """Open a coordinator's directory with five sites connected."""
 
-    def make(name: str = "office", **pace: float) -> Any:
+    def make(name: str = "office", **changes: Any) -> Any:
         folder = tmp_path / name
         folder.mkdir()
-        return _helper("office").Office(folder, _masked_plan(), **pace)
+        return _helper("office").Office(folder, _masked_plan(), **changes)
 
     return make
 

@@ -13,6 +13,7 @@ from partsong.common.config import CohortConfig, ModelConfig, PrivacyConfig
 from partsong.common.deployment import JobConfig
 from partsong.common.identity.charter import SignedCharter, sign_as_coordinator, sign_as_site
 from partsong.common.plan import Plan
+from partsong.common.thresholds import Floors
 from partsong.server.daemon.carry import Link, Pace
 from partsong.server.daemon.daemon import CoordinatorDaemon
 from partsong.server.daemon.deployed_run import DeployedRun, all_runs
@@ -30,18 +31,18 @@ BASE = BaseFacts(name="tiny", sha256="b" * 64, lora=LORA, layout=LAYOUT, peft={*
 
 
 class Hospitals:
-    """Five sites and the wires to them; stands where the superlink does."""
+    """Five sites, or others, and the wires to them; stands where the superlink does."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, *, names: tuple[str, ...], floors: Floors | None) -> None:
         folder.mkdir()
-        self.made = Wired(folder, plan, names=NAMES)
+        self.names, self.made = names, Wired(folder, plan, names=names, floors=floors)
         self.lines = self.made.lines
-        self.there = list(NAMES)
+        self.there = list(names)
         self.late: dict[int, str] = {}
         """Site that connects once so many messages were sent."""
         self.refusals: dict[str, wire.RefusalCode] = {}
         """By site the code with which it refuses every plan."""
-        self.shelves: dict[str, dict[str, wire.Publish]] = {name: {} for name in NAMES}
+        self.shelves: dict[str, dict[str, wire.Publish]] = {name: {} for name in names}
         """By site and plan, what it has stored."""
         self.lines.before = self.before
 
@@ -50,7 +51,7 @@ class Hospitals:
         return tuple(sorted(set(self.there)))
 
     def exchange(self, *, run: str, signer: object, identity_keys: Mapping[str, bytes]) -> "Carrier":
-        assert set(identity_keys) == set(NAMES)
+        assert set(identity_keys) == set(self.names)
         return Carrier(self)
 
     def before(self, site: str, phase: str, parcel: Parcel) -> Parcel | Loss | None:
@@ -93,17 +94,17 @@ class Carrier:
         self.hospitals = hospitals
 
     def addresses(self) -> tuple[int, ...]:
-        return tuple(100 + NAMES.index(site) for site in self.hospitals.connected())
+        return tuple(100 + self.hospitals.names.index(site) for site in self.hospitals.connected())
 
     def site_at(self, address: int) -> str | None:
-        return NAMES[address - 100]
+        return self.hospitals.names[address - 100]
 
     def ask(
         self, parcels: Mapping[int, Parcel], *, phase: str, timeout_s: float
     ) -> Iterator[tuple[int, Parcel | Loss]]:
         own = {}
         for address, parcel in parcels.items():
-            answer = self.hospitals.answer(NAMES[address - 100], phase, parcel)
+            answer = self.hospitals.answer(self.hospitals.names[address - 100], phase, parcel)
             if answer is not None:
                 own[address] = answer
         yield from own.items()
@@ -114,8 +115,17 @@ class Carrier:
 class Office:
     """A coordinator's directory and whoever runs on it."""
 
-    def __init__(self, folder: Path, plan: Plan, **pace: float) -> None:
-        self.home, self.hospitals = CoordinatorHome(folder / "home"), Hospitals(folder / "sites", plan)
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        *,
+        names: tuple[str, ...] = NAMES,
+        floors: Floors | None = None,
+        **pace: float,
+    ) -> None:
+        self.home = CoordinatorHome(folder / "home")
+        self.hospitals = Hospitals(folder / "sites", plan, names=names, floors=floors)
         self.folder, self.pace = folder, Pace(**{"settle_s": 0.0, "retry_s": 0.0} | pace)
         made = self.hospitals.made
         charter, signer = made.consortium.charter, made.consortium.coordinator
@@ -124,7 +134,7 @@ class Office:
             coordinator_signature=sign_as_coordinator(charter, signer),
             site_signatures={
                 name: sign_as_site(charter, site_id=name, signer=made.consortium.identities[number])
-                for number, name in enumerate(sorted(NAMES))
+                for number, name in enumerate(sorted(names))
             },
         )
         self.jobs = 0

@@ -17,6 +17,7 @@ from partsong.common.adapters.methods import ServerState
 from partsong.common.errors import PartsongError, Refused
 from partsong.common.plan import LOSS, UPDATE, Plan
 from partsong.common.secure_sum.opened import Opened, read_sum
+from partsong.common.thresholds import Floors
 from partsong.server.coordinator import Coordinator
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel
@@ -192,10 +193,17 @@ class Lines:
 class Wired:
     """Five sites, one coordinator, and what is on everyone's disk."""
 
-    def __init__(self, folder: Path, plan: Plan, *, names: tuple[str, ...] = ("a", "b", "c", "d", "e")) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        *,
+        names: tuple[str, ...] = ("a", "b", "c", "d", "e"),
+        floors: Floors | None = None,
+    ) -> None:
         self.folder, self.plan, self.names = folder, plan, names
         self.now = 1000.0
-        self.consortium = found(names)
+        self.consortium = found(names, floors=floors)
         self.vaults = {name: DyingVault() for name in names}
         charter = self.consortium.charter
         self.members = {

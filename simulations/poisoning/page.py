@@ -37,8 +37,8 @@ _HOW = (
     "with more votes than each has records for it; scores are by test records. Neither is trained on. The clip is what "
     "AdamW can reach in a round; without it an update may be a thousand times as long. A poisoner's update passes the "
     "seal, which shortens it to the clip; the check of the sum's length is always on and meets only who breaks the "
-    "seal (tests/common/secure_sum/test_length.py). Groups are dealt by the names of run and sites, so two poisoners may "
-    "be in one group or in two, where they own the median of three; no colluder is tolerated there."
+    "seal (tests/common/secure_sum/test_length.py). Groups are dealt by the names of run and sites, so two poisoners "
+    "may be in one group or in two, where they own the median of three; no colluder is tolerated there."
 )
 
 Found = Sequence[tuple[Cell, Outcome | None]]

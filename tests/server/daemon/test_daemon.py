@@ -14,6 +14,7 @@ from wiring import Killed
 from partsong.common.config import CohortConfig, PrivacyConfig
 from partsong.common.errors import ConfigError, DataError
 from partsong.common.questions.settings import VoteConfig
+from partsong.common.thresholds import Floors
 from partsong.server.daemon.deployed_run import DeployedRun
 from partsong.server.daemon.explain import explain
 from partsong.simulations.commands.export import export_adapter
@@ -58,6 +59,28 @@ def test_rounds_of_a_job_are_voted_on_where_it_asks_for_it(office: Make) -> None
     assert run.read_plan().rounds == 6
     assert verify(run.path).wrong == ()
     assert "round 5: votes +" in run.report.read_text()
+
+
+def test_a_job_may_ask_for_medians_over_groups(office: Make) -> None:
+    """Nine sites, three steps: every site follows the sums of all groups, its own and the others', and signs the end."""
+    names = tuple("abcdefghi")
+    made = office(names=names, floors=Floors(minimum_cohort=3, minimum_honest=3, corrupt_tolerance=0))
+
+    run = made.played(cohort=CohortConfig(report_timeout_s=10.0, groups=3))
+
+    plan = run.read_plan()
+    assert plan.groups is not None
+    assert [tuple(entry["sites"]) for entry in rounds_of(run)] == [plan.groups.asked(number) for number in range(1, 10)]
+    assert sorted(name for group in plan.groups.sites for name in group) == list(names)
+    assert verify(run.path).wrong == ()
+    assert "9 of 9 sites recomputed the adapter" in run.report.read_text()
+
+
+def test_a_job_for_more_groups_than_the_charter_s_floors_allow_is_refused(office: Make) -> None:
+    """Five sites have no three groups for a sum."""
+    made = office()
+    with pytest.raises(ConfigError, match=r"cohort\.groups: found 3 with 5 sites"):
+        made.daemon().submit(made.job(cohort=CohortConfig(groups=3)))
 
 
 def test_report_and_export_take_a_deployed_run(office: Make, tmp_path: Path) -> None:
