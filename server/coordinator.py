@@ -15,7 +15,7 @@ from partsong.common.groups import asked_in
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.fixed_point import SumOutOfRange
 from partsong.common.secure_sum.length import SumTooLong
-from partsong.common.thresholds import Floors
+from partsong.common.thresholds import Floors, smallest_roster
 from partsong.server import rounds
 from partsong.server.cohort import cohort_of
 from partsong.server.desk import Desk, Outcome, PlainDesk, Query
@@ -112,7 +112,9 @@ class Coordinator:
                 f"run {self._plan.run}: {', '.join(missing)} did not accept the plan, expected by the job; "
                 "no record was read"
             )
+        self._require_groups()
         self._agree_keys()
+        self._require_groups()
         self._listen(events.RunStarted(run=self._plan.run, sites=self.sites, rounds=self._plan.rounds))
         return self.sites
 
@@ -127,7 +129,7 @@ class Coordinator:
             - words that are no encoded vector end the round, not the run. Whose they were cannot be told from a sum.
         """
         cohort = self._cohort(query.round)
-        self._catch_up()  # before the desk, with which the round's deadline starts
+        self._catch_up(cohort)  # before the desk, with which the round's deadline starts
         masked = None if self._sums is None else self._sums.desk(query, wait_s=2 * self._timeout_s)
         desk: Desk = masked or PlainDesk(self._plan, query, floors=self._floors, members=len(cohort))
         state = Round(number=query.round, attempt=query.attempt, cohort=cohort, phases=desk.phases)
@@ -164,7 +166,7 @@ class Coordinator:
         parcel = None if self._sums is None else self._sums.closing(adapter_sha256=digest(adapter_P))
         if self._sums is None or parcel is None:
             return ()
-        self._catch_up()
+        self._catch_up(self.sites)
         right = []
         for site, answer in self._ask(dict.fromkeys(self.sites, parcel), "result"):
             try:
@@ -193,6 +195,27 @@ class Coordinator:
             self._sums.agree_keys(self.sites, self._ask)
         except RoundAborted as err:
             raise RunNotStarted(f"run {self._plan.run}: {err}; no record was read") from err
+
+    def _require_groups(self) -> None:
+        """Begin nothing where a group has too few sites for a sum: others would pay for steps that are not taken."""
+        groups = self._plan.groups
+        if groups is None or self._known():
+            return
+        floors = self._floors if self._sums is None else self._sums.floors
+        needed = self._plan.minimum_cohort
+        if floors is not None:
+            needed = smallest_roster(floors, plan_minimum=needed, members=len(self._address))
+        for group in groups.sites:
+            there = [site for site in group if site in self._address and self._may_answer(site)]
+            if len(there) < needed:
+                raise RunNotStarted(
+                    f"run {self._plan.run}: {len(there)} of the {len(group)} sites of a group ({', '.join(group)}) can "
+                    f"take part, {needed} needed in each; no record was read"
+                )
+
+    def _may_answer(self, site: str) -> bool:
+        """Whether a site that accepted has keys, once there are any."""
+        return self._sums is None or not self._sums.is_set_up or self._sums.has_keys(site)
 
     def _known(self) -> dict[str, int]:
         """Address of every connected site by its name, where the plan need not reach a site before its first round.
@@ -247,8 +270,8 @@ class Coordinator:
         has_keys = site is not None and self._sums is not None and self._sums.has_keys(site)
         return has_keys or address not in self._strangers
 
-    def _catch_up(self) -> None:
-        """Send each site what it lacks: the plan if it forgot it, and the results that it missed, in order.
+    def _catch_up(self, sites: Collection[str]) -> None:
+        """Send each of these sites what it lacks: the plan if it forgot it, and the results that it missed, in order.
 
         What it answers is heard in the next READY. A site that is silent is sent no more: it would cost every other
         site a time limit for each result.
@@ -257,7 +280,7 @@ class Coordinator:
         if forgot:
             for _ in self._ask(dict.fromkeys(sorted(forgot), self._proposal()), "propose"):
                 pass
-        missed = {} if self._sums is None else {site: self._sums.missed(site) for site in self.sites}
+        missed = {} if self._sums is None else {site: self._sums.missed(site) for site in sites}
         for place in range(max(map(len, missed.values()), default=0)):
             due = {site: parcels[place] for site, parcels in missed.items() if place < len(parcels)}
             heard = {site for site, answer in self._ask(due, "result") if not isinstance(answer, Loss)}

@@ -11,6 +11,7 @@ from partsong.common.errors import ConfigError
 from partsong.common.groups import deal
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.committee import ALL_HOLD_UP_TO
+from partsong.common.simulated import ANY_RANK
 from partsong.common.thresholds import Floors, smallest_roster
 
 
@@ -58,6 +59,12 @@ def _needed(floors: Floors | None, *, minimum: int, most: int) -> int:
 
 
 def _require_settings(config: SimulationConfig | JobConfig) -> None:
+    if config.adapter.method in ANY_RANK:
+        raise ConfigError(
+            "cohort.groups",
+            found=f"groups with adapter.method={config.adapter.method}: the median of products is of no rank",
+            expected="a method whose sites send factors: ffa, rolora, fedsb, fedit, fedrot",
+        )
     if config.privacy.placement == "sum":
         raise ConfigError(
             "cohort.groups",

@@ -175,6 +175,8 @@ class Run:
         checked_by = coordinator.close(trained_P)
         if not any(entry["sites"] for entry in self._history):
             raise RoundAborted(f"run {self._plan.run}: no round ended with a sum; there is no adapter")
+        if self._plan.groups is not None and not state.steps:
+            raise RoundAborted(f"run {self._plan.run}: no step had the sums of all groups; there is no adapter")
         return Result(
             plan=self._plan,
             trained_P=trained_P,

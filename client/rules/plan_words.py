@@ -38,7 +38,7 @@ _TOLD_LORA = ("r", "target_modules")
 def summary(plan: Plan) -> tuple[str, ...]:
     """Say what a plan would do."""
     return (
-        f"run {shown(plan.run)}: {plan.study}, {plan.rounds} rounds of {plan.training.steps_per_round} steps",
+        f"run {shown(plan.run)}: {plan.study}, {_rounds(plan)} of {plan.training.steps_per_round} steps",
         f"base {plan.base_sha256[:12]}, rank {largest_rank(plan)} on {_listed(trained_modules(plan))}",
         *_question(plan),
         *_vote(plan),
@@ -111,6 +111,10 @@ def _vote(plan: Plan) -> tuple[str, ...]:
         return ()
     noise = "" if plan.vote.noise_multiplier is None else f", noise multiplier {plan.vote.noise_multiplier:g}"
     return (f"test records vote on every second round, at most {plan.vote.most_votes:,} votes a site{noise}",)
+
+
+def _rounds(plan: Plan) -> str:
+    return f"{plan.rounds} rounds" + ("" if plan.groups is None else f", of which a site answers {plan.queries},")
 
 
 def _groups(plan: Plan) -> tuple[str, ...]:

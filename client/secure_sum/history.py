@@ -1,8 +1,10 @@
 """What a site holds a coordinator to across rounds: one history of results, and rosters that single nobody out.
 
 Covers: a result is taken over only from a confirmed round, never an older one than the site has seen, and never
-another one for the same round; a site that found a result wrong enters no roster that builds on it.
-Does not cover: two disjoint groups of sites led along two histories; they find out when they meet.
+another one for the same round, and no result that follows another one than the site has; a site that found a result
+wrong enters no roster that builds on it.
+Does not cover: two disjoint groups of sites led along two histories; they find out when they meet, or when one is given
+a result of the other.
 
 Specification: PROTOCOL.md sections 6 and 8.
 """
@@ -68,7 +70,8 @@ def take_last(data: bytes, *, state: SiteState, run: RunFacts) -> tuple[SiteStat
 
     Raises:
         WireError: malformed, unsigned or of another run; it was dropped.
-        Refused: older than a result that was checked, another one for its round, or without floors or quorum.
+        Refused: older than a result that was checked, another one for its round, one that follows another one, or
+            without floors or quorum.
     """
     result = check_result(data, state=state, run=run)
     if result.header.round < state.result_round:
@@ -81,6 +84,8 @@ def take_last(data: bytes, *, state: SiteState, run: RunFacts) -> tuple[SiteStat
 
 
 def _taken(result: OpenedSum, state: SiteState) -> SiteState:
+    if result.header.previous_round == state.result_round and result.header.previous != state.result:
+        raise _split("it follows another result than the one that was checked here")
     # What builds on a result that was found wrong is wrong as well.
     right = int(bool(state.verdict) and sum_fits(result, group_key=state.group_key))
     return replace(state, result_round=result.header.round, result=result.hash, verdict=right)

@@ -27,6 +27,7 @@ from partsong.common import wire
 from partsong.common.adapters.adapter import FloatVec
 from partsong.common.codec import unpack
 from partsong.common.errors import Refused, WireError
+from partsong.common.groups import asked_in
 from partsong.common.identity.charter import Charter
 from partsong.common.identity.keys import Signer
 from partsong.common.plan import Plan
@@ -129,7 +130,8 @@ class MaskedDoor:
         self._require_no_gap(note)
         opened = site.open(note)
         _require_header(opened.header, plan, query)
-        self._witnessed = self._own_head(note) if opened.previous is not None else None
+        if opened.previous is not None:
+            self._note_own_head(unpack(Open, note).result)
         if opened.previous_fits and opened.previous is not None:
             self._follower.take(opened.previous, number=query.summed, charter=self._member.charter)
         right = opened.previous_fits and query.adapter_sha256 == self._follower.sha256_of_query(number=query.round)
@@ -141,7 +143,8 @@ class MaskedDoor:
                 remedy="compare the results with the other sites; this site takes no further part in the run",
             )
         last = unpack(Open, note).result if plan.spot_checks else b""
-        self._spot.pick(last, members=len(site.run.members))
+        asked = asked_in(plan, query.round, [self._member.charter.sites[member].id for member in site.run.members])
+        self._spot.pick(last, members=len(asked))
 
     def ready(self, ledger: bytes) -> bytes:
         """Give the signed READY, with a verdict of 1: `open` has refused everything else."""
@@ -182,14 +185,19 @@ class MaskedDoor:
         return self._required_sum().unmask(note)
 
     def check(self, result: wire.Result, note: bytes) -> bytes:
-        """Take a sum over, and say whether it and the adapter that is said to follow from it are right."""
+        """Take a sum over, and say whether it and the adapter that is said to follow from it are right.
+
+        A site that is not asked in the next round meets its own READY here, and not with OPEN.
+        """
 
         def follows(opened: OpenedSum) -> bool:
             self._follower.take(opened, number=result.summed, charter=self._member.charter)
             return result.adapter_sha256 in ("", self._follower.adapter_sha256)
 
         model = model_hash(result.adapter_sha256) if result.adapter_sha256 else bytes(32)
-        return self._required_sum().close(note, verdict=follows, model=model)
+        said = self._required_sum().close(note, verdict=follows, model=model)
+        self._note_own_head(note)
+        return said
 
     def _enter(self, roster: wire.Roster, note: bytes) -> None:
         """Take the signed ROSTER, whose names have to be those of the header."""
@@ -201,12 +209,13 @@ class MaskedDoor:
                 rule="roster.names",
             )
 
-    def _own_head(self, note: bytes) -> Witnessed | None:
-        """Find this site's own READY in the result that came with OPEN; its signatures were checked with it."""
-        readys = [unpack(Ready, signed.body) for signed in unpack(Result, unpack(Open, note).result).readys]
+    def _note_own_head(self, result: bytes) -> None:
+        """Remember this site's own READY in a result whose signatures were checked; one without it changes nothing."""
+        readys = [unpack(Ready, signed.body) for signed in unpack(Result, result).readys]
         digests = {self._member.charter.sites[ready.site].id: ready.ledger for ready in readys}
         mine = digests.pop(self._name, bytes(32))
-        return Witnessed(digest=mine, sites=tuple(digests)) if any(mine) else None
+        if any(mine):
+            self._witnessed = Witnessed(digest=mine, sites=tuple(digests))
 
     def _require_no_gap(self, note: bytes) -> None:
         """Refuse a sum whose predecessor this site lacks, before it is taken over: it could not be followed later."""

@@ -50,7 +50,7 @@ class SpotCheck:
 
         Args:
             packed: its RESULT, or empty.
-            members: of the run.
+            members: of the run that this round may ask.
         """
         self.forget()
         if packed and self._below(members) < CHECKS:

@@ -24,6 +24,12 @@ Memory = dict[str, Vec64]
 _WAITING = "group/"
 
 
+def can_be_taken(memory: Memory, groups: Groups, *, number: int) -> bool:
+    """Whether the step that round `number` is a part of has the means of all its groups before this one."""
+    own = f"{_WAITING}{groups.step(number)}/"
+    return sum(name.startswith(own) for name in memory) == groups.place(number)
+
+
 def collect(memory: Memory, mean_Q: Vec64, groups: Groups, *, number: int) -> tuple[Memory, Vec64 | None]:
     """Take up one group's mean.
 

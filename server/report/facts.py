@@ -222,6 +222,13 @@ class Facts:
         training = training if self.vote is None else (training + 1) // 2
         return 0 if self.privacy is None else training * self.privacy.steps_per_round
 
+    def rounds_of(self, site: str) -> tuple[RoundFacts, ...]:
+        """Give the rounds that asked a site: all, or those of its group."""
+        asked = [index for index, group in enumerate(self.groups) if site in group]
+        if not self.groups:
+            return self.rounds
+        return tuple(entry for entry in self.rounds if (entry.round - 1) % len(self.groups) in asked)
+
     @property
     def contributors(self) -> tuple[str, ...]:
         """Sites that are in at least one sum."""

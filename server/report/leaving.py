@@ -29,7 +29,7 @@ _ANSWER = Leaving(
 _PLAIN = (
     Leaving(
         what="report",
-        when="each round",
+        when="each round that asks the site",
         holds="the encoded update and the loss of one site; after noise, where the plan has any",
         readable_by="whoever runs the coordinator",
     ),
@@ -43,25 +43,25 @@ _MASKED = (
     ),
     Leaving(
         what="ready",
-        when="each round",
+        when="each round that asks the site",
         holds="a signature over plan, round, start and earlier sums",
         readable_by=EVERY_SITE,
     ),
     Leaving(
         what="report",
-        when="each round",
+        when="each round that asks the site",
         holds="the masked update and the masked loss; random words without the other sites' masks",
         readable_by="nobody; the coordinator opens the sum of all sites in the round",
     ),
     Leaving(
         what="confirmation",
-        when="each round",
+        when="each round that asks the site",
         holds="a signature over the set of sites in the sum",
         readable_by=EVERY_SITE,
     ),
     Leaving(
         what="shares",
-        when="each round",
+        when="each round that asks the site",
         holds="shares of seeds that open the sum of that set, and of no other",
         readable_by=COORDINATOR,
     ),

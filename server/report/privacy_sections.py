@@ -68,7 +68,7 @@ def mechanism(facts: Facts) -> Section:
             pairs(
                 "Settings of the mechanism",
                 ("sampling", f"{found.sampling}, each {found.unit} with probability {found.sampling_rate:g} in a step"),
-                ("steps", f"{found.steps} ({found.steps_per_round} a round, {facts.opened_rounds} rounds opened)"),
+                ("steps", _steps(facts, found)),
                 ("clip of a unit's gradient", f"{found.clip_norm:g} (L2 norm, {found.clipping})"),
                 ("noise", f"{found.noise}, standard deviation {found.noise_multiplier:.4f} times the clip"),
                 ("loss, clip", f"{found.loss_clip:g}"),
@@ -77,6 +77,11 @@ def mechanism(facts: Facts) -> Section:
             ),
         ),
     )
+
+
+def _steps(facts: Facts, found: PrivacyFacts) -> str:
+    rounds = "a round" if not facts.groups else f"a round of a site's group, one in {len(facts.groups)}"
+    return f"{found.steps} ({found.steps_per_round} {rounds}; {facts.opened_rounds} rounds opened)"
 
 
 def _votes(facts: Facts) -> str:
@@ -105,7 +110,7 @@ def federation(facts: Facts) -> Section:
         (
             entry.site,
             spent if entry.refused is None else "nothing",
-            f"{entry.sums} of {len(facts.rounds)}",
+            f"{entry.sums} of {len(facts.rounds_of(entry.site))}",
             entry.refused or "accepted",
         )
         for entry in facts.sites

@@ -19,7 +19,7 @@ from partsong.common.secure_sum.messages import Signed, Verdict
 from partsong.common.secure_sum.opened import model_hash, query_hash, read_opened
 from partsong.common.secure_sum.result import OpenedSum, read_result
 from partsong.common.secure_sum.transcript import RunFacts, read_from_sites
-from partsong.common.thresholds import smallest_roster
+from partsong.common.thresholds import Floors, smallest_roster
 from partsong.server.desk import Outcome, Query
 from partsong.server.exchange import Parcel
 from partsong.server.rounds import MASKED, Loss, Phase, Round
@@ -85,6 +85,11 @@ class MaskedSums:
         """Whether a site of this name took part in set-up."""
         members = () if self._run is None else self._run.members
         return any(self._trust.charter.sites[number].id == site for number in members)
+
+    @property
+    def floors(self) -> Floors:
+        """Give the floors of the charter."""
+        return self._trust.charter.floors
 
     @property
     def is_set_up(self) -> bool:

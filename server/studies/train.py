@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from partsong.common.adapters.medians import can_be_taken
 from partsong.common.adapters.methods import ServerState, advance, asked_about
 from partsong.common.plan import Plan
 from partsong.common.secure_sum.opened import Opened
@@ -75,6 +76,8 @@ def train(
             continue
         if plan.is_vote(number) and state.candidate is None:
             continue  # the round had no sum, so there is nothing to vote on
+        if plan.groups is not None and not can_be_taken(state.memory, plan.groups, number=number):
+            continue  # a group of this step has no sum, so the others would pay for nothing
         adapter_P = asked_about(state, plan, number=number)
         outcome = ask(Query(round=number, attempt=before + 1, adapter_P=adapter_P))
         del adapter_P

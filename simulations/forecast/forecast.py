@@ -144,7 +144,8 @@ def _extrapolated(
     score_s = statistics.median(times.scores_s) if times.scores_s else 0.0
     summed = [entry for entry in result.history if entry["sites"]]
     per_site = statistics.median([size for entry in summed for size in entry["bytes_out"].values()])
-    asked = config.cohort.sample or len(prepared.sites)
+    # A sample draws as many in every round; of groups each site is in one.
+    answers = plan.rounds * config.cohort.sample if config.cohort.sample else plan.queries * len(prepared.sites)
     return Forecast(
         rounds=plan.rounds,
         measured_rounds=rounds,
@@ -152,11 +153,11 @@ def _extrapolated(
         epsilon=epsilon_after(plan, plan.rounds),
         noise_multiplier=None if plan.dp is None else plan.dp.noise_multiplier,
         bytes_out_per_site=round(per_site * plan.queries),
-        bytes_out=round(per_site * plan.queries * asked),
+        bytes_out=round(per_site * answers),
         round_s=round_s,
         wall_s=around_s + plan.rounds * round_s + scored * score_s,
         peak_mb=peak_mb(),
-        held_out_loss=loss_range(times.losses, rounds=plan.rounds),
+        held_out_loss=loss_range(times.losses, rounds=plan.training_rounds),
     )
 
 

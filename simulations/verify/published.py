@@ -103,7 +103,7 @@ def require_guarantee(folder: Path, plan: Plan, *, rounds: int) -> None:
     Args:
         folder: the adapter directory.
         plan: of the run.
-        rounds: that have a sum.
+        rounds: up to the last one that has a sum; those before it were asked.
     Raises:
         DataError, Differs: a smaller epsilon, or terms that are not the plan's.
     """

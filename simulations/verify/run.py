@@ -136,7 +136,7 @@ def _published(path: Path, plan: Plan, sums: Sums | None, findings: Findings) ->
         ),
         published.OPTIONS: (lambda: published.require_options(folder, plan), "LoRA options as planned"),
         published.PRIVACY: (
-            lambda: published.require_guarantee(folder, plan, rounds=len(by_round or ())),
+            lambda: published.require_guarantee(folder, plan, rounds=max(by_round or (), default=0)),
             "no guarantee, as planned"
             if plan.dp is None
             else f"no less epsilon than the rounds with a sum cost; {placement(plan.dp)}",

@@ -8,10 +8,14 @@ import pytest
 
 from partsong.client.encoders.canary import CanaryEncoder
 from partsong.client.encoders.encoder import LocalRound, LocalUpdate
+from partsong.client.secure_sum.masked_door import MaskedDoor
+from partsong.client.secure_sum.spot_check import SpotCheck
+from partsong.common import wire
 from partsong.common.errors import RoundAborted
 from partsong.common.groups import deal
 from partsong.common.plan import Plan
 from partsong.common.thresholds import Floors
+from partsong.server.coordinator import RunNotStarted
 from partsong.server.daemon.canary import make_canary
 from partsong.server.run import Result
 from partsong.simulations.dry_run import DryRun, DryTerms, expected_sum
@@ -89,17 +93,91 @@ def test_a_poisoner_in_one_group_moves_the_mean_and_not_the_median_past_the_hone
     assert np.abs(mean - np.median(honest, axis=0)).mean() > np.abs(moved - np.median(honest, axis=0)).mean()
 
 
-def test_a_step_without_one_of_its_groups_moves_nothing(tmp_path: Path) -> None:
-    """A coordinator, or sites that leave, cannot turn the median of three into the mean of two."""
+def test_a_step_without_one_of_its_groups_moves_nothing_and_asks_nobody_else(tmp_path: Path) -> None:
+    """Sites that leave cannot turn the median of three into the mean of two; the third group does not pay for it."""
     plan = planned(grouped=True, steps=2)
     assert plan.groups is not None
     gone = Fault(kind="drop", sites=plan.groups.sites[1][:1], rounds=(2,), phases=("roster",))
 
     result = played(plan, tmp_path, faults=(gone,))
 
-    assert [bool(entry["sites"]) for entry in result.history] == [True, False, True, True, True, True]
+    assert {entry["round"]: bool(entry["sites"]) for entry in result.history} == {
+        1: True, 2: False, 4: True, 5: True, 6: True,
+    }  # fmt: skip
     means = [expected_sum(plan, number=n, sites=plan.groups.asked(n)) / 3 for n in (4, 5, 6)]
     np.testing.assert_allclose(result.trained_P, np.median(means, axis=0), atol=1e-3)
+
+
+def test_a_run_without_a_single_step_publishes_nothing(tmp_path: Path) -> None:
+    """The start would be called the adapter of the run, and everybody would sign that it follows from the sums."""
+    plan = planned(grouped=True, steps=1)
+    assert plan.groups is not None
+    gone = Fault(kind="drop", sites=plan.groups.sites[2][:1], phases=("roster",))
+
+    with pytest.raises(RoundAborted, match="no step had the sums of all groups"):
+        played(plan, tmp_path, faults=(gone,))
+
+
+def test_no_round_is_asked_while_a_group_is_too_small_for_a_sum(tmp_path: Path) -> None:
+    """The other groups would pay for steps that cannot be taken."""
+    plan = planned(grouped=True, steps=1)
+    assert plan.groups is not None
+    away = Fault(kind="drop", sites=plan.groups.sites[1][:1], phases=("propose",))
+
+    with pytest.raises(RunNotStarted, match="2 of the 3 sites of a group"):
+        played(plan, tmp_path, faults=(away,))
+
+    assert not (tmp_path / "opened.jsonl").exists()
+
+
+def test_as_many_sites_of_a_group_check_the_last_sum_as_of_a_whole_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three on average, out of those that the round may ask: out of all nine only one would."""
+    out_of, pick = list[int](), SpotCheck.pick
+
+    def counted(self: SpotCheck, packed: bytes, *, members: int) -> None:
+        out_of.append(members)
+        pick(self, packed, members=members)
+
+    monkeypatch.setattr(SpotCheck, "pick", counted)
+    played(planned(grouped=True, steps=1), tmp_path / "grouped")
+    grouped = out_of.copy()
+    played(planned(grouped=False, steps=1), tmp_path / "control")
+
+    assert (set(grouped), set(out_of[len(grouped) :])) == ({3}, {9})
+
+
+@pytest.mark.parametrize("noted", [True, False], ids=["noted", "control"])
+def test_a_site_finds_its_own_word_in_the_results_that_are_sent_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, noted: bool
+) -> None:
+    """The result that comes with OPEN is another group's: a ledger that was put back would never be found out.
+
+    Here every site has signed an entry that no ledger holds, as after that: from its second round on it refuses.
+    """
+    plan, seen = planned(grouped=True, steps=3), dict[int, list[bool]]()
+    opening, check = MaskedDoor.open, MaskedDoor.check
+
+    def heard(self: MaskedDoor, query: wire.Open, note: bytes) -> None:
+        opening(self, query, note)
+        seen.setdefault(query.round, []).append(self.witnessed() is not None)
+
+    def deaf(self: MaskedDoor, result: wire.Result, note: bytes) -> bytes:
+        before, said = self.witnessed(), check(self, result, note)
+        self._witnessed = before
+        return said
+
+    ready = MaskedDoor.ready
+    monkeypatch.setattr(MaskedDoor, "ready", lambda self, _ledger: ready(self, b"\x07" * 32))
+    monkeypatch.setattr(MaskedDoor, "open", heard)
+    if not noted:
+        monkeypatch.setattr(MaskedDoor, "check", deaf)
+
+    history = played(plan, tmp_path).history
+
+    assert [number for number, found in seen.items() if any(found)] == ([4, 7] if noted else [])
+    assert [entry["round"] for entry in history if entry["sites"]] == ([1, 2, 3] if noted else [*range(1, 10)])
 
 
 def test_a_sum_with_a_site_of_another_group_is_not_built_upon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,6 +206,28 @@ def test_a_run_is_not_closed_with_an_earlier_result(lab: Callable) -> None:
         made.site(0).close(first, verdict=lambda _: True)
 
 
+@pytest.mark.parametrize("way", ["result", "open"])
+def test_a_result_that_follows_another_one_than_the_site_s_is_refused(lab: Callable, way: str) -> None:
+    """Two groups that never meet in a roster are led along two histories until one gets a result of the other.
+
+    The site has checked another first result than the one on which the others built the second.
+    """
+    made = after_one_round(lab)
+    run_round(made.federation, next_header(made.federation, words=made.words), lambda i, _: made.vectors[i])
+    site_state.save(replace(made.state(0), result=b"\x01" * 32), made.federation.consortium.vaults[0])
+
+    def told(number: int) -> object:
+        site = made.restart(number)
+        if way == "result":
+            return site.close(made.federation.result, verdict=lambda _: True)
+        header = replace(next_header(made.federation, words=made.words), round=3)
+        return site.open(pack(Open(header=made.signed(header), result=made.federation.result)))
+
+    with pytest.raises(Refused, match="follows another result"):
+        told(0)
+    assert told(1)
+
+
 def test_what_builds_on_a_result_found_wrong_is_wrong_as_well(lab: Callable) -> None:
     """The others went on, and their next sum has a right tag: this site still says 0, and enters no roster."""
     made = after_one_round(lab)

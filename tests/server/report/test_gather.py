@@ -83,3 +83,17 @@ def test_without_privacy_no_hazard_of_noise_counts_as_covered(facts: Facts, not_
     assert told["scores on held-out records are released without noise"] == "no"
     assert "noise that can be predicted or replayed" not in told
     assert {h.name: h.covered for h in facts.hazards}["the coordinator reads single updates"] == "yes"
+
+
+def test_a_site_is_counted_against_the_rounds_of_its_group(facts: Facts) -> None:
+    """Six rounds of three groups: two of them asked a site, and a site that stands in no group was asked in none."""
+    rounds = tuple(dataclasses.replace(facts.rounds[0], round=number) for number in range(1, 7))
+    grouped = dataclasses.replace(
+        facts, rounds=rounds, planned_rounds=6, groups=(("a", "b", "c"), ("d", "e", "f"), ("g", "h", "i"))
+    )
+
+    assert [entry.round for entry in grouped.rounds_of("e")] == [2, 5]
+    assert grouped.rounds_of("z") == ()
+    assert facts.rounds_of("z") == facts.rounds
+    assert facts.privacy is not None
+    assert grouped.planned_steps == 2 * facts.privacy.steps_per_round
