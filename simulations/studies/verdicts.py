@@ -105,7 +105,7 @@ def _better_alone(line: Line, lines: Sequence[Line]) -> Iterator[str]:
 def empty(entries: Sequence[Entry]) -> list[str]:
     """Count the cells that are empty, by reason."""
     reasons = Counter(entry.why_empty for entry in entries if entry.why_empty is not None)
-    return [f"{count} cells: {reason}." for reason, count in reasons.most_common()]
+    return [f"{count} cell{'' if count == 1 else 's'}: {reason}." for reason, count in reasons.most_common()]
 
 
 def _accuracy(lines: Sequence[Line], arm: Arm, *, corpus: str | None = None) -> float | None:
