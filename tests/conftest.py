@@ -118,6 +118,7 @@ _helper("visitor")
 _helper("dashboards")
 _helper("site_bench")
 _helper("one_machine")
+_helper("fault_scripts")
 
 
 def _masked_plan(**changes: Any) -> Plan:

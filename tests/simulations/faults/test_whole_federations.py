@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_scripts import faults
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
@@ -19,54 +20,11 @@ from partsong.server.coordinator import RunNotStarted
 from partsong.server.daemon.canary import make_canary
 from partsong.simulations.dry_run import DryRun, DryTerms, expected_sum
 from partsong.simulations.faults.clock import VirtualClock
-from partsong.simulations.faults.script import (
-    BEFORE_ROUNDS,
-    IN_ROUND,
-    Corruption,
-    Fault,
-    Kind,
-    Lie,
-    Phase,
-    Script,
-    draw,
-)
+from partsong.simulations.faults.script import IN_ROUND, Fault, Phase, Script, draw
 from partsong.simulations.secure_sum import found
 
 SITES, ROUNDS, SIZE = ("a", "b", "c", "d", "e"), 2, 8
 MEMORY = Path("/dev/shm")
-LIES = ("other_adapter", "other_vector", "other_result", "replay", "begin_again", "short_roster")
-HOWS = ("flip", "garbage", "foreign", "refuse")
-
-
-def moments() -> st.SearchStrategy[tuple[int, Phase]]:
-    """Round and phase of a question; most are of a round."""
-    in_round = st.tuples(st.integers(1, ROUNDS), st.sampled_from((*IN_ROUND, "result")))
-    return st.one_of(in_round, in_round, st.tuples(st.just(0), st.sampled_from(BEFORE_ROUNDS)))
-
-
-@st.composite
-def faults(drawn: st.DrawFn) -> Fault:
-    """One thing that goes wrong."""
-    kinds = ("drop", "lose", "delay", "duplicate", "reorder", "kill", "kill_coordinator", "corrupt", "lie", "skew")
-    kind: Kind = drawn(st.sampled_from(kinds))
-    site = drawn(st.sampled_from(SITES))
-    if kind == "skew":
-        return Fault(kind=kind, sites=(site,), seconds=drawn(st.sampled_from((-1e6, -60.0, 60.0, 1e6))))
-    number, phase = drawn(moments())
-    how: Corruption = drawn(st.sampled_from(HOWS)) if kind == "corrupt" else "flip"
-    lie: Lie = drawn(st.sampled_from(LIES)) if kind == "lie" else "other_adapter"
-    if kind == "lie":
-        number, phase = max(1, number), "roster" if lie == "short_roster" else "open"
-    return Fault(
-        kind=kind,
-        sites=() if kind == "kill_coordinator" else (site,),
-        rounds=(number,),
-        phases=(phase,),
-        seconds=drawn(st.sampled_from((1.0, 1000.0))) if kind == "delay" else 0.0,
-        moment=drawn(st.sampled_from(("before", "after"))) if kind.startswith("kill") else "before",
-        how=how,
-        lie=lie,
-    )
 
 
 class Played:
@@ -150,7 +108,8 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Played]]:
         shutil.rmtree(folder)
 
 
-SCRIPTS = st.lists(faults(), min_size=1, max_size=6)
+FAULTS = faults(sites=SITES, rounds=ROUNDS)
+SCRIPTS = st.lists(FAULTS, min_size=1, max_size=6)
 _QUICK = settings(
     max_examples=200,
     deadline=None,
@@ -167,7 +126,7 @@ def test_a_federation_under_faults_sums_exactly_or_not_at_all(play: Callable[...
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("part", range(20))
-@given(script=st.lists(faults(), min_size=1, max_size=12))
+@given(script=st.lists(FAULTS, min_size=1, max_size=12))
 @settings(_QUICK, max_examples=1000)
 def test_twenty_thousand_scripts(play: Callable[..., Played], part: int, script: list[Fault]) -> None:
     """The same with more faults at once, and more often."""
