@@ -10,6 +10,7 @@ from partsong.client.encoders.canary import CanaryEncoder
 from partsong.client.encoders.encoder import LocalRound, LocalUpdate
 from partsong.client.secure_sum.masked_door import MaskedDoor
 from partsong.client.secure_sum.spot_check import SpotCheck
+from partsong.client.site import Site
 from partsong.common import wire
 from partsong.common.errors import RoundAborted
 from partsong.common.groups import deal
@@ -19,7 +20,7 @@ from partsong.server.coordinator import RunNotStarted
 from partsong.server.daemon.canary import make_canary
 from partsong.server.run import Result
 from partsong.simulations.dry_run import DryRun, DryTerms, expected_sum
-from partsong.simulations.faults.script import Fault, Script, draw
+from partsong.simulations.faults.script import Fault, Phase, Script, draw
 from partsong.simulations.secure_sum import found
 
 NAMES = tuple(f"site-{i}" for i in range(9))
@@ -41,8 +42,16 @@ def planned(*, grouped: bool, steps: int) -> Plan:
     return dataclasses.replace(plan, groups=deal(NAMES, count=3, run="groups") if grouped else None)
 
 
-def played(plan: Plan, folder: Path, *, poisoners: tuple[str, ...] = (), faults: tuple[Fault, ...] = ()) -> Result:
-    """Play it over the whole protocol."""
+def played(
+    plan: Plan,
+    folder: Path,
+    *,
+    poisoners: tuple[str, ...] = (),
+    faults: tuple[Fault, ...] = (),
+    told: list[str] | None = None,
+    errors: list[str] | None = None,
+) -> Result:
+    """Play it over the whole protocol; note the kinds of all messages, and what sites refuse."""
     terms = DryTerms(
         plan=plan,
         names=NAMES,
@@ -50,11 +59,17 @@ def played(plan: Plan, folder: Path, *, poisoners: tuple[str, ...] = (), faults:
         script=draw(Script(faults=faults), sites=NAMES, rounds=plan.rounds),
         encoder=lambda name: (Poisoner if name in poisoners else CanaryEncoder)(site=name),
     )
-    run = DryRun(terms, folder)
+    run = DryRun(terms, folder, on_site_error=lambda site, err: None if errors is None else errors.append(str(err)))
+    if told is not None:
+        handle = Site.handle
+        patch = pytest.MonkeyPatch()
+        patch.setattr(Site, "handle", lambda self, h, **more: told.append(wire.kind_of(h)) or handle(self, h, **more))
     try:
         return run.run()
     finally:
         run.close()
+        if told is not None:
+            patch.undo()
 
 
 def test_each_sum_is_of_one_group_and_the_adapter_follows_from_the_medians(tmp_path: Path) -> None:
@@ -118,16 +133,35 @@ def test_a_run_without_a_single_step_publishes_nothing(tmp_path: Path) -> None:
         played(plan, tmp_path, faults=(gone,))
 
 
-def test_no_round_is_asked_while_a_group_is_too_small_for_a_sum(tmp_path: Path) -> None:
-    """The other groups would pay for steps that cannot be taken."""
-    plan = planned(grouped=True, steps=1)
+@pytest.mark.parametrize("phase", ["propose", "begin"])
+def test_no_round_is_asked_while_a_group_is_too_small_for_a_sum(tmp_path: Path, phase: Phase) -> None:
+    """The other groups would pay for steps that cannot be taken. Keys are agreed on only where that can help."""
+    plan, told = planned(grouped=True, steps=1), list[str]()
     assert plan.groups is not None
-    away = Fault(kind="drop", sites=plan.groups.sites[1][:1], phases=("propose",))
+    away = Fault(kind="drop", sites=plan.groups.sites[1][:1], phases=(phase,))
 
     with pytest.raises(RunNotStarted, match="2 of the 3 sites of a group"):
-        played(plan, tmp_path, faults=(away,))
+        played(plan, tmp_path, faults=(away,), told=told)
 
     assert not (tmp_path / "opened.jsonl").exists()
+    assert ("keys" in told) is (phase == "begin")
+
+
+def test_a_site_is_given_each_result_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its own round those that it missed, at the end the rest; a second one it would refuse and log."""
+    given, check = list[tuple[str, int]](), MaskedDoor.check
+
+    def noted(self: MaskedDoor, result: wire.Result, note: bytes) -> bytes:
+        given.append((self._name, result.summed))
+        return check(self, result, note)
+
+    monkeypatch.setattr(MaskedDoor, "check", noted)
+    errors = list[str]()
+
+    played(planned(grouped=True, steps=3), tmp_path, errors=errors)
+
+    assert len(given) == len(set(given))
+    assert errors == []
 
 
 def test_as_many_sites_of_a_group_check_the_last_sum_as_of_a_whole_run(

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from partsong.client.budget.ledger import Ledger
 from partsong.common.config import SimulationConfig
+from partsong.server.planning import epsilon_after
 from partsong.simulations.simulate import simulate
 from partsong.simulations.verify.run import verify
 
@@ -37,3 +38,20 @@ def test_a_private_run_over_groups_is_paid_told_and_verified(configured: Configu
     assert done.result.epsilon is not None
     assert 5.9 < done.result.epsilon <= 6
     assert verify(folder.path).wrong == ()
+
+
+def test_an_epsilon_for_fewer_rounds_than_a_group_was_asked_is_found_out(configured: Configure, tmp_path: Path) -> None:
+    """Two of three steps lack a group: five sums in seven rounds are not two rounds of each group."""
+    data = tmp_path / "twice.jsonl"
+    data.write_text(2 * (tmp_path / "prompts.jsonl").read_text())
+    away = ",".join(f"site-{i}@{number}:train" for i in range(1, 10) for number in (5, 8))
+    config = configured(*GROUPED, *PRIVATE, f"data.path={data}", "rounds=3", f"drop=[{away}]")
+    done = simulate(config, console=Console(quiet=True))
+    assert [line["round"] for line in done.result.history if line["sites"]] == [1, 2, 3, 4, 7]
+    assert verify(done.run.path).wrong == ()
+    file = done.run.path / "adapter" / "privacy.json"
+    published = json.loads(file.read_text())
+    published["guarantee"]["epsilon"] = epsilon_after(done.result.plan, 5)
+    file.write_text(json.dumps(published))
+
+    assert "adapter/privacy.json" in {finding.place for finding in verify(done.run.path).wrong}

@@ -66,13 +66,14 @@ def test_a_job_may_ask_for_medians_over_groups(office: Make) -> None:
     names = tuple("abcdefghi")
     made = office(names=names, floors=Floors(minimum_cohort=3, minimum_honest=3, corrupt_tolerance=0))
 
-    run = made.played(cohort=CohortConfig(report_timeout_s=10.0, groups=3))
+    run = made.played(cohort=CohortConfig(report_timeout_s=10.0, groups=3), expected_sites=names)
 
     plan = run.read_plan()
     assert plan.groups is not None
     assert [tuple(entry["sites"]) for entry in rounds_of(run)] == [plan.groups.asked(number) for number in range(1, 10)]
     assert sorted(name for group in plan.groups.sites for name in group) == list(names)
     assert verify(run.path).wrong == ()
+    assert not any("missing" in entry for entry in rounds_of(run))
     assert "9 of 9 sites recomputed the adapter" in run.report.read_text()
 
 
