@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from partsong.client.budget.ledger import Ledger
@@ -40,6 +41,7 @@ def test_a_private_run_over_groups_is_paid_told_and_verified(configured: Configu
     assert verify(folder.path).wrong == ()
 
 
+@pytest.mark.nightly
 def test_an_epsilon_for_fewer_rounds_than_a_group_was_asked_is_found_out(configured: Configure, tmp_path: Path) -> None:
     """Two of three steps lack a group: five sums in seven rounds are not two rounds of each group."""
     data = tmp_path / "twice.jsonl"
